@@ -1,0 +1,150 @@
+//! The byte format, behind two functions each way, so that it can be exchanged.
+//!
+//! bincode 2.0.1, "standard" configuration: little endian, variable-length integers, lengths before
+//! sequences. Three rules keep hostile bytes harmless: a limit on what decoding may claim, no recursive and no
+//! zero-sized types in what is decoded, and every byte consumed.
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+pub use bincode::{Decode, Encode};
+
+use crate::limits::FRAME_LEN_MAX;
+
+/// Longest stored value that [`decode_stored`] accepts, in bytes.
+pub const STORED_LEN_MAX: usize = 16 * 1024 * 1024;
+
+type Bounded<const N: usize> = Configuration<LittleEndian, Varint, Limit<N>>;
+
+fn wire() -> Bounded<FRAME_LEN_MAX> {
+    bincode::config::standard().with_limit::<FRAME_LEN_MAX>()
+}
+
+fn stored() -> Bounded<STORED_LEN_MAX> {
+    bincode::config::standard().with_limit::<STORED_LEN_MAX>()
+}
+
+/// Why bytes were not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    #[error("{len} bytes are longer than the limit of {max}")]
+    TooLong { len: usize, max: usize },
+    #[error("{0} bytes are left over after the value")]
+    Trailing(usize),
+    #[error("unknown tag {0}")]
+    UnknownTag(u16),
+    #[error("version {0} is not spoken here")]
+    UnknownVersion(u8),
+    #[error("the value is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Appends `value` to `out`. Encoding our own types cannot fail; a failure is a bug and says so.
+pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
+    let written = bincode::encode_into_std_write(value, out, bincode::config::standard());
+    debug_assert!(written.is_ok(), "a value of our own did not encode");
+}
+
+/// `value` as bytes.
+pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    encode_into(value, &mut out);
+    out
+}
+
+/// One value from the wire: all of `bytes`, at most [`FRAME_LEN_MAX`] of them.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > FRAME_LEN_MAX {
+        return Err(CodecError::TooLong { len: bytes.len(), max: FRAME_LEN_MAX });
+    }
+    whole(bincode::decode_from_slice(bytes, wire()), bytes.len())
+}
+
+/// One value that this node stored itself: all of `bytes`, at most [`STORED_LEN_MAX`] of them.
+pub fn decode_stored<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > STORED_LEN_MAX {
+        return Err(CodecError::TooLong { len: bytes.len(), max: STORED_LEN_MAX });
+    }
+    whole(bincode::decode_from_slice(bytes, stored()), bytes.len())
+}
+
+/// One stored value from the front of `bytes`, and how many bytes it took.
+pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    bincode::decode_from_slice(bytes, stored()).map_err(|e| CodecError::Damaged(e.to_string()))
+}
+
+fn whole<T>(result: Result<(T, usize), bincode::error::DecodeError>, len: usize) -> Result<T, CodecError> {
+    match result {
+        Ok((value, used)) if used == len => Ok(value),
+        Ok((_, used)) => Err(CodecError::Trailing(len - used)),
+        Err(e) => Err(CodecError::Damaged(e.to_string())),
+    }
+}
+
+/// Gives a type the byte format of another: `coded_as!(Type, Repr, |value| repr, |repr| Option<Type>)`.
+#[macro_export]
+macro_rules! coded_as {
+    ($name:ty, $repr:ty, $to:expr, $from:expr) => {
+        impl ::bincode::Encode for $name {
+            fn encode<E: ::bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), ::bincode::error::EncodeError> {
+                let to: fn(&$name) -> $repr = $to;
+                ::bincode::Encode::encode(&to(self), encoder)
+            }
+        }
+        impl<Context> ::bincode::Decode<Context> for $name {
+            fn decode<D: ::bincode::de::Decoder<Context = Context>>(
+                decoder: &mut D,
+            ) -> Result<Self, ::bincode::error::DecodeError> {
+                let from: fn($repr) -> Option<$name> = $from;
+                from(<$repr as ::bincode::Decode<Context>>::decode(decoder)?)
+                    .ok_or(::bincode::error::DecodeError::Other(concat!("no such ", stringify!($name))))
+            }
+        }
+        ::bincode::impl_borrow_decode!($name);
+    };
+}
+
+/// Declares an enum whose variants carry explicit, append-only tags. A variant travels as its tag (`u16`)
+/// and its length-prefixed payload, so that an older reader can step over what it does not know: it gets
+/// `Unknown(tag)`.
+#[macro_export]
+macro_rules! tagged {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $tag:literal = $variant:ident($payload:ty),)+ }) => {
+        $(#[$meta])*
+        pub enum $name {
+            $($(#[$vmeta])* $variant($payload),)+
+            /// A tag of a newer version, stepped over.
+            Unknown(u16),
+        }
+        impl $name {
+            /// The tag of this variant on the wire and on disk.
+            pub fn tag(&self) -> u16 {
+                match self { $(Self::$variant(_) => $tag,)+ Self::Unknown(tag) => *tag }
+            }
+            /// Every tag in use, for the tests that keep them append-only.
+            pub const TAGS: &'static [(u16, &'static str)] = &[$(($tag, stringify!($variant)),)+];
+        }
+        impl ::bincode::Encode for $name {
+            fn encode<E: ::bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), ::bincode::error::EncodeError> {
+                let mut payload = Vec::with_capacity(64);
+                match self {
+                    $(Self::$variant(value) => $crate::codec::encode_into(value, &mut payload),)+
+                    Self::Unknown(_) => {}
+                }
+                ::bincode::Encode::encode(&self.tag(), encoder)?;
+                ::bincode::Encode::encode(&payload, encoder)
+            }
+        }
+        impl<Context> ::bincode::Decode<Context> for $name {
+            fn decode<D: ::bincode::de::Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, ::bincode::error::DecodeError> {
+                let tag = <u16 as ::bincode::Decode<Context>>::decode(decoder)?;
+                let payload = <Vec<u8> as ::bincode::Decode<Context>>::decode(decoder)?;
+                let damaged = |e: $crate::codec::CodecError| ::bincode::error::DecodeError::OtherString(e.to_string());
+                Ok(match tag {
+                    $($tag => Self::$variant($crate::codec::decode_stored(&payload).map_err(damaged)?),)+
+                    other => Self::Unknown(other),
+                })
+            }
+        }
+        ::bincode::impl_borrow_decode!($name);
+    };
+}

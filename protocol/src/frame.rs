@@ -1,0 +1,189 @@
+//! What travels on a session stream.
+//!
+//! A frame is `length: u32 LE | version: u8 | tag: u16 LE | request: u32 LE | payload`, where `length` counts
+//! all that follows it and `payload` is the [`codec`](crate::codec) form of the tag's type. One enum per
+//! direction; each family of payloads has a file of its own; tags are append-only.
+
+pub mod account;
+pub mod contact;
+pub mod conversation;
+pub mod hello;
+pub mod sync;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::{
+    codec::{self, CodecError},
+    error::WireError,
+    ids::RequestId,
+    limits::FRAME_LEN_MAX,
+};
+
+const LENGTH_LEN: usize = 4;
+const HEADER_LEN: usize = 7;
+
+/// A frame with its request id: a request's, its answer's, or 0 for a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame<T> {
+    pub request: RequestId,
+    pub body: T,
+}
+
+/// A direction of the wire.
+pub trait Direction: Sized {
+    /// The tag of this body.
+    fn tag(&self) -> u16;
+    /// Appends the payload of this body.
+    fn encode_payload(&self, out: &mut Vec<u8>);
+    /// The body with this tag from all of `payload`.
+    fn decode_payload(tag: u16, payload: &[u8]) -> Result<Self, CodecError>;
+}
+
+impl<T: Direction> Frame<T> {
+    /// A frame that answers, or is, this request.
+    pub fn new(request: RequestId, body: T) -> Self {
+        Self { request, body }
+    }
+
+    /// A frame that nobody asked for.
+    pub fn push(body: T) -> Self {
+        Self::new(RequestId::new(0), body)
+    }
+
+    /// The whole frame with its length, in one allocation.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::with_capacity(128);
+        out.extend_from_slice(&[0; LENGTH_LEN]);
+        out.push(crate::VERSION_MAX);
+        out.extend_from_slice(&self.body.tag().to_le_bytes());
+        out.extend_from_slice(&self.request.get().to_le_bytes());
+        self.body.encode_payload(&mut out);
+        let len = (out.len() - LENGTH_LEN) as u32;
+        out[..LENGTH_LEN].copy_from_slice(&len.to_le_bytes());
+        Bytes::from(out)
+    }
+
+    /// A frame without its length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.len() > FRAME_LEN_MAX {
+            return Err(CodecError::TooLong { len: bytes.len(), max: FRAME_LEN_MAX });
+        }
+        if bytes.len() < HEADER_LEN {
+            return Err(CodecError::Damaged(format!("a frame of {} bytes, shorter than its header", bytes.len())));
+        }
+        if !(crate::VERSION_MIN..=crate::VERSION_MAX).contains(&bytes[0]) {
+            return Err(CodecError::UnknownVersion(bytes[0]));
+        }
+        let tag = u16::from_le_bytes([bytes[1], bytes[2]]);
+        let request = u32::from_le_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]);
+        Ok(Self { request: RequestId::new(request), body: T::decode_payload(tag, &bytes[HEADER_LEN..])? })
+    }
+}
+
+/// Cuts a stream of bytes into frames. Holds at most one incomplete frame.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// Adds what arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, if there is one. After an error the stream is beyond repair.
+    pub fn next<T: Direction>(&mut self) -> Result<Option<Frame<T>>, CodecError> {
+        if self.buffer.len() < LENGTH_LEN {
+            return Ok(None);
+        }
+        let len = u32::from_le_bytes([self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]]) as usize;
+        if len > FRAME_LEN_MAX {
+            return Err(CodecError::TooLong { len, max: FRAME_LEN_MAX });
+        }
+        if self.buffer.len() < LENGTH_LEN + len {
+            return Ok(None);
+        }
+        let frame = Frame::from_bytes(&self.buffer[LENGTH_LEN..LENGTH_LEN + len])?;
+        self.buffer.advance(LENGTH_LEN + len);
+        if self.buffer.is_empty() {
+            // An idle session holds no buffer.
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(frame))
+    }
+
+    /// How many bytes wait for the rest of their frame.
+    pub fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+macro_rules! direction {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $tag:literal = $variant:ident($payload:ty),)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vmeta])* $variant($payload),)+ }
+        impl $name {
+            /// Every tag in use, for the tests that keep them append-only.
+            pub const TAGS: &'static [(u16, &'static str)] = &[$(($tag, stringify!($variant)),)+];
+        }
+        impl Direction for $name {
+            fn tag(&self) -> u16 { match self { $(Self::$variant(_) => $tag,)+ } }
+            fn encode_payload(&self, out: &mut Vec<u8>) {
+                match self { $(Self::$variant(payload) => codec::encode_into(payload, out),)+ }
+            }
+            fn decode_payload(tag: u16, payload: &[u8]) -> Result<Self, CodecError> {
+                match tag {
+                    $($tag => codec::decode(payload).map(Self::$variant),)+
+                    other => Err(CodecError::UnknownTag(other)),
+                }
+            }
+        }
+    };
+}
+
+direction! {
+    /// From a device to a node.
+    pub enum Request {
+        1 = Hello(hello::Hello),
+        16 = SignUp(account::SignUp),
+        17 = SignIn(account::SignIn),
+        18 = Resume(account::Resume),
+        19 = SignOut(account::SignOut),
+        20 = Devices(account::Devices),
+        32 = Find(contact::Find),
+        33 = RequestContact(contact::RequestContact),
+        34 = AcceptContact(contact::AcceptContact),
+        35 = Contacts(contact::Contacts),
+        48 = Post(conversation::Post),
+        49 = CreateGroup(conversation::CreateGroup),
+        50 = Members(conversation::Members),
+        64 = Sync(sync::Sync),
+        65 = Pull(sync::Pull),
+        66 = MarkRead(sync::MarkRead),
+    }
+}
+
+direction! {
+    /// From a node to a device.
+    pub enum Answer {
+        1 = Welcome(hello::Welcome),
+        2 = Refused(WireError),
+        3 = Closing(hello::Closing),
+        4 = Done(hello::Done),
+        16 = SignedIn(account::SignedIn),
+        17 = DeviceList(account::DeviceList),
+        32 = Found(contact::Found),
+        33 = ContactList(contact::ContactList),
+        48 = Posted(conversation::Posted),
+        49 = GroupCreated(conversation::GroupCreated),
+        50 = MemberList(conversation::MemberList),
+        64 = Heads(sync::Heads),
+        65 = Page(sync::Page),
+        /// A hint: an entry that was just appended. It may be lost.
+        66 = Pushed(sync::Pushed),
+        /// These timelines have more than was pushed: pull.
+        67 = Behind(sync::Behind),
+    }
+}

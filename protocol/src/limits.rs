@@ -1,0 +1,36 @@
+//! Every bound that both sides of the wire must agree on.
+
+/// Longest frame, in bytes, after its four-byte length.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// Longest text of one message, in bytes of UTF-8.
+pub const TEXT_LEN_MAX: usize = 16 * 1024;
+/// Longest title of a group, in bytes.
+pub const TITLE_LEN_MAX: usize = 128;
+/// Longest greeting of a contact request, in bytes.
+pub const GREETING_LEN_MAX: usize = 256;
+/// Shortest and longest handle, in bytes.
+pub const HANDLE_LEN_MIN: usize = 1;
+/// See [`HANDLE_LEN_MIN`].
+pub const HANDLE_LEN_MAX: usize = 32;
+/// Longest password, in bytes; the shortest is the operator's policy.
+pub const PASSWORD_LEN_MAX: usize = 256;
+/// Longest name of a device, in bytes.
+pub const DEVICE_NAME_LEN_MAX: usize = 64;
+/// Members of one group at a time.
+pub const GROUP_MEMBERS_MAX: usize = 500;
+/// Members named in one `CreateGroup`.
+pub const CREATE_MEMBERS_MAX: usize = 500;
+/// Conversations on one person's list.
+pub const CONVERSATIONS_MAX: usize = 2_000;
+/// Contacts and open requests of one person.
+pub const CONTACTS_MAX: usize = 5_000;
+/// Devices of one account that are signed in at a time.
+pub const DEVICES_MAX: usize = 16;
+/// Requests that one session may have outstanding.
+pub const OUTSTANDING_MAX: usize = 32;
+/// Numbers that a conversation remembers for each incarnation.
+pub const KEPT_ANSWERS: usize = 32;
+/// Most entries in one page of a timeline.
+pub const PAGE_ENTRIES_MAX: u32 = 500;
+/// Heads in one `Heads` frame.
+pub const PAGE_HEADS_MAX: usize = 500;
