@@ -1,1 +1,35 @@
-//! x
+//! The SDK that an app links to talk to Magpie: connect, sign in, send, sync, keep a local store.
+//!
+//! In reading order: [`Network`] holds sockets and trust, [`Config`] says how one client behaves, [`Client`] is the
+//! handle that an app uses, [`Events`] is what happens to it, [`Error`] is what can go wrong. Behind them one task per
+//! client (`session`) keeps a connection and drives two pure machines: `session::sync` decides what to accept
+//! and what to pull, `session::outgoing` numbers and resends what is posted. `store` keeps what must outlive the process.
+//!
+//! What does not belong here: anything of the server's (`cluster`, `node`), user interfaces, and load generation.
+
+mod backoff;
+mod client;
+mod config;
+mod error;
+mod events;
+mod network;
+mod session;
+mod shared;
+mod store;
+
+pub use client::{Client, ConversationInfo, Group, Me, Sending, Status};
+pub use config::{Config, History, NetworkConfig, StorePlace};
+pub use error::Error;
+pub use events::{Event, Events};
+pub use network::Network;
+
+pub use magpie_protocol::{
+    Body, ConversationId, ConversationKind, DeviceId, Entry, ErrorCode, Incarnation, Retry, TimelineId, UserId,
+    WireError, entry, ids, limits,
+    frame::{
+        account::DeviceInfo,
+        contact::{ContactInfo, ContactState, Found},
+        conversation::{Content, Leave, Posted},
+        sync::Head,
+    },
+};

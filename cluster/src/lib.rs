@@ -1,1 +1,57 @@
-//! x
+//! Magpie's durable half: shards that are replicated, deterministic state machines, and what carries them.
+//!
+//! In reading order: [`machine`] is what a subsystem implements, [`state`] the records and timelines that it
+//! works on, [`shard`] runs it behind a consensus log, [`router`] finds the shard of an entity. Below them
+//! [`consensus`], [`log`], [`snapshot`] and [`disk`]; beside them [`watch`], the hints that follow an apply.
+//!
+//! What does not belong here: sessions, accounts, chats, HTTP, QUIC to clients; a clock or a random source inside
+//! anything that `apply` reaches.
+
+pub mod consensus;
+pub mod disk;
+pub mod log;
+pub mod machine;
+pub mod map;
+pub mod metrics;
+pub mod router;
+pub mod shard;
+pub mod snapshot;
+pub mod state;
+pub mod storage;
+pub mod watch;
+pub mod work;
+
+use std::{fmt, sync::Arc};
+
+pub use machine::{EntityId, Machine, RightsChange};
+pub use map::ShardMap;
+pub use router::{AskError, Reply, Router};
+pub use shard::{Shard, ShardLimits};
+pub use state::{Key, Record, Store, Tx};
+pub use storage::{Storage, StorageConfig, StorageError};
+pub use watch::{Hint, HintSink};
+
+/// Milliseconds since 1970, from outside. A simulation brings its own.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What happens when the node can no longer keep its promises: it says why and ends.
+#[derive(Clone)]
+pub struct Fatal(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Fatal {
+    /// Calls this with the reason. It is expected to end the process, or in a test the node.
+    pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(end))
+    }
+
+    /// Reports the reason.
+    pub fn report(&self, reason: &str) {
+        (self.0)(reason);
+    }
+}
+
+impl fmt::Debug for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fatal")
+    }
+}

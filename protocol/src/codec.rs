@@ -12,14 +12,20 @@ use crate::limits::FRAME_LEN_MAX;
 /// Longest stored value that [`decode_stored`] accepts, in bytes.
 pub const STORED_LEN_MAX: usize = 16 * 1024 * 1024;
 
+/// The limit counts what values take in memory, and a value can be short on the wire and long there: a head of
+/// five bytes takes 64. With this factor every list of the wire that fits a frame can be read.
+const CLAIM_PER_BYTE: usize = 16;
+const WIRE_CLAIM_MAX: usize = FRAME_LEN_MAX * CLAIM_PER_BYTE;
+const STORED_CLAIM_MAX: usize = STORED_LEN_MAX * CLAIM_PER_BYTE;
+
 type Bounded<const N: usize> = Configuration<LittleEndian, Varint, Limit<N>>;
 
-fn wire() -> Bounded<FRAME_LEN_MAX> {
-    bincode::config::standard().with_limit::<FRAME_LEN_MAX>()
+fn wire() -> Bounded<WIRE_CLAIM_MAX> {
+    bincode::config::standard().with_limit::<WIRE_CLAIM_MAX>()
 }
 
-fn stored() -> Bounded<STORED_LEN_MAX> {
-    bincode::config::standard().with_limit::<STORED_LEN_MAX>()
+fn stored() -> Bounded<STORED_CLAIM_MAX> {
+    bincode::config::standard().with_limit::<STORED_CLAIM_MAX>()
 }
 
 /// Why bytes were not what they should be.
@@ -65,6 +71,12 @@ pub fn decode_stored<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
         return Err(CodecError::TooLong { len: bytes.len(), max: STORED_LEN_MAX });
     }
     whole(bincode::decode_from_slice(bytes, stored()), bytes.len())
+}
+
+/// The payload of a [`tagged!`](crate::tagged) value: one that is short enough for the wire may claim no more than
+/// the wire allows, because it may have come from there.
+pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, CodecError> {
+    if payload.len() <= FRAME_LEN_MAX { decode(payload) } else { decode_stored(payload) }
 }
 
 /// One stored value from the front of `bytes`, and how many bytes it took.
@@ -140,7 +152,7 @@ macro_rules! tagged {
                 let payload = <Vec<u8> as ::bincode::Decode<Context>>::decode(decoder)?;
                 let damaged = |e: $crate::codec::CodecError| ::bincode::error::DecodeError::OtherString(e.to_string());
                 Ok(match tag {
-                    $($tag => Self::$variant($crate::codec::decode_stored(&payload).map_err(damaged)?),)+
+                    $($tag => Self::$variant($crate::codec::decode_payload(&payload).map_err(damaged)?),)+
                     other => Self::Unknown(other),
                 })
             }

@@ -1,0 +1,243 @@
+//! A signed-in session: one loop over the stream, the app's wishes and one timer.
+
+mod frames;
+
+use std::{collections::HashMap, pin::pin, time::Duration};
+
+use bytes::Bytes;
+use magpie_protocol::{
+    Request, TimelineId,
+    frame::sync::{Pull, Sync},
+    limits::{OUTSTANDING_MAX, PAGE_ENTRIES_MAX},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    End,
+    link::{Link, LinkError, read_chunk, write_frame},
+    on_closing,
+    outgoing::PostKey,
+};
+use crate::{
+    backoff,
+    shared::{Ask, Shared, State},
+};
+
+/// Bytes that wait for the stream; beyond this, requests wait in their queues.
+const OUT_LEN_MAX: usize = 128 * 1024;
+/// A write buffer larger than this is given back when it is empty.
+const OUT_KEPT: usize = 4 * 1024;
+/// The timer's longest sleep: there is nothing to wait for.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// A request without its answer.
+struct Flight {
+    what: What,
+    sent_at: Instant,
+}
+
+enum What {
+    Sync,
+    Pull { timeline: TimelineId, after: u64 },
+    Post(PostKey),
+    Ask(Box<Ask>),
+}
+
+struct Online<'a> {
+    shared: &'a Shared,
+    link: Link,
+    flights: HashMap<u32, Flight>,
+    /// When to look next whether a request is overdue.
+    check_at: Option<Instant>,
+    out: Vec<u8>,
+    written: usize,
+    /// When to ask for heads; `None` while that is under way or done.
+    sync_at: Option<Instant>,
+    sync_attempts: u32,
+    /// All heads have come.
+    heads_complete: bool,
+    /// The app was told that it has everything.
+    synced: bool,
+}
+
+enum Wake {
+    Written(Result<usize, quinn::WriteError>),
+    Read(Result<Option<Bytes>, LinkError>),
+    Asked,
+    Room,
+    Time,
+}
+
+/// Serves a session until it ends. `attempt` goes back to 0 once everything that was missed has come.
+pub(super) async fn serve(shared: &Shared, link: Link, attempt: &mut u32) -> End {
+    let mut online = Online {
+        shared,
+        link,
+        flights: HashMap::new(),
+        check_at: None,
+        out: Vec::new(),
+        written: 0,
+        sync_at: Some(Instant::now()),
+        sync_attempts: 0,
+        heads_complete: false,
+        synced: false,
+    };
+    let end = online.run(attempt).await;
+    let end = match end {
+        End::Lost(reason) => End::Lost(online.link.close_reason().unwrap_or(reason)),
+        end => end,
+    };
+    online.link.close();
+    let mut state = shared.lock();
+    for (_, flight) in online.flights.drain() {
+        if let What::Ask(ask) = flight.what {
+            state.asks.push_front(*ask);
+        }
+    }
+    end
+}
+
+impl Online<'_> {
+    async fn run(&mut self, attempt: &mut u32) -> End {
+        let mut timer = pin!(sleep_until(Instant::now() + FAR));
+        // Frames may have come together with the answer to the sign-in.
+        if let Err(end) = self.on_bytes(&[]) {
+            return end;
+        }
+        loop {
+            let now = Instant::now();
+            let due = match self.gather(now) {
+                Ok(due) => due,
+                Err(end) => return end,
+            };
+            if due < timer.deadline() || timer.deadline() <= now {
+                timer.as_mut().reset(due);
+            }
+            if self.synced {
+                *attempt = 0;
+            }
+            let full = self.shared.events.is_full();
+            let wake = tokio::select! {
+                biased;
+                written = self.link.send.write(&self.out[self.written..]), if self.written < self.out.len() => {
+                    Wake::Written(written)
+                }
+                chunk = read_chunk(&mut self.link.recv), if !full => Wake::Read(chunk),
+                () = self.shared.wake.notified() => Wake::Asked,
+                () = self.shared.events.room(), if full => Wake::Room,
+                () = &mut timer => Wake::Time,
+            };
+            if let Err(end) = self.on_wake(wake) {
+                return end;
+            }
+        }
+    }
+
+    fn on_wake(&mut self, wake: Wake) -> Result<(), End> {
+        match wake {
+            Wake::Written(Ok(len)) => {
+                self.written += len;
+                if self.written == self.out.len() {
+                    self.out.clear();
+                    self.written = 0;
+                    if self.out.capacity() > OUT_KEPT {
+                        self.out = Vec::new();
+                    }
+                }
+            }
+            Wake::Written(Err(e)) => {
+                // What the node said before it stopped reading is worth more than that it did.
+                tracing::debug!(error = %e, "write failed");
+                return Err(End::Lost(e.to_string()));
+            }
+            Wake::Read(Ok(Some(bytes))) => return self.on_bytes(&bytes),
+            Wake::Read(Ok(None)) => return Err(End::Lost("the node ended the stream".into())),
+            Wake::Read(Err(LinkError::Lost(reason))) => return Err(End::Lost(reason)),
+            Wake::Read(Err(LinkError::Closing(closing))) => return Err(on_closing(self.shared, closing)),
+            Wake::Read(Err(LinkError::Refused(error))) => return Err(End::Lost(error.to_string())),
+            Wake::Room => {
+                // Answers may have waited for the app; that they are late is not the server's doing.
+                let now = Instant::now();
+                self.flights.values_mut().for_each(|flight| flight.sent_at = now);
+            }
+            Wake::Asked => {}
+            Wake::Time => self.check_overdue()?,
+        }
+        Ok(())
+    }
+
+    fn check_overdue(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.check_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let timeout = self.shared.config.request_timeout;
+        if self.shared.events.is_full() {
+            self.check_at = Some(now + timeout);
+            return Ok(());
+        }
+        self.check_at = self.flights.values().map(|flight| flight.sent_at + timeout).min();
+        match self.check_at {
+            Some(at) if at <= now => Err(End::Lost(format!("a request had no answer for {timeout:?}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what may be sent now into the buffer. Returns when time alone will make a difference.
+    fn gather(&mut self, now: Instant) -> Result<Instant, End> {
+        let shared = self.shared;
+        let mut state = shared.lock();
+        let state = &mut *state;
+        if state.closing {
+            return Err(End::Rest);
+        }
+        if std::mem::take(&mut state.drop_connection) {
+            return Err(End::Lost("dropped on request".into()));
+        }
+        while self.flights.len() < OUTSTANDING_MAX && self.out.len() < OUT_LEN_MAX && self.send_one(state, now) {}
+        if self.check_at.is_none() && !self.flights.is_empty() {
+            self.check_at = Some(now + shared.config.request_timeout);
+        }
+        let asks = state.asks.iter().filter_map(|ask| ask.not_before).filter(|at| *at > now).min();
+        let due = [self.check_at, self.sync_at.filter(|at| *at > now), asks, state.sync.due(), state.outgoing.due()];
+        Ok(due.into_iter().flatten().min().unwrap_or(now + FAR))
+    }
+
+    /// Sends the most urgent request, if there is one: heads, what the app asks, pulls, posts.
+    fn send_one(&mut self, state: &mut State, now: Instant) -> bool {
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.sync_at = None;
+            self.fly(What::Sync, &Request::Sync(Sync), now);
+            return true;
+        }
+        state.asks.retain(|ask| !ask.reply.is_closed());
+        let ask = state.asks.iter().position(|ask| ask.not_before.is_none_or(|at| at <= now));
+        if let Some(ask) = ask.and_then(|at| state.asks.remove(at)) {
+            let id = self.link.next_id();
+            write_frame(&mut self.out, id, &ask.request);
+            self.flights.insert(id, Flight { what: What::Ask(Box::new(ask)), sent_at: now });
+            return true;
+        }
+        if let Some((timeline, after)) = state.sync.next_pull(now) {
+            let pull = Request::Pull(Pull { timeline, after, limit: PAGE_ENTRIES_MAX });
+            self.fly(What::Pull { timeline, after }, &pull, now);
+            return true;
+        }
+        if let Some((key, request)) = state.outgoing.next_to_send(now) {
+            self.fly(What::Post(key), request, now);
+            return true;
+        }
+        false
+    }
+
+    fn fly(&mut self, what: What, request: &Request, now: Instant) {
+        let id = self.link.next_id();
+        write_frame(&mut self.out, id, request);
+        self.flights.insert(id, Flight { what, sent_at: now });
+    }
+
+    fn sync_again(&mut self, retry_after_ms: u32) {
+        self.sync_at = Some(Instant::now() + backoff::REQUEST.after_refusal(self.sync_attempts, retry_after_ms));
+        self.sync_attempts += 1;
+    }
+}

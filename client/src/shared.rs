@@ -1,0 +1,112 @@
+//! What a client's handle and its task share, behind one lock that is never held across an await.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use magpie_protocol::{Answer, Request};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    Config, Error, Event, Me, Status,
+    events::EventQueue,
+    session::{outgoing::Outgoing, sync::Sync},
+    store::{Identity, Store},
+};
+
+/// A request of the app's, to be asked until it is answered or nobody waits any more.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) request: Request,
+    pub(crate) attempts: u32,
+    pub(crate) not_before: Option<Instant>,
+    pub(crate) reply: oneshot::Sender<Result<Answer, Error>>,
+}
+
+/// A sign-up or sign-in under way.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    pub(crate) handle: String,
+    pub(crate) password: String,
+    /// A sign-up, as against a sign-in.
+    pub(crate) new: bool,
+    /// An earlier try may have succeeded without our knowing.
+    pub(crate) uncertain: bool,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: oneshot::Sender<Result<Me, Error>>,
+}
+
+/// What the task works towards.
+#[derive(Debug)]
+pub(crate) enum Goal {
+    /// Nothing: no connection.
+    Rest,
+    Auth(Auth),
+    /// A session with the stored token, for as long as it takes.
+    Resume(Vec<oneshot::Sender<Result<Me, Error>>>),
+}
+
+/// See the module.
+pub(crate) struct State {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) identity: Identity,
+    pub(crate) sync: Sync,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) asks: VecDeque<Ask>,
+    pub(crate) goal: Goal,
+    pub(crate) status: Status,
+    pub(crate) sendings: u64,
+    /// A write failed: the store may hold less than memory does.
+    pub(crate) store_suspect: bool,
+    /// The client is to stop.
+    pub(crate) closing: bool,
+    /// The connection is to be dropped without a goodbye.
+    pub(crate) drop_connection: bool,
+}
+
+impl State {
+    /// Who is signed in, or was.
+    pub(crate) fn me(&self) -> Option<Me> {
+        let identity = &self.identity;
+        identity.user.map(|user| Me { user, device: identity.device, handle: identity.handle.clone() })
+    }
+
+    /// Keeps the incarnation of lanes to come, if it changed.
+    pub(crate) fn keep_base(&mut self) -> Result<(), Error> {
+        if self.identity.incarnation != self.outgoing.base() {
+            self.identity.incarnation = self.outgoing.base();
+            self.store.put_identity(&self.identity)?;
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// There is something to do.
+    pub(crate) wake: Notify,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) config: Config,
+    /// True once the task has ended.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(state: State, events: Arc<EventQueue>, config: Config) -> Self {
+        Self { state: Mutex::new(state), wake: Notify::new(), events, config, ended: watch::Sender::new(false) }
+    }
+
+    /// The state. A panic elsewhere does not make it unusable: each change is complete before the next.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        self.events.emit(event);
+    }
+}

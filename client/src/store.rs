@@ -1,0 +1,128 @@
+//! What outlives a connection, and with a file, the process.
+
+mod lock;
+mod memory;
+mod sqlite;
+
+use magpie_protocol::{
+    ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
+    frame::sync::EntryBytes,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::{Error, History, StorePlace, session::sync::Mark};
+
+/// Who this store is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The incarnation that new conversations are written under.
+    pub(crate) incarnation: Incarnation,
+    /// The seed of the device's Ed25519 key.
+    pub(crate) key_seed: [u8; 32],
+    /// For the next resume; empty when signed out.
+    pub(crate) token: Vec<u8>,
+    pub(crate) user: Option<UserId>,
+    pub(crate) device: DeviceId,
+    pub(crate) handle: String,
+    /// The newest history epoch that a node named; 0 before the first.
+    pub(crate) history_epoch: u64,
+}
+
+impl Identity {
+    /// A new device with a key of its own.
+    fn mint() -> Result<Self, Error> {
+        let mut key_seed = [0; 32];
+        SystemRandom::new().fill(&mut key_seed).map_err(|_| Error::Store("no randomness for the device key".into()))?;
+        Ok(Self {
+            incarnation: mint_incarnation(),
+            key_seed,
+            token: Vec::new(),
+            user: None,
+            device: DeviceId::default(),
+            handle: String::new(),
+            history_epoch: 0,
+        })
+    }
+}
+
+/// An incarnation that nobody has used.
+pub(crate) fn mint_incarnation() -> Incarnation {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Incarnation::mint(now.map_or(0, |d| d.as_secs() / 60), rand::random())
+}
+
+/// What is sent in one conversation and not resolved, in order of number.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LaneRow {
+    pub(crate) conversation: ConversationId,
+    pub(crate) incarnation: Incarnation,
+    /// The number that the next post gets.
+    pub(crate) next: u64,
+    pub(crate) sends: Vec<(u64, Content)>,
+}
+
+/// Everything that a store held when it was opened.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) identity: Identity,
+    pub(crate) timelines: Vec<(TimelineId, Mark)>,
+    pub(crate) lanes: Vec<LaneRow>,
+}
+
+/// One accepted entry on its way into the store.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEntry {
+    pub(crate) number: u64,
+    pub(crate) bytes: EntryBytes,
+}
+
+/// A place for what outlives a connection. Every method is one transaction.
+pub(crate) trait Store: Send {
+    /// Where every timeline stands.
+    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, Error>;
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), Error>;
+    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), Error>;
+    /// Adds entries and moves the mark with them.
+    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), Error>;
+    /// Keeps a post, durably: its number was never used and will not be used again.
+    fn put_send(
+        &mut self,
+        conversation: ConversationId,
+        incarnation: Incarnation,
+        number: u64,
+        content: &Content,
+    ) -> Result<(), Error>;
+    /// Forgets a post that is resolved.
+    fn resolve_send(&mut self, conversation: ConversationId, incarnation: Incarnation, number: u64)
+    -> Result<(), Error>;
+    /// Replaces everything about the posts of one conversation, durably.
+    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), Error>;
+    /// At most `limit` entries after `after`, in order, as they are stored.
+    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, Error>;
+    /// Forgets entries and marks: the server's history is another one.
+    fn clear_history(&mut self) -> Result<(), Error>;
+    /// Writes what is not written and lets others in.
+    fn close(&mut self) -> Result<(), Error>;
+}
+
+/// Opens the store and takes hold of it.
+pub(crate) fn open(place: &StorePlace, history: History) -> Result<(Box<dyn Store>, Loaded), Error> {
+    match place {
+        StorePlace::Memory => {
+            let loaded = Loaded { identity: Identity::mint()?, timelines: Vec::new(), lanes: Vec::new() };
+            Ok((Box::new(memory::Memory::new(history)), loaded))
+        }
+        StorePlace::File(path) => {
+            let (store, loaded) = sqlite::Sqlite::open(path, history)?;
+            Ok((Box::new(store), loaded))
+        }
+    }
+}
+
+/// A post's content as it is stored.
+fn content_bytes(content: &Content) -> Vec<u8> {
+    codec::encode(content)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! The store in an SQLite file. The one file that knows rusqlite.
+
+use std::path::Path;
+
+use magpie_protocol::{
+    ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
+};
+use rusqlite::{Connection, OptionalExtension, params, types::ValueRef};
+
+use super::{
+    Identity, LaneRow, Loaded, NewEntry, Store, content_bytes,
+    lock::{FileIdentity, StoreLock, Witness},
+    mint_incarnation,
+};
+use crate::{Error, History, session::sync::Mark};
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS timelines (kind INTEGER, id BLOB, cursor INTEGER NOT NULL, first INTEGER NOT NULL,
+        head INTEGER NOT NULL, read INTEGER NOT NULL, ended INTEGER, title TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS entries (kind INTEGER, id BLOB, number INTEGER, bytes BLOB NOT NULL,
+        PRIMARY KEY (kind, id, number)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS lanes (conversation BLOB PRIMARY KEY, incarnation INTEGER NOT NULL,
+        next INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS outgoing (conversation BLOB, number INTEGER, content BLOB NOT NULL,
+        PRIMARY KEY (conversation, number)) WITHOUT ROWID;
+";
+
+impl From<rusqlite::Error> for Error {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Store(e.to_string())
+    }
+}
+
+/// See the module.
+pub(super) struct Sqlite {
+    /// `None` once closed.
+    db: Option<Connection>,
+    lock: Option<StoreLock>,
+    witness: Witness,
+    full_sync: bool,
+    keep_entries: bool,
+}
+
+fn id_bytes(timeline: TimelineId) -> (u8, [u8; 16]) {
+    let (kind, id) = timeline.to_parts();
+    (kind, id.to_be_bytes())
+}
+
+/// The columns of ids and counters are 64 bits that SQLite shows as signed.
+fn signed(n: u64) -> i64 {
+    n.cast_signed()
+}
+
+impl Sqlite {
+    /// Opens or makes the store, and finds out whether it may go on under its incarnation.
+    pub(super) fn open(path: &Path, history: History) -> Result<(Self, Loaded), Error> {
+        let lock = StoreLock::take(path)?;
+        let db = Connection::open(path)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        db.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA cache_size=-512;")?;
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > SCHEMA_VERSION {
+            return Err(Error::Store(format!(
+                "{} has format {version}, newer than {SCHEMA_VERSION}: use a newer client",
+                path.display()
+            )));
+        }
+        db.execute_batch(SCHEMA)?;
+        db.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        db.set_prepared_statement_cache_capacity(32);
+        let keep_entries = history == History::All;
+        let mut store = Self { db: Some(db), lock: Some(lock), witness: Witness::default(), full_sync: true, keep_entries };
+        let identity = store.take_hold(path)?;
+        let loaded = Loaded { timelines: store.timelines()?, lanes: store.lanes()?, identity };
+        Ok((store, loaded))
+    }
+
+    fn db(&mut self, full_sync: bool) -> Result<&mut Connection, Error> {
+        let db = self.db.as_mut().ok_or(Error::Closed)?;
+        if self.full_sync != full_sync {
+            db.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
+            self.full_sync = full_sync;
+        }
+        Ok(db)
+    }
+
+    /// Compares store and witness, mints a new incarnation if they disagree, and marks both.
+    fn take_hold(&mut self, path: &Path) -> Result<Identity, Error> {
+        let here = FileIdentity::of(path)?;
+        let (Some(lock), Some(db)) = (&self.lock, &mut self.db) else { return Err(Error::Closed) };
+        let stored = read_identity(db)?;
+        let number = |key| get_number(db, key);
+        let same_file = number("file_device")? == here.device && number("file_inode")? == here.inode;
+        let mark = number("witness_mark")?;
+        let sends = number("witness_sends")?;
+        let witnessed = lock.witness().is_some_and(|seen| seen.mark == mark && seen.sends <= sends);
+        let changed_ns = number("witness_changed_ns")?;
+        let untouched = changed_ns == 0 || changed_ns == lock.changed_ns()?.cast_unsigned();
+        let identity = match stored {
+            Some(identity) if same_file && witnessed && untouched => identity,
+            Some(identity) => {
+                tracing::info!(same_file, witnessed, untouched, "the store was copied or restored: new incarnation");
+                Identity { incarnation: mint_incarnation(), ..identity }
+            }
+            None => Identity::mint()?,
+        };
+        self.witness = Witness { mark: rand::random(), sends: 0 };
+        let tx = db.transaction()?;
+        write_identity(&tx, &identity)?;
+        put_number(&tx, "file_device", here.device)?;
+        put_number(&tx, "file_inode", here.inode)?;
+        put_number(&tx, "witness_mark", self.witness.mark)?;
+        put_number(&tx, "witness_sends", 0)?;
+        put_number(&tx, "witness_changed_ns", 0)?;
+        tx.commit()?;
+        // A crash here leaves two that disagree: a new incarnation next time, which is always safe.
+        lock.set_witness(self.witness, true)?;
+        Ok(identity)
+    }
+
+    fn lanes(&mut self) -> Result<Vec<LaneRow>, Error> {
+        let db = self.db(false)?;
+        let mut lanes = Vec::new();
+        let mut statement = db.prepare("SELECT conversation, incarnation, next FROM lanes")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            lanes.push(LaneRow {
+                conversation: ConversationId::from_bits(u128::from_be_bytes(row.get(0)?)),
+                incarnation: Incarnation::from_bits(row.get::<_, i64>(1)?.cast_unsigned()),
+                next: row.get::<_, i64>(2)?.cast_unsigned(),
+                sends: Vec::new(),
+            });
+        }
+        let mut sends = db.prepare("SELECT number, content FROM outgoing WHERE conversation = ? ORDER BY number")?;
+        for lane in &mut lanes {
+            let mut rows = sends.query([lane.conversation.bits().to_be_bytes()])?;
+            while let Some(row) = rows.next()? {
+                let content: Content = codec::decode_stored(row.get_ref(1)?.as_blob().unwrap_or_default())
+                    .map_err(|e| Error::Store(format!("an unsent post in {} is damaged: {e}", lane.conversation)))?;
+                lane.sends.push((row.get::<_, i64>(0)?.cast_unsigned(), content));
+            }
+        }
+        Ok(lanes)
+    }
+}
+
+fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key = ?")?;
+    let value = statement.query_row([key], |row| match row.get_ref(0)? {
+        ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
+        _ => Ok(Vec::new()),
+    });
+    Ok(value.optional()?)
+}
+
+fn put(db: &Connection, key: &str, value: &[u8]) -> Result<(), Error> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?.execute(params![key, value])?;
+    Ok(())
+}
+
+/// A number of `meta`; 0 when there is none.
+fn get_number(db: &Connection, key: &str) -> Result<u64, Error> {
+    let bytes = get(db, key)?.unwrap_or_default();
+    Ok(<[u8; 8]>::try_from(bytes).map_or(0, u64::from_be_bytes))
+}
+
+fn put_number(db: &Connection, key: &str, number: u64) -> Result<(), Error> {
+    put(db, key, &number.to_be_bytes())
+}
+
+fn read_identity(db: &Connection) -> Result<Option<Identity>, Error> {
+    let Some(seed) = get(db, "key_seed")? else { return Ok(None) };
+    let key_seed = seed.try_into().map_err(|_| Error::Store("the device key is damaged".into()))?;
+    let user = get(db, "user")?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    Ok(Some(Identity {
+        incarnation: Incarnation::from_bits(get_number(db, "incarnation")?),
+        key_seed,
+        token: get(db, "token")?.unwrap_or_default(),
+        user: user.map(|bits| UserId::from_bits(u64::from_be_bytes(bits))),
+        device: DeviceId::from_bits(get_number(db, "device")?),
+        handle: String::from_utf8_lossy(&get(db, "handle")?.unwrap_or_default()).into_owned(),
+        history_epoch: get_number(db, "history_epoch")?,
+    }))
+}
+
+fn write_identity(db: &Connection, identity: &Identity) -> Result<(), Error> {
+    put_number(db, "incarnation", identity.incarnation.bits())?;
+    put(db, "key_seed", &identity.key_seed)?;
+    put(db, "token", &identity.token)?;
+    if let Some(user) = identity.user {
+        put_number(db, "user", user.bits())?;
+    }
+    put_number(db, "device", identity.device.bits())?;
+    put(db, "handle", identity.handle.as_bytes())?;
+    put_number(db, "history_epoch", identity.history_epoch)
+}
+
+fn write_mark(db: &Connection, timeline: TimelineId, mark: &Mark) -> Result<(), Error> {
+    let (kind, id) = id_bytes(timeline);
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO timelines (kind, id, cursor, first, head, read, ended, title)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        kind,
+        id,
+        signed(mark.cursor),
+        signed(mark.first),
+        signed(mark.head),
+        signed(mark.read),
+        mark.ended.map(signed),
+        mark.title.as_deref()
+    ])?;
+    Ok(())
+}
+
+fn write_send(db: &Connection, conversation: &[u8; 16], number: u64, content: &Content) -> Result<(), Error> {
+    db.prepare_cached("INSERT OR REPLACE INTO outgoing (conversation, number, content) VALUES (?, ?, ?)")?
+        .execute(params![conversation, signed(number), content_bytes(content)])?;
+    Ok(())
+}
+
+fn write_lane(db: &Connection, conversation: &[u8; 16], incarnation: Incarnation, next: u64) -> Result<(), Error> {
+    db.prepare_cached("INSERT OR REPLACE INTO lanes (conversation, incarnation, next) VALUES (?, ?, ?)")?
+        .execute(params![conversation, signed(incarnation.bits()), signed(next)])?;
+    Ok(())
+}
+
+impl Store for Sqlite {
+    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, Error> {
+        let db = self.db(false)?;
+        let mut statement =
+            db.prepare_cached("SELECT kind, id, cursor, first, head, read, ended, title FROM timelines")?;
+        let mut rows = statement.query([])?;
+        let mut marks = Vec::new();
+        while let Some(row) = rows.next()? {
+            let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let id = TimelineId::from_parts(row.get(0)?, u128::from_be_bytes(row.get(1)?));
+            let mark = Mark {
+                cursor: number(2)?,
+                first: number(3)?,
+                head: number(4)?,
+                read: number(5)?,
+                ended: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
+                title: row.get::<_, Option<String>>(7)?.map(Into::into),
+            };
+            marks.push((id.ok_or_else(|| Error::Store("a timeline id is damaged".into()))?, mark));
+        }
+        Ok(marks)
+    }
+
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), Error> {
+        let tx = self.db(true)?.transaction()?;
+        write_identity(&tx, identity)?;
+        Ok(tx.commit()?)
+    }
+
+    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), Error> {
+        let tx = self.db(false)?.transaction()?;
+        for (timeline, mark) in marks {
+            write_mark(&tx, *timeline, mark)?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), Error> {
+        let keep = self.keep_entries;
+        let tx = self.db(false)?.transaction()?;
+        write_mark(&tx, timeline, mark)?;
+        if keep {
+            let (kind, id) = id_bytes(timeline);
+            let mut insert =
+                tx.prepare_cached("INSERT OR IGNORE INTO entries (kind, id, number, bytes) VALUES (?, ?, ?, ?)")?;
+            for entry in entries {
+                insert.execute(params![kind, id, signed(entry.number), &entry.bytes.0[..]])?;
+            }
+        }
+        Ok(tx.commit()?)
+    }
+
+    fn put_send(
+        &mut self,
+        conversation: ConversationId,
+        incarnation: Incarnation,
+        number: u64,
+        content: &Content,
+    ) -> Result<(), Error> {
+        let key = conversation.bits().to_be_bytes();
+        let sends = self.witness.sends + 1;
+        let tx = self.db(true)?.transaction()?;
+        write_lane(&tx, &key, incarnation, number + 1)?;
+        write_send(&tx, &key, number, content)?;
+        put_number(&tx, "witness_sends", sends)?;
+        tx.commit()?;
+        self.witness.sends = sends;
+        self.lock.as_ref().ok_or(Error::Closed)?.set_witness(self.witness, false)
+    }
+
+    fn resolve_send(&mut self, conversation: ConversationId, _: Incarnation, number: u64) -> Result<(), Error> {
+        // Lost with the power, the post is sent again and gets the same answer.
+        self.db(false)?
+            .prepare_cached("DELETE FROM outgoing WHERE conversation = ? AND number = ?")?
+            .execute(params![conversation.bits().to_be_bytes(), signed(number)])?;
+        Ok(())
+    }
+
+    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), Error> {
+        let key = lane.conversation.bits().to_be_bytes();
+        let tx = self.db(true)?.transaction()?;
+        tx.prepare_cached("DELETE FROM outgoing WHERE conversation = ?")?.execute([key])?;
+        write_lane(&tx, &key, lane.incarnation, lane.next)?;
+        for (number, content) in &lane.sends {
+            write_send(&tx, &key, *number, content)?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, Error> {
+        let (kind, id) = id_bytes(timeline);
+        let db = self.db(false)?;
+        let mut statement = db.prepare_cached(
+            "SELECT bytes FROM entries WHERE kind = ? AND id = ? AND number > ? ORDER BY number LIMIT ?",
+        )?;
+        let rows = statement.query_map(params![kind, id, signed(after), limit], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn clear_history(&mut self) -> Result<(), Error> {
+        let tx = self.db(true)?.transaction()?;
+        tx.execute_batch("DELETE FROM entries; DELETE FROM timelines;")?;
+        Ok(tx.commit()?)
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        let witness = self.witness;
+        if let (Some(db), Some(lock)) = (self.db.take(), self.lock.take()) {
+            lock.set_witness(witness, true)?;
+            put_number(&db, "witness_changed_ns", lock.changed_ns()?.cast_unsigned())?;
+            db.close().map_err(|(_, e)| Error::from(e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! The shard's log as openraft stores and reads it.
+
+use std::{collections::BTreeSet, fmt::Debug, io, ops::RangeBounds, sync::Arc};
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use magpie_protocol::codec;
+use openraft::{
+    BasicNode, CommittedLeaderId, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, Membership, OptionalSend,
+    RaftLogReader, StorageError, StorageIOError, StoredMembership, Vote,
+    storage::{LogFlushed, RaftLogStorage},
+};
+
+use super::openraft::{Batch, Types};
+use crate::log::{LogEntry, Position, ShardLog};
+
+const BLANK: u8 = 0;
+const NORMAL: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub(super) struct LogStore {
+    log: Arc<ShardLog>,
+}
+
+impl LogStore {
+    pub(super) fn new(log: Arc<ShardLog>) -> Self {
+        Self { log }
+    }
+}
+
+pub(super) fn to_position(id: &LogId<u64>) -> Position {
+    Position { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+}
+
+pub(super) fn from_position(position: Position) -> LogId<u64> {
+    LogId::new(CommittedLeaderId::new(position.term, position.node), position.index)
+}
+
+#[derive(Encode, Decode)]
+struct StoredMembers {
+    log_id: Option<(u64, u64, u64)>,
+    configs: Vec<Vec<u64>>,
+    nodes: Vec<(u64, String)>,
+}
+
+pub(super) fn encode_members(stored: &StoredMembership<u64, BasicNode>) -> Bytes {
+    let log_id = stored.log_id().map(|id| to_position(&id)).map(|p| (p.term, p.node, p.index));
+    let membership = stored.membership();
+    let configs = membership.get_joint_config().iter().map(|config| config.iter().copied().collect()).collect();
+    let nodes = membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
+    codec::encode(&StoredMembers { log_id, configs, nodes }).into()
+}
+
+pub(super) fn decode_members(bytes: &[u8]) -> Option<StoredMembership<u64, BasicNode>> {
+    if bytes.is_empty() {
+        return Some(StoredMembership::default());
+    }
+    let stored: StoredMembers = codec::decode_stored(bytes).ok()?;
+    let log_id = stored.log_id.map(|(term, node, index)| from_position(Position { term, node, index }));
+    let configs: Vec<BTreeSet<u64>> = stored.configs.into_iter().map(|c| c.into_iter().collect()).collect();
+    let nodes: std::collections::BTreeMap<u64, BasicNode> =
+        stored.nodes.into_iter().map(|(id, addr)| (id, BasicNode { addr })).collect();
+    Some(StoredMembership::new(log_id, Membership::new(configs, nodes)))
+}
+
+fn encode_entry(entry: Entry<Types>) -> LogEntry {
+    let position = to_position(&entry.log_id);
+    let payload = match entry.payload {
+        EntryPayload::Blank => Bytes::from_static(&[BLANK]),
+        // A batch leaves room for this tag at its front, so that it is copied only into the log.
+        EntryPayload::Normal(Batch(bytes)) => bytes,
+        EntryPayload::Membership(membership) => {
+            let stored = StoredMembership::new(Some(entry.log_id), membership);
+            [&[MEMBERSHIP][..], &encode_members(&stored)].concat().into()
+        }
+    };
+    LogEntry { position, payload }
+}
+
+fn decode_entry(entry: LogEntry) -> Option<Entry<Types>> {
+    let payload = match *entry.payload.first()? {
+        BLANK => EntryPayload::Blank,
+        NORMAL => EntryPayload::Normal(Batch(entry.payload)),
+        MEMBERSHIP => EntryPayload::Membership(decode_members(&entry.payload[1..])?.membership().clone()),
+        _ => return None,
+    };
+    Some(Entry { log_id: from_position(entry.position), payload })
+}
+
+/// The first byte of every batch.
+pub(crate) const BATCH_TAG: u8 = NORMAL;
+
+pub(super) fn failed(verb: ErrorVerb, error: impl std::error::Error + 'static) -> StorageError<u64> {
+    StorageIOError::new(ErrorSubject::Logs, verb, openraft::AnyError::new(&error)).into()
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let from = match range.start_bound() {
+            Included(&n) => n,
+            Excluded(&n) => n + 1,
+            Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Included(&n) => n + 1,
+            Excluded(&n) => n,
+            Unbounded => u64::MAX,
+        };
+        let entries = self.log.read(from, to).map_err(|e| failed(ErrorVerb::Read, e))?;
+        let decoded: Option<Vec<_>> = entries.into_iter().map(decode_entry).collect();
+        decoded.ok_or_else(|| failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know")))
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError<u64>> {
+        Ok(LogState {
+            last_purged_log_id: self.log.purged().map(from_position),
+            last_log_id: self.log.last().map(from_position),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError<u64>> {
+        let (done, saved) = tokio::sync::oneshot::channel();
+        let leader = vote.leader_id();
+        let bytes = codec::encode(&(leader.term, leader.node_id, vote.is_committed()));
+        self.log.save_vote(bytes.into(), Box::new(move || _ = done.send(())));
+        saved.await.map_err(|e| failed(ErrorVerb::Write, e))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
+        let Some(bytes) = self.log.vote() else { return Ok(None) };
+        let (term, node, committed): (u64, u64, bool) =
+            codec::decode_stored(&bytes).map_err(|e| failed(ErrorVerb::Read, e))?;
+        Ok(Some(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) }))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry<Types>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(encode_entry).collect();
+        self.log.append(entries, Box::new(move || callback.log_io_completed(Ok(()))));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
+        self.log.truncate(log_id.index);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
+        self.log.purge(to_position(&log_id));
+        Ok(())
+    }
+}

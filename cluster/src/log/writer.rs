@@ -1,0 +1,209 @@
+//! The one writer of the log: gathers what waits from all shards into one group, writes it, syncs once.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use magpie_protocol::ShardId;
+
+use super::{
+    format::{GROUP_HEADER_LEN, Position, Record, RecordKind},
+    segments::{Location, Segments},
+    shard_log::ShardLog,
+};
+use crate::Fatal;
+
+/// Called when a job is durable.
+pub type Done = Box<dyn FnOnce() + Send>;
+
+/// How long the log is quiet before its last group is sealed.
+const SEAL_AFTER: Duration = Duration::from_millis(50);
+/// How often free space is looked at while nothing is written.
+const SPACE_EVERY: Duration = Duration::from_millis(250);
+
+/// Something to write.
+pub struct Job {
+    /// Encoded records.
+    pub records: Vec<u8>,
+    /// Entries among them: their log, index, and where in `records`.
+    pub entries: Vec<(Arc<ShardLog>, u64, u32, u32)>,
+    /// Votes and purge points among them.
+    pub notes: Vec<Note>,
+    /// Called after the sync. Jobs without it do not ask for one.
+    pub done: Option<Done>,
+}
+
+/// See [`Job::notes`].
+pub enum Note {
+    Vote(ShardId, Bytes),
+    Purge(ShardId, Position),
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<Job>,
+    stop: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    has_space: AtomicBool,
+    free_bytes: AtomicU64,
+    failed: AtomicBool,
+}
+
+/// The handle to the writer. Clones share it.
+#[derive(Clone)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl LogWriter {
+    /// Starts the writer on a thread of its own. A failed write or sync is reported to `fatal`, and nothing is
+    /// acknowledged after it.
+    pub fn start(segments: Segments, fatal: Fatal) -> std::io::Result<Self> {
+        let (free, reserve) = segments.space()?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+            has_space: AtomicBool::new(free > reserve),
+            free_bytes: AtomicU64::new(free),
+            failed: AtomicBool::new(false),
+        });
+        let inner = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new() };
+        let thread = std::thread::Builder::new().name("magpie-log".into()).spawn(move || inner.run(&fatal))?;
+        Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Hands a job to the writer. Jobs are written in the order of these calls.
+    pub fn submit(&self, job: Job) {
+        lock(&self.shared.queue).jobs.push(job);
+        self.shared.ready.notify_one();
+    }
+
+    /// Whether there is room above the reserve: when not, commands are refused before they are proposed.
+    pub fn has_space(&self) -> bool {
+        self.shared.has_space.load(Ordering::Relaxed)
+    }
+
+    /// Free bytes on the log's disk when last looked at.
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes and syncs what waits, seals the log, ends the thread.
+    pub fn stop(&self) {
+        lock(&self.shared.queue).stop = true;
+        self.shared.ready.notify_one();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's writer ended in a panic");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    segments: Segments,
+    sealed: bool,
+    group: Vec<u8>,
+}
+
+impl Writer {
+    fn run(mut self, fatal: &Fatal) {
+        loop {
+            let (jobs, stop) = self.next();
+            if let Err(error) = self.write(jobs, stop) {
+                self.shared.failed.store(true, Ordering::Relaxed);
+                self.shared.has_space.store(false, Ordering::Relaxed);
+                fatal.report(&format!("the log could not be written: {error}; nothing after this is acknowledged"));
+                return;
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> (Vec<Job>, bool) {
+        let mut queue = lock(&self.shared.queue);
+        if queue.jobs.is_empty() && !queue.stop {
+            let wait = if self.sealed { SPACE_EVERY } else { SEAL_AFTER };
+            queue = self.shared.ready.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        (mem::take(&mut queue.jobs), queue.stop)
+    }
+
+    fn write(&mut self, jobs: Vec<Job>, stop: bool) -> std::io::Result<()> {
+        self.look_at_space()?;
+        if jobs.is_empty() {
+            return if self.sealed { Ok(()) } else { self.seal(stop) };
+        }
+        self.group.clear();
+        self.group.resize(GROUP_HEADER_LEN, 0);
+        for job in &jobs {
+            self.group.extend_from_slice(&job.records);
+            for note in &job.notes {
+                match note {
+                    Note::Vote(shard, vote) => self.segments.note_vote(*shard, vote.clone()),
+                    Note::Purge(shard, position) => self.segments.note_purge(*shard, *position),
+                }
+            }
+            for (log, index, _, _) in &job.entries {
+                self.segments.note_entry(log.shard(), *index);
+            }
+        }
+        let (segment, mut at) = self.segments.write_group(&mut self.group)?;
+        self.sealed = false;
+        if jobs.iter().any(|job| job.done.is_some()) {
+            self.segments.sync()?;
+        }
+        metrics::counter!(crate::metrics::LOG_GROUPS).increment(1);
+        metrics::counter!(crate::metrics::LOG_BYTES).increment(self.group.len() as u64);
+        for job in jobs {
+            for (log, index, offset, len) in &job.entries {
+                log.written(*index, Location { segment, offset: at as u32 + offset, len: *len });
+            }
+            at += job.records.len() as u64;
+            if let Some(done) = job.done {
+                done();
+            }
+        }
+        self.segments.roll()?;
+        if stop { self.seal(true) } else { Ok(()) }
+    }
+
+    /// Marks that everything before was synced, so that damage to it cannot pass for a torn end.
+    fn seal(&mut self, sync: bool) -> std::io::Result<()> {
+        let mut group = vec![0; GROUP_HEADER_LEN];
+        let shard = ShardId::new(0);
+        Record { kind: RecordKind::Seal, shard, position: Position::default(), payload: &[] }.write(&mut group);
+        if self.shared.has_space.load(Ordering::Relaxed) {
+            self.segments.write_group(&mut group)?;
+        }
+        self.sealed = true;
+        if sync { self.segments.sync() } else { Ok(()) }
+    }
+
+    fn look_at_space(&self) -> std::io::Result<()> {
+        let (free, reserve) = self.segments.space()?;
+        self.shared.free_bytes.store(free, Ordering::Relaxed);
+        self.shared.has_space.store(free > reserve, Ordering::Relaxed);
+        Ok(())
+    }
+}

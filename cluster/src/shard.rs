@@ -1,0 +1,347 @@
+//! One shard: a deterministic state machine behind a consensus log.
+//!
+//! Commands gather in the open batch; [`driver`] hands one batch at a time to consensus; [`apply`] runs it and
+//! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
+
+pub mod apply;
+pub mod batch;
+pub mod checkpoint;
+pub mod driver;
+pub mod outbox;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use magpie_protocol::{ShardId, TimelineId};
+use tokio::sync::Notify;
+
+use crate::{
+    AskError, Clock, Fatal, HintSink, ShardMap,
+    consensus::{Consensus, SnapshotFile},
+    disk::Disk,
+    log::ShardLog,
+    machine::{EntityId, Machine},
+    router::Reply,
+    state::Store,
+    watch::WatchTable,
+    work::Background,
+};
+use batch::BatchBuilder;
+
+/// A shard's bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardLimits {
+    /// A batch closes at this many bytes.
+    pub batch_bytes: usize,
+    /// A batch closes at this many commands.
+    pub batch_commands: usize,
+    /// Commands that may wait in open batches; more are refused as overload.
+    pub waiting_commands: usize,
+    /// A checkpoint begins when this many bytes changed since the last.
+    pub checkpoint_bytes: usize,
+    /// A checkpoint begins this long after the first change, in milliseconds.
+    pub checkpoint_ms: u64,
+    /// No new snapshot before the log has grown by this many bytes since the last.
+    pub snapshot_bytes_min: u64,
+    /// Memory for records and timelines in use, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for ShardLimits {
+    fn default() -> Self {
+        Self {
+            batch_bytes: 64 * 1024,
+            batch_commands: 512,
+            waiting_commands: 16 * 1024,
+            checkpoint_bytes: 8 * 1024 * 1024,
+            checkpoint_ms: 10_000,
+            snapshot_bytes_min: 32 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// What waits for an item of a batch.
+pub(crate) enum Waiter<M: Machine> {
+    Reply(Reply<M::Reply>),
+    /// For what came through another shard's outbox: the last number that is applied.
+    Delivered(Reply<u64>),
+}
+
+impl<M: Machine> Waiter<M> {
+    fn fail(self, error: AskError) {
+        match self {
+            Self::Reply(reply) => reply(Err(error)),
+            Self::Delivered(reply) => reply(Err(error)),
+        }
+    }
+}
+
+/// What `apply` and reads share, under one lock that is never held across a wait.
+pub(crate) struct Core<M: Machine> {
+    pub(crate) store: Store,
+    pub(crate) machine: M,
+    pub(crate) time_ms: u64,
+    /// Who waits for batches that this node proposed, by batch id.
+    pub(crate) waiting: HashMap<u64, VecDeque<Waiter<M>>>,
+    pub(crate) quarantined: HashSet<EntityId>,
+    pub(crate) watches: WatchTable,
+    pub(crate) failed: Option<String>,
+}
+
+/// A batch that is not yet handed on.
+pub(crate) struct OpenBatch<M: Machine> {
+    pub(crate) builder: BatchBuilder,
+    pub(crate) waiters: VecDeque<Waiter<M>>,
+}
+
+pub(crate) struct Inner<M: Machine> {
+    pub(crate) id: ShardId,
+    pub(crate) map: ShardMap,
+    pub(crate) limits: ShardLimits,
+    pub(crate) core: Mutex<Core<M>>,
+    pub(crate) open: Mutex<VecDeque<OpenBatch<M>>>,
+    pub(crate) waiting_commands: AtomicU64,
+    pub(crate) ready: Notify,
+    pub(crate) outbox_ready: Notify,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) consensus: OnceLock<Arc<dyn Consensus>>,
+    pub(crate) sink: OnceLock<Arc<dyn HintSink>>,
+    pub(crate) log: Arc<ShardLog>,
+    pub(crate) clock: Clock,
+    pub(crate) fatal: Fatal,
+    pub(crate) background: Background,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) snapshot_dir: PathBuf,
+    pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
+    pub(crate) snapshot_len: AtomicU64,
+}
+
+/// What a shard is made of.
+pub struct ShardParts<M: Machine> {
+    pub id: ShardId,
+    pub map: ShardMap,
+    pub limits: ShardLimits,
+    pub machine: M,
+    pub store: Store,
+    pub log: Arc<ShardLog>,
+    pub clock: Clock,
+    pub fatal: Fatal,
+    pub background: Background,
+    pub disk: Arc<dyn Disk>,
+    pub snapshot_dir: PathBuf,
+    pub snapshot: Option<SnapshotFile>,
+}
+
+/// The handle to a shard. Clones share it.
+pub struct Shard<M: Machine>(pub(crate) Arc<Inner<M>>);
+
+impl<M: Machine> Clone for Shard<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<M: Machine> Shard<M> {
+    /// A shard that is not running yet.
+    pub fn new(parts: ShardParts<M>) -> Result<Self, crate::state::StateError> {
+        let mut store = parts.store;
+        let (time_ms, quarantined) = apply::load(&mut store)?;
+        let core = Core {
+            store,
+            machine: parts.machine,
+            time_ms,
+            waiting: HashMap::new(),
+            quarantined,
+            watches: WatchTable::default(),
+            failed: None,
+        };
+        Ok(Self(Arc::new(Inner {
+            id: parts.id,
+            map: parts.map,
+            limits: parts.limits,
+            core: Mutex::new(core),
+            open: Mutex::default(),
+            waiting_commands: AtomicU64::new(0),
+            ready: Notify::new(),
+            outbox_ready: Notify::new(),
+            stopping: AtomicBool::new(false),
+            consensus: OnceLock::new(),
+            sink: OnceLock::new(),
+            log: parts.log,
+            clock: parts.clock,
+            fatal: parts.fatal,
+            background: parts.background,
+            disk: parts.disk,
+            snapshot_dir: parts.snapshot_dir,
+            snapshot: Mutex::new(parts.snapshot),
+            snapshot_len: AtomicU64::new(0),
+        })))
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.0.id
+    }
+
+    /// Where hints go. Set once, before the first watch.
+    pub fn set_sink(&self, sink: Arc<dyn HintSink>) {
+        if self.0.sink.set(sink).is_err() {
+            tracing::error!(shard = %self.0.id, "a second hint sink was refused");
+        }
+    }
+
+    /// Adds a command to the open batch. `reply` is called once: with the reply when the command is durable and
+    /// applied, or with why that is not known. It must not block nor call back into this shard.
+    pub fn submit(&self, entity: EntityId, command: &M::Command, reply: Reply<M::Reply>) {
+        if let Err(error) = self.admit() {
+            return reply(Err(error));
+        }
+        self.enqueue(|builder| builder.ask(entity, command), Waiter::Reply(reply));
+    }
+
+    /// Adds what another shard's outbox holds for this one, in order, its first message having this number.
+    pub(crate) fn deliver(&self, from: ShardId, first: u64, messages: Vec<(EntityId, Vec<u8>)>, reply: Reply<u64>) {
+        if let Err(error) = self.admit() {
+            return reply(Err(error));
+        }
+        let last = messages.len().saturating_sub(1);
+        let mut reply = Some(reply);
+        for (i, (entity, command)) in messages.into_iter().enumerate() {
+            let waiter = if i == last { reply.take() } else { None };
+            let waiter = Waiter::Delivered(waiter.unwrap_or_else(|| Box::new(|_| ())));
+            self.enqueue(|builder| builder.inbound(from, first + i as u64, entity, &command), waiter);
+        }
+    }
+
+    /// Tells this shard that another has applied its messages up to this number.
+    pub(crate) fn acked(&self, to: ShardId, upto: u64, reply: Reply<u64>) {
+        if let Err(error) = self.admit() {
+            return reply(Err(error));
+        }
+        self.enqueue(|builder| builder.acked(to, upto), Waiter::Delivered(reply));
+    }
+
+    fn admit(&self) -> Result<(), AskError> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return Err(AskError::Stopping);
+        }
+        if !self.0.log.has_space() {
+            return Err(AskError::StorageFull);
+        }
+        if self.0.waiting_commands.load(Ordering::Relaxed) >= self.0.limits.waiting_commands as u64 {
+            return Err(AskError::Overloaded { retry_after_ms: 200 });
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, add: impl FnOnce(&mut BatchBuilder), waiter: Waiter<M>) {
+        let mut open = lock(&self.0.open);
+        let limits = &self.0.limits;
+        let full = |b: &BatchBuilder| b.len() >= limits.batch_bytes || b.commands() >= limits.batch_commands;
+        if open.back().is_none_or(|b| full(&b.builder)) {
+            open.push_back(OpenBatch { builder: BatchBuilder::default(), waiters: VecDeque::new() });
+        }
+        if let Some(batch) = open.back_mut() {
+            add(&mut batch.builder);
+            batch.waiters.push_back(waiter);
+        }
+        drop(open);
+        self.0.waiting_commands.fetch_add(1, Ordering::Relaxed);
+        self.0.ready.notify_one();
+    }
+
+    /// Answers a read from applied state.
+    pub fn query(&self, query: M::Query) -> Result<M::View, AskError> {
+        let mut core = lock(&self.0.core);
+        self.0.check(&core)?;
+        let Core { store, machine, .. } = &mut *core;
+        let view = machine.query(store, query);
+        let fault = core.store.fault().map(ToString::to_string);
+        drop(core);
+        match fault {
+            Some(fault) => Err(self.0.state_failed(&fault)),
+            None => Ok(view),
+        }
+    }
+
+    /// Registers the node's watch of these timelines and answers the query from the same applied state, so that
+    /// no entry falls between.
+    pub fn watch(&self, timelines: &[TimelineId], query: M::Query) -> Result<M::View, AskError> {
+        let mut core = lock(&self.0.core);
+        for timeline in timelines {
+            core.watches.watch(*timeline);
+        }
+        drop(core);
+        self.query(query)
+    }
+
+    /// Ends the node's watch of these timelines.
+    pub fn unwatch(&self, timelines: &[TimelineId]) {
+        let mut core = lock(&self.0.core);
+        for timeline in timelines {
+            core.watches.unwatch(*timeline);
+        }
+    }
+
+    /// How many hints were sent; what a beat says every second.
+    pub fn beat(&self) {
+        let count = lock(&self.0.core).watches.sent();
+        if let Some(sink) = self.0.sink.get() {
+            sink.on_beat(self.0.id, count);
+        }
+    }
+
+    /// Whether the shard serves; if not, why.
+    pub fn health(&self) -> Result<(), String> {
+        let core = lock(&self.0.core);
+        if let Some(why) = &core.failed {
+            return Err(why.clone());
+        }
+        if !self.0.log.has_space() {
+            return Err("the disk is full: free space is below the log's reserve".into());
+        }
+        Ok(())
+    }
+
+    /// The index of the last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        lock(&self.0.core).store.applied().index()
+    }
+
+    /// Entities that no command reaches any more.
+    pub fn quarantined(&self) -> usize {
+        lock(&self.0.core).quarantined.len()
+    }
+}
+
+impl<M: Machine> Inner<M> {
+    fn check(&self, core: &Core<M>) -> Result<(), AskError> {
+        match &core.failed {
+            Some(_) => Err(AskError::Unavailable),
+            None => Ok(()),
+        }
+    }
+
+    /// The state below memory is damaged: it is rebuilt at the next start, and until then nothing is served.
+    pub(crate) fn state_failed(&self, fault: &str) -> AskError {
+        let mut core = lock(&self.core);
+        if core.failed.is_none() {
+            core.failed = Some(fault.to_owned());
+            core.store.base().distrust();
+            drop(core);
+            self.fatal.report(&format!("{}: {fault}", self.id));
+        }
+        AskError::Unavailable
+    }
+}

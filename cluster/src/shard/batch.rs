@@ -1,0 +1,163 @@
+//! Batches: many commands in one consensus entry.
+//!
+//! `tag u8 | version u8 | id u64 | time u64 | items`; an item is a tag and its fields, numbers little endian.
+
+use bytes::Bytes;
+use magpie_protocol::{ShardId, codec};
+
+use crate::{consensus::BATCH_TAG, machine::EntityId};
+
+const VERSION: u8 = 1;
+const HEADER_LEN: usize = 18;
+const ASK: u8 = 1;
+const INBOUND: u8 = 2;
+const ACKED: u8 = 3;
+
+/// A batch that is being filled.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    bytes: Vec<u8>,
+    commands: usize,
+}
+
+impl Default for BatchBuilder {
+    fn default() -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.extend_from_slice(&[0; HEADER_LEN]);
+        Self { bytes, commands: 0 }
+    }
+}
+
+impl BatchBuilder {
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.commands == 0
+    }
+
+    /// Items so far.
+    pub fn commands(&self) -> usize {
+        self.commands
+    }
+
+    fn entity(&mut self, entity: EntityId) {
+        self.bytes.push(entity.kind());
+        self.bytes.extend_from_slice(&entity.bits().to_le_bytes());
+    }
+
+    /// Adds a command.
+    pub fn ask<C: bincode::Encode>(&mut self, entity: EntityId, command: &C) {
+        self.bytes.push(ASK);
+        self.entity(entity);
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        codec::encode_into(command, &mut self.bytes);
+        let len = (self.bytes.len() - at - 4) as u32;
+        self.bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        self.commands += 1;
+    }
+
+    /// Adds a message of another shard's outbox.
+    pub fn inbound(&mut self, from: ShardId, number: u64, entity: EntityId, command: &[u8]) {
+        self.bytes.push(INBOUND);
+        self.bytes.extend_from_slice(&from.get().to_le_bytes());
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+        self.entity(entity);
+        self.bytes.extend_from_slice(&(command.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(command);
+        self.commands += 1;
+    }
+
+    /// Adds that another shard has applied this one's messages up to a number.
+    pub fn acked(&mut self, to: ShardId, upto: u64) {
+        self.bytes.push(ACKED);
+        self.bytes.extend_from_slice(&to.get().to_le_bytes());
+        self.bytes.extend_from_slice(&upto.to_le_bytes());
+        self.commands += 1;
+    }
+
+    /// The batch, under this id and at this time.
+    pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
+        self.bytes[0] = BATCH_TAG;
+        self.bytes[1] = VERSION;
+        self.bytes[2..10].copy_from_slice(&id.to_le_bytes());
+        self.bytes[10..18].copy_from_slice(&time_ms.to_le_bytes());
+        self.bytes.into()
+    }
+}
+
+/// One item of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    Ask { entity: EntityId, command: &'a [u8] },
+    Inbound { from: ShardId, number: u64, entity: EntityId, command: &'a [u8] },
+    Acked { to: ShardId, upto: u64 },
+}
+
+/// A batch that is being applied.
+#[derive(Debug)]
+pub struct BatchReader<'a> {
+    pub id: u64,
+    pub time_ms: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> BatchReader<'a> {
+    /// The batch in these bytes. `None` for bytes of a version that this build does not know.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>()?;
+        if header[1] != VERSION {
+            return None;
+        }
+        let id = u64::from_le_bytes(*header[2..].first_chunk::<8>()?);
+        let time_ms = u64::from_le_bytes(*header[10..].first_chunk::<8>()?);
+        Some(Self { id, time_ms, rest })
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (front, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*front)
+    }
+
+    fn command(&mut self) -> Option<(EntityId, &'a [u8])> {
+        let kind = self.take::<1>()?[0];
+        let entity = EntityId::new(kind, u128::from_le_bytes(self.take()?));
+        let len = u32::from_le_bytes(self.take()?) as usize;
+        let (command, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some((entity, command))
+    }
+
+    /// The next item; `Ok(None)` at the end, an error where the bytes make no sense.
+    pub fn next_item(&mut self) -> Result<Option<Item<'a>>, UnknownItem> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        self.item().map(Some).ok_or(UnknownItem)
+    }
+
+    fn item(&mut self) -> Option<Item<'a>> {
+        match self.take::<1>()?[0] {
+            ASK => self.command().map(|(entity, command)| Item::Ask { entity, command }),
+            INBOUND => {
+                let from = ShardId::new(u16::from_le_bytes(self.take()?));
+                let number = u64::from_le_bytes(self.take()?);
+                self.command().map(|(entity, command)| Item::Inbound { from, number, entity, command })
+            }
+            ACKED => {
+                let to = ShardId::new(u16::from_le_bytes(self.take()?));
+                Some(Item::Acked { to, upto: u64::from_le_bytes(self.take()?) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An item that this build does not know: the replica stops rather than guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownItem;

@@ -1,0 +1,95 @@
+//! Checkpoints and snapshots: when, and in which order.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{Inner, Shard, lock};
+use crate::{
+    machine::Machine,
+    state::{Frozen, StateError},
+};
+
+/// How often a shard looks whether a checkpoint is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl<M: Machine> Shard<M> {
+    /// Checkpoints and snapshots the shard as long as it runs.
+    pub(crate) async fn keep_checkpoints(self) {
+        let mut last_ms = (self.0.clock)();
+        while !self.0.stopping.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = (self.0.clock)();
+            let full = lock(&self.0.core).store.dirty_bytes() >= self.0.limits.checkpoint_bytes;
+            if !full && now.saturating_sub(last_ms) < self.0.limits.checkpoint_ms {
+                continue;
+            }
+            last_ms = now;
+            if !self.0.log.has_space() {
+                continue;
+            }
+            self.checkpoint().await;
+            self.snapshot_if_due().await;
+        }
+    }
+
+    /// Writes what changed since the last checkpoint; returns when it is in the state store.
+    pub(crate) async fn checkpoint(&self) {
+        let frozen = lock(&self.0.core).store.freeze();
+        let Some(frozen) = frozen else { return };
+        let (done, written) = tokio::sync::oneshot::channel();
+        let inner = self.0.clone();
+        self.0.background.run(move || {
+            inner.write_checkpoint(&frozen);
+            _ = done.send(());
+        });
+        if written.await.is_err() {
+            tracing::warn!(shard = %self.0.id, "the storage thread stopped before a checkpoint");
+        }
+    }
+
+    /// The same, at once and on this thread: at the end.
+    pub(crate) fn checkpoint_now(&self) {
+        let frozen = lock(&self.0.core).store.freeze();
+        if let Some(frozen) = frozen {
+            self.0.write_checkpoint(&frozen);
+        }
+    }
+
+    /// A new snapshot is due when the log behind the last has outgrown it, so that writing is amplified by a small
+    /// constant.
+    async fn snapshot_if_due(&self) {
+        let grown = self.0.log.bytes_since_purge();
+        let snapshot = self.0.snapshot_len.load(Ordering::Relaxed);
+        if grown < self.0.limits.snapshot_bytes_min.max(snapshot) {
+            return;
+        }
+        if let Some(consensus) = self.0.consensus.get()
+            && let Err(error) = consensus.snapshot().await
+        {
+            tracing::warn!(shard = %self.0.id, %error, "no snapshot was made");
+        }
+    }
+}
+
+impl<M: Machine> Inner<M> {
+    fn write_checkpoint(self: &Arc<Self>, frozen: &Frozen) {
+        let began = Instant::now();
+        let base = lock(&self.core).store.base().clone();
+        let (writes, applied) = frozen.writes();
+        let records = writes.len() as u64;
+        match base.commit(writes, &applied) {
+            Ok(()) => {
+                lock(&self.core).store.thawed();
+                metrics::counter!(crate::metrics::CHECKPOINT_RECORDS).increment(records);
+                metrics::counter!(crate::metrics::CHECKPOINT_SECONDS).increment(began.elapsed().as_secs());
+                tracing::debug!(shard = %self.id, records, index = applied.index(), elapsed = ?began.elapsed(), "checkpoint");
+            }
+            Err(error @ (StateError::Io(_) | StateError::Damaged { .. })) => {
+                // Truth is in the log: a state store that cannot be written is rebuilt.
+                self.state_failed(&error.to_string());
+            }
+        }
+    }
+}

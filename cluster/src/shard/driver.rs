@@ -1,0 +1,82 @@
+//! Handing batches to consensus, one at a time: while one is on its way the next one fills.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{OpenBatch, Shard, Waiter, lock};
+use crate::{
+    AskError,
+    consensus::{Applier, Consensus, ProposeError},
+    machine::Machine,
+};
+
+impl<M: Machine> Shard<M> {
+    /// The shard as consensus applies to it.
+    pub(crate) fn applier(&self) -> Arc<dyn Applier> {
+        self.0.clone()
+    }
+
+    /// The consensus group is running.
+    pub(crate) fn set_consensus(&self, consensus: Arc<dyn Consensus>) {
+        if self.0.consensus.set(consensus).is_err() {
+            tracing::error!(shard = %self.0.id, "a second consensus group was refused");
+        }
+    }
+
+    /// Hands on batches as long as the shard runs.
+    pub(crate) async fn drive(self) {
+        let Some(consensus) = self.0.consensus.get().cloned() else { return };
+        // Ids only tell this process's batches apart from each other and from those of processes before it.
+        let mut id = (self.0.clock)() << 20;
+        loop {
+            let next = lock(&self.0.open).pop_front();
+            let Some(OpenBatch { builder, waiters }) = next else {
+                if self.0.stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.0.ready.notified().await;
+                continue;
+            };
+            self.0.waiting_commands.fetch_sub(waiters.len() as u64, Ordering::Relaxed);
+            id += 1;
+            lock(&self.0.core).waiting.insert(id, waiters);
+            if let Err(error) = consensus.propose(builder.finish(id, (self.0.clock)())).await {
+                self.abandon(id, &error);
+            }
+        }
+    }
+
+    fn abandon(&self, id: u64, error: &ProposeError) {
+        tracing::warn!(shard = %self.0.id, %error, "a batch was not applied");
+        let waiters: VecDeque<Waiter<M>> = lock(&self.0.core).waiting.remove(&id).unwrap_or_default();
+        let answer = match error {
+            ProposeError::NotLeader => AskError::Unavailable,
+            ProposeError::Stopped(_) => AskError::Unknown,
+        };
+        waiters.into_iter().for_each(|waiter| waiter.fail(answer.clone()));
+    }
+
+    /// Ends the process when the group's core dies: a replica without a core would be silent for ever.
+    pub(crate) async fn watch_core(self) {
+        let Some(consensus) = self.0.consensus.get().cloned() else { return };
+        let why = consensus.died().await;
+        if !self.0.stopping.load(Ordering::Relaxed) {
+            self.0.fatal.report(&format!("{}: the consensus core has ended: {why}", self.0.id));
+        }
+    }
+
+    /// Refuses new commands, and returns when those accepted are applied.
+    pub(crate) async fn drain(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+        self.0.ready.notify_one();
+        self.0.outbox_ready.notify_one();
+        while !lock(&self.0.open).is_empty() || !lock(&self.0.core).waiting.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        if let Some(consensus) = self.0.consensus.get() {
+            consensus.stop().await;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What shards say to each other: exactly once and in order for each pair, across crashes.
+//!
+//! A command that needs another shard leaves a message in its own shard's state, in the same apply. The shard's
+//! leader delivers it and, when it is applied there, trims it here. The receiver remembers the last number that it
+//! applied of each stream. Streams are numbered per pair of shards; they are drained before a slot moves.
+
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use magpie_protocol::ShardId;
+use tokio::sync::oneshot;
+
+use super::{Shard, lock};
+use crate::{
+    AskError, Router, ShardMap,
+    machine::{EntityId, Machine},
+    state::{
+        Key, Record, StateError, Store, Tx,
+        key::{SHARD_SLOT, table},
+    },
+};
+
+/// Messages delivered at a time.
+const DELIVER_MAX: u64 = 256;
+/// Pause after a failed delivery.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Messages `acked + 1 .. next` wait to be applied by the receiver.
+#[derive(Clone, Copy, Encode, Decode)]
+struct StreamOut {
+    next: u64,
+    acked: u64,
+}
+impl Record for StreamOut {}
+
+#[derive(Clone, Copy, Encode, Decode)]
+struct StreamIn {
+    last: u64,
+}
+impl Record for StreamIn {}
+
+#[derive(Clone, Encode, Decode)]
+struct Message {
+    to: EntityId,
+    command: Vec<u8>,
+}
+impl Record for Message {}
+
+fn out_key(to: ShardId) -> Key {
+    Key::new(SHARD_SLOT, table::STREAM_OUT).bytes(&to.get().to_be_bytes())
+}
+
+fn in_key(from: ShardId) -> Key {
+    Key::new(SHARD_SLOT, table::STREAM_IN).bytes(&from.get().to_be_bytes())
+}
+
+fn message_key(to: ShardId, number: u64) -> Key {
+    Key::new(SHARD_SLOT, table::OUTBOX).bytes(&to.get().to_be_bytes()).u64(number)
+}
+
+/// Puts what a command sent into the outbox, in the command's own transaction.
+pub(super) fn stage(tx: &mut Tx<'_>, map: &ShardMap) -> bool {
+    let sends = tx.take_sends();
+    let any = !sends.is_empty();
+    for (to, command) in sends {
+        let shard = map.shard_of(to.slot());
+        let mut stream = tx.get::<StreamOut>(&out_key(shard)).map_or(StreamOut { next: 1, acked: 0 }, |s| *s);
+        tx.put(message_key(shard, stream.next), Message { to, command });
+        stream.next += 1;
+        tx.put(out_key(shard), stream);
+    }
+    any
+}
+
+/// The last message of that shard which is applied here.
+pub(super) fn received(store: &mut Store, from: ShardId) -> Result<u64, StateError> {
+    Ok(store.get::<StreamIn>(&in_key(from))?.map_or(0, |s| s.last))
+}
+
+pub(super) fn set_received(store: &mut Store, time_ms: u64, from: ShardId, last: u64) {
+    let mut tx = Tx::new(store, time_ms);
+    tx.put(in_key(from), StreamIn { last });
+    tx.commit();
+}
+
+/// Forgets messages that the receiver has applied.
+pub(super) fn trim(store: &mut Store, time_ms: u64, to: ShardId, upto: u64) -> Result<(), StateError> {
+    let Some(stream) = store.get::<StreamOut>(&out_key(to))? else { return Ok(()) };
+    let upto = upto.min(stream.next - 1);
+    let mut tx = Tx::new(store, time_ms);
+    for number in stream.acked + 1..=upto {
+        tx.delete(message_key(to, number));
+    }
+    if upto > stream.acked {
+        tx.put(out_key(to), StreamOut { acked: upto, ..*stream });
+    }
+    tx.commit();
+    Ok(())
+}
+
+/// The front of a stream: the number of its first waiting message, and some of them.
+fn waiting(store: &mut Store, to: ShardId) -> Result<Option<(u64, Vec<(EntityId, Vec<u8>)>)>, StateError> {
+    let Some(stream) = store.get::<StreamOut>(&out_key(to))? else { return Ok(None) };
+    let first = stream.acked + 1;
+    let mut messages = Vec::new();
+    for number in first..stream.next.min(first + DELIVER_MAX) {
+        let missing = || StateError::Damaged { place: format!("outbox to {to}"), what: format!("no message {number}") };
+        let message = store.get::<Message>(&message_key(to, number))?.ok_or_else(missing)?;
+        messages.push((message.to, message.command.clone()));
+    }
+    Ok((!messages.is_empty()).then_some((first, messages)))
+}
+
+impl<M: Machine> Shard<M> {
+    /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time.
+    pub(crate) async fn deliver_outbox(self, router: Router<M>) {
+        loop {
+            let rounds = (0..router.shards()).map(|to| self.deliver_stream(&router, ShardId::new(to)));
+            let moved = futures_util::future::join_all(rounds).await;
+            if moved.iter().all(|moved| !moved) {
+                self.0.outbox_ready.notified().await;
+            }
+            if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Delivers the front of one stream. True when there may be more to do.
+    async fn deliver_stream(&self, router: &Router<M>, to: ShardId) -> bool {
+        let found = waiting(&mut lock(&self.0.core).store, to);
+        let (first, messages) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
+            Err(error) => {
+                self.0.state_failed(&error.to_string());
+                return false;
+            }
+        };
+        let count = messages.len() as u64;
+        let delivered = match self.hand_over(router, to, first, messages).await {
+            Ok(upto) => self.note_acked(to, upto).await.map(|_| upto),
+            Err(error) => Err(error),
+        };
+        match delivered {
+            Ok(_) => metrics::counter!(crate::metrics::OUTBOX_DELIVERED).increment(count),
+            Err(error) => {
+                tracing::debug!(from = %self.0.id, %to, %error, "the outbox waits");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        true
+    }
+
+    async fn hand_over(
+        &self,
+        router: &Router<M>,
+        to: ShardId,
+        first: u64,
+        messages: Vec<(EntityId, Vec<u8>)>,
+    ) -> Result<u64, AskError> {
+        let (tx, rx) = oneshot::channel();
+        let shard = router.shard(to).ok_or(AskError::Unavailable)?;
+        shard.deliver(self.0.id, first, messages, Box::new(move |result| drop(tx.send(result))));
+        rx.await.unwrap_or(Err(AskError::Unknown))
+    }
+
+    async fn note_acked(&self, to: ShardId, upto: u64) -> Result<u64, AskError> {
+        let (tx, rx) = oneshot::channel();
+        self.acked(to, upto, Box::new(move |result| drop(tx.send(result))));
+        rx.await.unwrap_or(Err(AskError::Unknown))
+    }
+}

@@ -1,0 +1,216 @@
+//! A shard's whole state in one file: with the log behind it, the truth.
+//!
+//! `MAGPSNP\x01 | meta len u32 | meta | blocks | end`. A block is `packed len u32 | raw len u32 | checksum u64 |
+//! LZ4`, raw being records of `key len u16 | key | value len u32 | value`; the end is a block of length 0 whose
+//! checksum covers those of all blocks and the meta. Checksums are XXH3-64, numbers little endian.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use magpie_protocol::ShardId;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::{
+    disk::{Disk, DiskFile, temporary_name},
+    state::{
+        StateBase, StateError,
+        base::{Applied, unseal},
+        key::Key,
+    },
+};
+
+const MAGIC: [u8; 8] = *b"MAGPSNP\x01";
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// What is wrong with a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    #[error("snapshot: {0}")]
+    Io(#[from] io::Error),
+    #[error("snapshot damaged: {file} at offset {offset}: {what}")]
+    Damaged { file: String, offset: usize, what: String },
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// The file of a shard's snapshot at this index.
+pub fn snapshot_path(dir: &Path, shard: ShardId, index: u64) -> PathBuf {
+    dir.join(format!("{shard}-{index:016}.snap"))
+}
+
+/// The snapshots of a shard in `dir`, oldest first.
+pub fn list(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId) -> io::Result<Vec<(u64, PathBuf)>> {
+    let prefix = format!("{shard}-");
+    let mut found = Vec::new();
+    for name in disk.list(dir)? {
+        if let Some(index) = name.strip_prefix(&prefix).and_then(|n| n.strip_suffix(".snap")).and_then(|n| n.parse().ok()) {
+            found.push((index, dir.join(name)));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+struct Writer {
+    file: Box<dyn DiskFile>,
+    block: Vec<u8>,
+    total: Xxh3,
+    written: u64,
+}
+
+impl Writer {
+    fn block(&mut self) -> io::Result<()> {
+        let packed = lz4_flex::block::compress(&self.block);
+        let checksum = xxh3_64(&packed);
+        self.total.update(&checksum.to_le_bytes());
+        let mut out = Vec::with_capacity(packed.len() + 16);
+        out.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
+        out.extend_from_slice(&checksum.to_le_bytes());
+        out.extend_from_slice(&packed);
+        self.written += out.len() as u64;
+        self.block.clear();
+        self.file.append(&out)
+    }
+}
+
+/// Writes the base of a shard as a snapshot, makes it durable, reads it back, and returns its path.
+/// The base must not change meanwhile.
+pub fn write(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    shard: ShardId,
+    base: &dyn StateBase,
+) -> Result<(PathBuf, Applied, u64), SnapshotError> {
+    disk.create_dir(dir)?;
+    let applied = base.applied();
+    let path = snapshot_path(dir, shard, applied.index());
+    let temporary = temporary_name(&path);
+    let meta = applied.to_bytes();
+    let mut file = disk.create(&temporary)?;
+    file.append(&[&MAGIC[..], &(meta.len() as u32).to_le_bytes(), &meta].concat())?;
+    let mut total = Xxh3::new();
+    total.update(&meta);
+    let mut writer = Writer { file, block: Vec::with_capacity(BLOCK_BYTES), total, written: 0 };
+    let mut failed: Option<io::Error> = None;
+    base.scan(&mut |key, stored| {
+        let value = unseal(key, stored)?;
+        writer.block.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        writer.block.extend_from_slice(key);
+        writer.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        writer.block.extend_from_slice(value);
+        if writer.block.len() >= BLOCK_BYTES
+            && let Err(error) = writer.block()
+        {
+            let what = error.to_string();
+            failed = Some(error);
+            return Err(StateError::Io(what));
+        }
+        Ok(())
+    })
+    .or_else(|e| failed.take().map_or(Err(SnapshotError::State(e)), |e| Err(e.into())))?;
+    if !writer.block.is_empty() {
+        writer.block()?;
+    }
+    let end = writer.total.digest();
+    writer.file.append(&[&[0; 8][..], &end.to_le_bytes()].concat())?;
+    writer.file.sync()?;
+    let written = writer.written;
+    drop(writer);
+    read(disk, &temporary, &mut |_, _| Ok(()))?;
+    disk.rename(&temporary, &path)?;
+    disk.sync_dir(dir)?;
+    metrics::counter!(crate::metrics::SNAPSHOT_BYTES).increment(written);
+    Ok((path, applied, written))
+}
+
+/// How far the snapshot in this file is, from its front alone.
+pub fn read_meta(disk: &Arc<dyn Disk>, path: &Path) -> Result<Applied, SnapshotError> {
+    let damaged = || SnapshotError::Damaged { file: path.display().to_string(), offset: 0, what: "its header".into() };
+    let head = disk.read_at(path, 0, 12).map_err(|_| damaged())?;
+    if head[..8] != MAGIC {
+        return Err(damaged());
+    }
+    let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+    let meta = disk.read_at(path, 12, len.min(1 << 20)).map_err(|_| damaged())?;
+    Applied::from_bytes(&meta).ok_or_else(damaged)
+}
+
+/// What [`read`] calls for each key and value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), SnapshotError> + 'a;
+
+/// Reads a whole snapshot, checking every block before its records are given out.
+pub fn read(disk: &Arc<dyn Disk>, path: &Path, visit: &mut Visit<'_>) -> Result<Applied, SnapshotError> {
+    let bytes = disk.read(path)?;
+    let damaged = |offset: usize, what: &str| SnapshotError::Damaged {
+        file: path.display().to_string(),
+        offset,
+        what: what.to_owned(),
+    };
+    let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+    if bytes.get(..8) != Some(&MAGIC[..]) {
+        return Err(damaged(0, "its header does not check out"));
+    }
+    let meta_len = u32_at(8).ok_or_else(|| damaged(8, "cut short"))? as usize;
+    let meta = bytes.get(12..12 + meta_len).ok_or_else(|| damaged(12, "cut short"))?;
+    let applied = Applied::from_bytes(meta).ok_or_else(|| damaged(12, "its position does not check out"))?;
+    let mut total = Xxh3::new();
+    total.update(meta);
+    let mut at = 12 + meta_len;
+    loop {
+        let cut = || damaged(at, "cut short");
+        let (packed_len, raw_len) = (u32_at(at).ok_or_else(cut)? as usize, u32_at(at + 4).ok_or_else(cut)? as usize);
+        let checksum = u64_at(at + 8).ok_or_else(cut)?;
+        if packed_len == 0 {
+            return if checksum == total.digest() && at + 16 == bytes.len() {
+                Ok(applied)
+            } else {
+                Err(damaged(at, "its end does not check out"))
+            };
+        }
+        let packed = bytes.get(at + 16..at + 16 + packed_len).ok_or_else(cut)?;
+        if xxh3_64(packed) != checksum || raw_len > 64 * 1024 * 1024 {
+            return Err(damaged(at, "a block does not check out"));
+        }
+        total.update(&checksum.to_le_bytes());
+        let raw = lz4_flex::block::decompress(packed, raw_len).map_err(|e| damaged(at, &e.to_string()))?;
+        visit_records(&raw, visit)?.then_some(()).ok_or_else(|| damaged(at, "its records do not add up"))?;
+        at += 16 + packed_len;
+    }
+}
+
+fn visit_records(mut raw: &[u8], visit: &mut Visit<'_>) -> Result<bool, SnapshotError> {
+    while let Some((len, rest)) = raw.split_first_chunk::<2>() {
+        let key_len = usize::from(u16::from_le_bytes(*len));
+        let Some((key, rest)) = rest.split_at_checked(key_len) else { return Ok(false) };
+        let Some((len, rest)) = rest.split_first_chunk::<4>() else { return Ok(false) };
+        let Some((value, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else { return Ok(false) };
+        visit(key, value)?;
+        raw = rest;
+    }
+    Ok(raw.is_empty())
+}
+
+/// Rebuilds a base from a snapshot.
+pub fn load(disk: &Arc<dyn Disk>, path: &Path, base: &dyn StateBase) -> Result<Applied, SnapshotError> {
+    // Checked as a whole before the first record is used.
+    let applied = read(disk, path, &mut |_, _| Ok(()))?;
+    base.clear()?;
+    let mut writes = Vec::new();
+    read(disk, path, &mut |key, value| {
+        let (front, id) = key.split_at_checked(3).unwrap_or((&[0; 3], &[]));
+        let slot = magpie_protocol::Slot::new(u16::from_be_bytes([front[0], front[1]]));
+        writes.push((Key::new(slot, front[2]).bytes(id), Some(value.to_vec())));
+        if writes.len() >= 4096 {
+            base.commit(std::mem::take(&mut writes), &Applied::default())?;
+        }
+        Ok(())
+    })?;
+    base.commit(writes, &applied)?;
+    Ok(applied)
+}

@@ -1,0 +1,136 @@
+//! The two shapes of memory above the base: what changed since a checkpoint, and a cache of what is in use.
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{BuildHasherDefault, Hash},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use magpie_protocol::TimelineId;
+
+use super::{
+    base::{Write, encode_entries},
+    key::{AnyRecord, Key},
+};
+
+/// Maps whose order is the same in every process.
+pub type FixedMap<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+/// Most entries, and bytes of entries, that one stored record holds.
+const RECORD_ENTRIES_MAX: usize = 64;
+const RECORD_BYTES_MAX: usize = 32 * 1024;
+
+/// Entries appended to one timeline, from `first` on.
+#[derive(Default)]
+pub struct Run {
+    pub first: u64,
+    pub entries: Vec<Bytes>,
+}
+
+impl Run {
+    /// The number of the newest entry.
+    pub fn head(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// The entry with this number, if it is in the run.
+    pub fn get(&self, number: u64) -> Option<&Bytes> {
+        self.entries.get(number.checked_sub(self.first)? as usize)
+    }
+}
+
+/// What changed since a checkpoint.
+#[derive(Default)]
+pub struct Layer {
+    pub records: FixedMap<Key, Option<Arc<dyn AnyRecord>>>,
+    pub runs: FixedMap<TimelineId, Run>,
+    pub bytes: usize,
+}
+
+impl Layer {
+    /// Adds an entry; the first of its timeline in this layer says its number.
+    pub fn append(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
+        self.bytes += entry.len() + 64;
+        let run = self.runs.entry(timeline).or_insert_with(|| Run { first: number, entries: Vec::new() });
+        debug_assert_eq!(run.first + run.entries.len() as u64, number, "a gap in a timeline");
+        run.entries.push(entry);
+    }
+
+    /// Changes or removes a record.
+    pub fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
+        if self.records.insert(key, record).is_none() {
+            self.bytes += 512;
+        }
+    }
+
+    /// Whether anything changed.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.runs.is_empty()
+    }
+
+    /// The layer as writes to the base, entries of one timeline folded into few records.
+    pub fn writes(&self) -> Vec<Write> {
+        let mut writes = Vec::with_capacity(self.records.len() + self.runs.len());
+        for (key, record) in &self.records {
+            writes.push((*key, record.as_ref().map(|r| r.encode())));
+        }
+        for (&timeline, run) in &self.runs {
+            let (mut start, mut bytes) = (0, 0);
+            for (i, entry) in run.entries.iter().enumerate() {
+                bytes += entry.len();
+                if i + 1 == run.entries.len() || i + 1 - start >= RECORD_ENTRIES_MAX || bytes >= RECORD_BYTES_MAX {
+                    let last = run.first + i as u64;
+                    writes.push((Key::entries(timeline, last), Some(encode_entries(&run.entries[start..=i]))));
+                    (start, bytes) = (i + 1, 0);
+                }
+            }
+        }
+        writes
+    }
+}
+
+/// A cache in two generations: what was used since the last turn, and what was used before. When the young one
+/// is full the old one is dropped. No bookkeeping on a hit but a move from old to young.
+pub struct Generations<K, V> {
+    young: FixedMap<K, V>,
+    old: FixedMap<K, V>,
+    cost: usize,
+    cost_max: usize,
+}
+
+impl<K: Hash + Eq + Copy, V> Generations<K, V> {
+    /// A cache of at most about twice `cost_max`.
+    pub fn new(cost_max: usize) -> Self {
+        Self { young: FixedMap::default(), old: FixedMap::default(), cost: 0, cost_max }
+    }
+
+    /// What is cached under this key.
+    pub fn get(&mut self, key: &K, cost: usize) -> Option<&mut V> {
+        if !self.young.contains_key(key) {
+            let value = self.old.remove(key)?;
+            self.insert(*key, value, cost);
+        }
+        self.young.get_mut(key)
+    }
+
+    /// Caches a value.
+    pub fn insert(&mut self, key: K, value: V, cost: usize) {
+        if self.cost + cost > self.cost_max {
+            self.old = std::mem::take(&mut self.young);
+            self.cost = 0;
+        }
+        self.cost += cost;
+        self.young.insert(key, value);
+    }
+
+    /// How many values are cached.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,250 @@
+//! sled as the state store: one tree a shard, never the only copy of anything.
+//!
+//! Facts about sled 0.34.7 that shape this file: its `flush` does not fsync on Linux, an atomic batch costs
+//! several times a plain insert and holds a lock that readers need, and damage may show as a panic. So a
+//! checkpoint is written to a redo file first and then inserted record by record: after a crash in between, the
+//! redo file is inserted again. What sled wrote is trusted after a crash of the process, and after a crash of the
+//! machine only when it was closed and synced before; otherwise the state is rebuilt.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use magpie_protocol::{ShardId, codec};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::base::{Applied, StateBase, StateError, Visit, Write, hex, seal, unseal};
+
+const APPLIED_KEY: &[u8] = b"\xff\xff\xffapplied";
+const TRUST_FILE: &str = "trusted";
+
+/// The database that holds the trees of all shards of a node.
+#[derive(Clone)]
+pub struct SledDb {
+    db: sled::Db,
+    dir: PathBuf,
+}
+
+fn guarded<T>(place: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StateError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Corruption { at, .. })) => {
+            Err(StateError::Damaged { place: format!("{place} at {at:?}"), what: "sled found a damaged page".into() })
+        }
+        Ok(Err(error)) => Err(StateError::Io(format!("{place}: {error}"))),
+        Err(_) => Err(StateError::Damaged { place: place.to_owned(), what: "sled panicked while reading it".into() }),
+    }
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> StateError {
+    move |error| StateError::Io(format!("{}: {error}", path.display()))
+}
+
+/// Changes when the machine starts anew, and with it what the kernel still had in memory.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+impl SledDb {
+    /// Opens the database in `dir`. One that cannot be trusted or opened is removed: it is rebuilt from the truth.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StateError> {
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let trust = dir.join(TRUST_FILE);
+        let trusted = fs::read_to_string(&trust).unwrap_or_default();
+        let fresh = !dir.join("sled").exists();
+        if !fresh && trusted != "closed" && trusted != boot_id() {
+            tracing::warn!(dir = %dir.display(), "the state was not closed before the machine went down: rebuilding it");
+            Self::wipe(dir)?;
+        }
+        let path = dir.join("sled");
+        let open = || guarded(&path.display().to_string(), || {
+            sled::Config::new().path(&path).cache_capacity(cache_bytes).flush_every_ms(Some(1000)).open()
+        });
+        let db = match open() {
+            Ok(db) => db,
+            Err(error) => {
+                tracing::error!(%error, "the state store does not open: rebuilding it from snapshots and log");
+                Self::wipe(dir)?;
+                open()?
+            }
+        };
+        fs::write(&trust, boot_id()).map_err(io(&trust))?;
+        Ok(Self { db, dir: dir.to_owned() })
+    }
+
+    fn wipe(dir: &Path) -> Result<(), StateError> {
+        fs::remove_dir_all(dir).map_err(io(dir))?;
+        fs::create_dir_all(dir).map_err(io(dir))
+    }
+
+    /// The tree of one shard, with an interrupted checkpoint repeated.
+    pub fn shard(&self, shard: ShardId) -> Result<SledBase, StateError> {
+        let tree = guarded(&self.dir.display().to_string(), || self.db.open_tree(shard.to_string()))?;
+        let base = SledBase {
+            place: format!("{}, tree {shard}", self.dir.join("sled").display()),
+            redo: self.dir.join(format!("redo-{shard}")),
+            dir: self.dir.clone(),
+            db: self.db.clone(),
+            tree,
+            applied: Mutex::default(),
+        };
+        if let Err(error) = base.recover() {
+            tracing::error!(%shard, %error, "the state is damaged: rebuilding it");
+            base.clear()?;
+        }
+        Ok(base)
+    }
+
+    /// Leaves the database so that even a start after a power loss trusts it.
+    pub fn close(&self) -> Result<(), StateError> {
+        guarded("sled", || self.db.flush())?;
+        for dir in [self.dir.join("sled"), self.dir.join("sled/blobs")] {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if entry.path().is_file() {
+                    File::open(entry.path()).and_then(|f| f.sync_all()).map_err(io(&entry.path()))?;
+                }
+            }
+            File::open(&dir).and_then(|f| f.sync_all()).ok();
+        }
+        let trust = self.dir.join(TRUST_FILE);
+        if fs::read_to_string(&trust).is_ok_and(|t| t == boot_id()) {
+            fs::write(&trust, "closed").map_err(io(&trust))?;
+        }
+        Ok(())
+    }
+}
+
+/// One shard's tree.
+pub struct SledBase {
+    db: sled::Db,
+    tree: sled::Tree,
+    dir: PathBuf,
+    redo: PathBuf,
+    place: String,
+    applied: Mutex<Applied>,
+}
+
+type Redo = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Vec<u8>);
+
+impl SledBase {
+    fn recover(&self) -> Result<(), StateError> {
+        if let Ok(bytes) = fs::read(&self.redo) {
+            let whole = bytes.split_last_chunk::<8>().filter(|(body, sum)| xxh3_64(body) == u64::from_le_bytes(**sum));
+            // One that is not whole was never acted upon.
+            if let Some((body, _)) = whole {
+                let mut at = 0;
+                while at < body.len() {
+                    let (chunk, used): (Redo, usize) =
+                        codec::decode_prefix(&body[at..]).map_err(|e| StateError::Io(e.to_string()))?;
+                    at += used;
+                    self.insert(&chunk.0, &chunk.1)?;
+                }
+                guarded(&self.place, || self.tree.flush())?;
+            }
+            fs::remove_file(&self.redo).map_err(io(&self.redo))?;
+        }
+        if let Some(stored) = guarded(&self.place, || self.tree.get(APPLIED_KEY))? {
+            let applied = unseal(APPLIED_KEY, &stored)?;
+            let damaged = || StateError::Damaged { place: self.place.clone(), what: "its applied index".into() };
+            *self.applied.lock().unwrap_or_else(PoisonError::into_inner) =
+                Applied::from_bytes(applied).ok_or_else(damaged)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, writes: &[(Vec<u8>, Option<Vec<u8>>)], applied: &[u8]) -> Result<(), StateError> {
+        for (key, value) in writes {
+            guarded(&self.place, || match value {
+                Some(value) => self.tree.insert(key, seal(key, value)),
+                None => self.tree.remove(key),
+            })?;
+        }
+        guarded(&self.place, || self.tree.insert(APPLIED_KEY, seal(APPLIED_KEY, applied)))?;
+        Ok(())
+    }
+
+    fn write_redo(&self, chunks: &[Redo]) -> std::io::Result<()> {
+        let mut body = Vec::new();
+        chunks.iter().for_each(|chunk| codec::encode_into(chunk, &mut body));
+        let sum = xxh3_64(&body);
+        let mut file = File::create(&self.redo)?;
+        file.write_all(&body)?;
+        file.write_all(&sum.to_le_bytes())
+    }
+}
+
+impl StateBase for SledBase {
+    fn applied(&self) -> Applied {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(guarded(&self.place, || self.tree.get(key))?.map(|v| v.to_vec()))
+    }
+
+    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+        let found = guarded(&self.place, || self.tree.range(from..).next().transpose())?;
+        Ok(found.filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.to_vec(), v.to_vec())))
+    }
+
+    fn last(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let found = guarded(&self.place, || self.tree.scan_prefix(prefix).next_back().transpose())?;
+        Ok(found.map(|(key, _)| key.to_vec()))
+    }
+
+    fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError> {
+        let writes: Vec<_> = writes.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v)).collect();
+        let marker = applied.to_bytes();
+        let mut chunks: Vec<Redo> = Vec::new();
+        let mut rest = writes.into_iter().peekable();
+        while chunks.is_empty() || rest.peek().is_some() {
+            // Chunks stay below what the codec accepts of one stored value.
+            let mut bytes = 0;
+            let mut chunk = Vec::new();
+            while let Some((key, value)) = rest.next_if(|_| bytes < codec::STORED_LEN_MAX / 4) {
+                bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 64;
+                chunk.push((key, value));
+            }
+            chunks.push((chunk, marker.clone()));
+        }
+        self.write_redo(&chunks).map_err(io(&self.redo))?;
+        for (writes, marker) in &chunks {
+            self.insert(writes, marker)?;
+        }
+        guarded(&self.place, || self.tree.flush())?;
+        fs::remove_file(&self.redo).map_err(io(&self.redo))?;
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
+        Ok(())
+    }
+
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<(), StateError> {
+        let mut records = self.tree.iter();
+        while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
+            if key != APPLIED_KEY {
+                visit(&key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), StateError> {
+        guarded(&self.place, || self.tree.clear())?;
+        fs::remove_file(&self.redo).ok();
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Applied::default();
+        Ok(())
+    }
+
+    fn distrust(&self) {
+        tracing::error!(place = %self.place, key = %hex(APPLIED_KEY), "the state is no longer trusted");
+        fs::write(self.dir.join(TRUST_FILE), "damaged").ok();
+    }
+
+    fn close(&self) -> Result<(), StateError> {
+        guarded(&self.place, || self.db.flush())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! The state of one shard as reads and transactions see it: memory over the base.
+
+use std::{collections::VecDeque, mem, sync::Arc};
+
+use bytes::Bytes;
+use magpie_protocol::{TimelineId, codec};
+
+use super::{
+    base::{Applied, StateBase, StateError, Write, decode_entries, unseal},
+    key::{AnyRecord, Key, Record},
+    layers::{Generations, Layer},
+};
+
+/// What a cached record is taken to cost, in bytes.
+const RECORD_COST: usize = 1024;
+/// What a cached timeline is taken to cost, in bytes.
+const TAIL_COST: usize = 2048;
+/// Newest entries of a timeline that stay in memory.
+const TAIL_ENTRIES: usize = 16;
+
+struct Tail {
+    head: u64,
+    entries: VecDeque<Bytes>,
+}
+
+/// Entries of a timeline, and where it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineView {
+    pub head: u64,
+    pub entries: Vec<Bytes>,
+}
+
+/// A layer on its way to the base.
+#[derive(Clone)]
+pub struct Frozen {
+    layer: Arc<Layer>,
+    applied: Applied,
+}
+
+impl Frozen {
+    /// The layer as writes, and how far it is. Made off the hot path.
+    pub fn writes(&self) -> (Vec<Write>, Applied) {
+        (self.layer.writes(), self.applied.clone())
+    }
+}
+
+/// See the module's documentation.
+pub struct Store {
+    base: Arc<dyn StateBase>,
+    records: Generations<Key, Option<Arc<dyn AnyRecord>>>,
+    tails: Generations<TimelineId, Tail>,
+    dirty: Layer,
+    frozen: Option<Frozen>,
+    applied: Applied,
+    fault: Option<StateError>,
+}
+
+impl Store {
+    /// The state over `base`, with about this much memory for what is in use, in bytes.
+    pub fn new(base: Arc<dyn StateBase>, cache_bytes: usize) -> Self {
+        let applied = base.applied();
+        Self {
+            base,
+            records: Generations::new(cache_bytes / 4),
+            tails: Generations::new(cache_bytes / 4),
+            dirty: Layer::default(),
+            frozen: None,
+            applied,
+            fault: None,
+        }
+    }
+
+    /// How far the state is.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// Moves the applied position on.
+    pub fn set_applied(&mut self, applied: Applied) {
+        self.applied = applied;
+    }
+
+    /// Damage that a read met. Nothing more may be applied or served.
+    pub fn fault(&self) -> Option<&StateError> {
+        self.fault.as_ref()
+    }
+
+    pub(super) fn set_fault(&mut self, fault: StateError) {
+        self.fault = Some(fault);
+    }
+
+    /// The record under this key.
+    pub fn get<R: Record>(&mut self, key: &Key) -> Result<Option<Arc<R>>, StateError> {
+        if let Some(cached) = self.records.get(key, RECORD_COST) {
+            return Ok(typed(cached.clone()));
+        }
+        let changed = self.dirty.records.get(key).or_else(|| self.frozen.as_ref()?.layer.records.get(key));
+        let record: Option<Arc<dyn AnyRecord>> = match changed {
+            Some(record) => record.clone(),
+            None => match self.base.get(key.as_bytes())? {
+                Some(stored) => {
+                    let payload = unseal(key.as_bytes(), &stored)?;
+                    let record: R = codec::decode_stored(payload)
+                        .map_err(|e| StateError::Damaged { place: format!("record {key:?}"), what: e.to_string() })?;
+                    Some(Arc::new(record))
+                }
+                None => None,
+            },
+        };
+        self.records.insert(*key, record.clone(), RECORD_COST);
+        Ok(typed(record))
+    }
+
+    pub(super) fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
+        self.records.insert(key, record.clone(), RECORD_COST);
+        self.dirty.put(key, record);
+    }
+
+    fn tail(&mut self, timeline: TimelineId) -> Result<&mut Tail, StateError> {
+        if self.tails.get(&timeline, TAIL_COST).is_none() {
+            let changed = self.dirty.runs.get(&timeline).or_else(|| self.frozen.as_ref()?.layer.runs.get(&timeline));
+            let head = match changed {
+                Some(run) => run.head(),
+                None => self.base_head(timeline)?,
+            };
+            self.tails.insert(timeline, Tail { head, entries: VecDeque::new() }, TAIL_COST);
+        }
+        let missing = || StateError::Io("the cache lost what it was given".into());
+        self.tails.get(&timeline, TAIL_COST).ok_or_else(missing)
+    }
+
+    fn base_head(&self, timeline: TimelineId) -> Result<u64, StateError> {
+        let prefix = timeline_prefix(timeline);
+        let last = self.base.last(&prefix)?;
+        Ok(last.and_then(|key| Some(u64::from_be_bytes(*key.last_chunk::<8>()?))).unwrap_or(0))
+    }
+
+    /// The number of the timeline's newest entry; 0 when there is none.
+    pub fn head(&mut self, timeline: TimelineId) -> Result<u64, StateError> {
+        Ok(self.tail(timeline)?.head)
+    }
+
+    pub(super) fn append(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
+        if let Ok(tail) = self.tail(timeline) {
+            tail.head = number;
+            tail.entries.push_back(entry.clone());
+            if tail.entries.len() > TAIL_ENTRIES {
+                tail.entries.pop_front();
+            }
+        }
+        self.dirty.append(timeline, number, entry);
+    }
+
+    /// Entries `from..=to`, as many as are there and fit in `bytes_max`; at least one if there is one.
+    pub fn entries(
+        &mut self,
+        timeline: TimelineId,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<TimelineView, StateError> {
+        let tail = self.tail(timeline)?;
+        let head = tail.head;
+        let to = to.min(head);
+        let tail_first = head + 1 - tail.entries.len() as u64;
+        let mut entries: Vec<Bytes> = Vec::new();
+        let mut bytes = 0;
+        let mut fits = |entry: &Bytes, have: usize| {
+            bytes += entry.len() + 8;
+            have == 0 || bytes <= bytes_max
+        };
+        let mut number = from.max(1);
+        if number >= tail_first {
+            let skip = (number - tail_first) as usize;
+            let wanted = (to + 1).saturating_sub(number) as usize;
+            for entry in tail.entries.iter().skip(skip).take(wanted) {
+                if !fits(entry, entries.len()) {
+                    break;
+                }
+                entries.push(entry.clone());
+            }
+            return Ok(TimelineView { head, entries });
+        }
+        'outer: while number <= to {
+            let dirty = self.dirty.runs.get(&timeline).and_then(|run| run.get(number));
+            let frozen = || self.frozen.as_ref()?.layer.runs.get(&timeline)?.get(number);
+            if let Some(entry) = dirty.or_else(frozen) {
+                if !fits(entry, entries.len()) {
+                    break;
+                }
+                entries.push(entry.clone());
+                number += 1;
+                continue;
+            }
+            for entry in self.stored_from(timeline, number)?.into_iter().take((to + 1 - number) as usize) {
+                if !fits(&entry, entries.len()) {
+                    break 'outer;
+                }
+                entries.push(entry);
+                number += 1;
+            }
+        }
+        Ok(TimelineView { head, entries })
+    }
+
+    /// The entries of the base's record that holds `number`, from that number on.
+    fn stored_from(&self, timeline: TimelineId, number: u64) -> Result<Vec<Bytes>, StateError> {
+        let damaged = |what: &str| StateError::Damaged { place: format!("{timeline}#{number}"), what: what.to_owned() };
+        let from = Key::entries(timeline, number);
+        let found = self.base.next(&timeline_prefix(timeline), from.as_bytes())?;
+        let (key, stored) = found.ok_or_else(|| damaged("the entry is missing"))?;
+        let last = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+        let entries = decode_entries(timeline, unseal(&key, &stored)?.to_vec())?;
+        let first = (last + 1).checked_sub(entries.len() as u64).ok_or_else(|| damaged("more entries than numbers"))?;
+        let skip = number.checked_sub(first).ok_or_else(|| damaged("the entry is missing"))?;
+        let rest: Vec<Bytes> = entries.into_iter().skip(skip as usize).collect();
+        if rest.is_empty() { Err(damaged("the record is empty")) } else { Ok(rest) }
+    }
+
+    /// Bytes that changed since the last checkpoint, about.
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty.bytes
+    }
+
+    /// Begins a checkpoint: what changed so far becomes a fixed layer. `None` while one is under way or when
+    /// nothing changed.
+    pub fn freeze(&mut self) -> Option<Frozen> {
+        if self.frozen.is_some() || (self.dirty.is_empty() && self.base.applied() == self.applied) {
+            return None;
+        }
+        let frozen = Frozen { layer: Arc::new(mem::take(&mut self.dirty)), applied: self.applied.clone() };
+        self.frozen = Some(frozen.clone());
+        Some(frozen)
+    }
+
+    /// The frozen layer is in the base.
+    pub fn thawed(&mut self) {
+        self.frozen = None;
+    }
+
+    /// The state below memory.
+    pub fn base(&self) -> &Arc<dyn StateBase> {
+        &self.base
+    }
+}
+
+fn typed<R: Record>(record: Option<Arc<dyn AnyRecord>>) -> Option<Arc<R>> {
+    record.and_then(|r| r.into_any().downcast::<R>().ok())
+}
+
+fn timeline_prefix(timeline: TimelineId) -> Vec<u8> {
+    let key = Key::entries(timeline, 0);
+    key.as_bytes()[..key.as_bytes().len() - 8].to_vec()
+}

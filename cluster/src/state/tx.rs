@@ -1,0 +1,131 @@
+//! The staged writes of one command.
+
+use std::{panic, sync::Arc};
+
+use bytes::Bytes;
+use magpie_protocol::{Body, Entry, TimelineId, UserId, codec};
+
+use super::{
+    base::StateError,
+    key::{AnyRecord, Key, Record},
+    store::Store,
+};
+use crate::{
+    machine::{EntityId, RightsChange},
+    watch::Hint,
+};
+
+/// What unwinds out of `apply` when the state below it is damaged: no entity is to blame.
+pub(crate) struct StateFault;
+
+/// What a committed transaction leaves for the outside.
+#[derive(Default)]
+pub struct Effects {
+    pub hints: Vec<Hint>,
+    /// Something is in the outbox.
+    pub sent: bool,
+}
+
+/// One command's view of the state. Reads see its own writes; nothing is written before it is committed.
+pub struct Tx<'a> {
+    store: &'a mut Store,
+    time_ms: u64,
+    staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
+    appends: Vec<Hint>,
+    sends: Vec<(EntityId, Vec<u8>)>,
+}
+
+impl<'a> Tx<'a> {
+    /// A transaction at this time of the shard, in milliseconds since 1970.
+    pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
+        Self { store, time_ms, staged: Vec::new(), appends: Vec::new(), sends: Vec::new() }
+    }
+
+    /// The shard's time, in milliseconds since 1970.
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// The record under this key.
+    pub fn get<R: Record>(&mut self, key: &Key) -> Option<Arc<R>> {
+        if let Some((_, record)) = self.staged.iter().rev().find(|(staged, _)| staged == key) {
+            return record.clone().and_then(|r| r.into_any().downcast::<R>().ok());
+        }
+        let found = self.store.get(key);
+        self.or_fault(found)
+    }
+
+    fn or_fault<T>(&mut self, result: Result<T, StateError>) -> T {
+        match result {
+            Ok(value) => value,
+            Err(error) => {
+                self.store.set_fault(error);
+                panic::resume_unwind(Box::new(StateFault))
+            }
+        }
+    }
+
+    /// Writes a record.
+    pub fn put<R: Record>(&mut self, key: Key, record: R) {
+        self.stage(key, Some(Arc::new(record)));
+    }
+
+    /// Removes a record.
+    pub fn delete(&mut self, key: Key) {
+        self.stage(key, None);
+    }
+
+    fn stage(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
+        match self.staged.iter_mut().find(|(staged, _)| *staged == key) {
+            Some(slot) => slot.1 = record,
+            None => self.staged.push((key, record)),
+        }
+    }
+
+    /// The number of the timeline's newest entry, with those that this command appended.
+    pub fn head(&mut self, timeline: TimelineId) -> u64 {
+        if let Some(hint) = self.appends.iter().rev().find(|hint| hint.timeline == timeline) {
+            return hint.number;
+        }
+        let head = self.store.head(timeline);
+        self.or_fault(head)
+    }
+
+    /// Appends an entry and returns its number. `rights_before` is the number of the timeline's last change of
+    /// rights, 0 where rights never change; `change` is how this entry changes them.
+    pub fn append(
+        &mut self,
+        timeline: TimelineId,
+        sender: UserId,
+        body: Body,
+        rights_before: u64,
+        change: Option<RightsChange>,
+    ) -> u64 {
+        let number = self.head(timeline) + 1;
+        let entry = Bytes::from(Entry { number, time_ms: self.time_ms, sender, body }.to_bytes());
+        self.appends.push(Hint { timeline, number, rights_before, change, entry });
+        number
+    }
+
+    /// Sends a command to another entity, through the outbox: exactly once, in order with what this shard sends
+    /// to that one.
+    pub fn send<C: bincode::Encode>(&mut self, to: EntityId, command: &C) {
+        self.sends.push((to, codec::encode(command)));
+    }
+
+    /// What was sent and is not in the outbox yet.
+    pub(crate) fn take_sends(&mut self) -> Vec<(EntityId, Vec<u8>)> {
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Makes the writes part of the state.
+    pub(crate) fn commit(self) -> Vec<Hint> {
+        for (key, record) in self.staged {
+            self.store.put(key, record);
+        }
+        for hint in &self.appends {
+            self.store.append(hint.timeline, hint.number, hint.entry.clone());
+        }
+        self.appends
+    }
+}

@@ -1,0 +1,223 @@
+//! A node's storage put together: disk, log, state, shards, and what runs beside them.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use magpie_protocol::{NodeId, ShardId};
+use tokio::task::JoinHandle;
+
+use crate::{
+    Clock, Fatal, Router, ShardMap,
+    consensus::{Consensus, ProposeError, SnapshotFile, openraft::Group},
+    disk::Disk,
+    log::{LogError, LogLimits, LogWriter, Recovered, ShardLog, segments::Segments},
+    machine::Machine,
+    shard::{Shard, ShardLimits, ShardParts},
+    snapshot::{self, SnapshotError},
+    state::{
+        StateBase, StateError, Store,
+        memory::MemoryBase,
+        sled::SledDb,
+    },
+    work::Background,
+};
+
+/// Where and how a node stores.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// The folder of log, snapshots and state.
+    pub dir: PathBuf,
+    /// This node.
+    pub node: NodeId,
+    /// How many shards; fixed when the cluster is created.
+    pub shards: u16,
+    /// Keep the state in memory instead of sled; it is rebuilt at each start.
+    pub state_in_memory: bool,
+    /// sled's own cache, in bytes.
+    pub sled_cache_bytes: u64,
+    pub log: LogLimits,
+    pub shard: ShardLimits,
+}
+
+/// Why storage does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("{0}")]
+    Consensus(#[from] ProposeError),
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// A node's storage, running.
+pub struct Storage<M: Machine> {
+    router: Router<M>,
+    shards: Vec<Shard<M>>,
+    writer: LogWriter,
+    background: Background,
+    sled: Option<SledDb>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl<M: Machine> Storage<M> {
+    /// Opens everything, recovers, and returns when every shard leads and has applied its log. Must be called in
+    /// a tokio runtime, where its tasks then live.
+    pub async fn open(
+        config: &StorageConfig,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        fatal: Fatal,
+        machine: impl Fn() -> M,
+    ) -> Result<Self, StorageError> {
+        let log_dir = config.dir.join("log");
+        let snapshot_dir = config.dir.join("snapshots");
+        let (segments, mut found) = Segments::open(disk.clone(), &log_dir, config.log)?;
+        let writer = LogWriter::start(segments, fatal.clone())?;
+        let background = Background::start()?;
+        let sled = match config.state_in_memory {
+            true => None,
+            false => Some(SledDb::open(&config.dir.join("state"), config.sled_cache_bytes)?),
+        };
+        let map = ShardMap::even(config.shards);
+        let mut shards = Vec::new();
+        for id in (0..config.shards).map(ShardId::new) {
+            let recovered = found.remove(&id).unwrap_or_default();
+            let base: Arc<dyn StateBase> = match &sled {
+                Some(db) => Arc::new(db.shard(id)?),
+                None => Arc::new(MemoryBase::default()),
+            };
+            let snapshot = restore(&disk, &snapshot_dir, id, &recovered, &*base)?;
+            shards.push(Shard::new(ShardParts {
+                id,
+                map: map.clone(),
+                limits: config.shard,
+                machine: machine(),
+                store: Store::new(base, config.shard.cache_bytes),
+                log: ShardLog::new(id, disk.clone(), log_dir.clone(), writer.clone(), recovered),
+                clock: clock.clone(),
+                fatal: fatal.clone(),
+                background: background.clone(),
+                disk: disk.clone(),
+                snapshot_dir: snapshot_dir.clone(),
+                snapshot,
+            })?);
+        }
+        if let Some((shard, _)) = found.into_iter().find(|(_, r)| !r.entries.is_empty()) {
+            let what = format!("the log holds entries of {shard}, but the configuration says {} shards", config.shards);
+            return Err(StorageError::Inconsistent(what));
+        }
+        let starts = shards.iter().map(|shard| Group::start(config.node, shard.0.log.clone(), shard.applier()));
+        for (shard, group) in shards.iter().zip(futures_util::future::try_join_all(starts).await?) {
+            let group: Arc<dyn Consensus> = Arc::new(group);
+            shard.set_consensus(group);
+        }
+        let router = Router::new(map, shards.clone());
+        let mut tasks = Vec::new();
+        for shard in &shards {
+            tasks.push(tokio::spawn(shard.clone().drive()));
+            tasks.push(tokio::spawn(shard.clone().deliver_outbox(router.clone())));
+            tasks.push(tokio::spawn(shard.clone().keep_checkpoints()));
+            tasks.push(tokio::spawn(shard.clone().watch_core()));
+        }
+        let beating = shards.clone();
+        tasks.push(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                beating.iter().for_each(Shard::beat);
+            }
+        }));
+        Ok(Self { router, shards, writer, background, sled, tasks })
+    }
+
+    /// The way to every entity.
+    pub fn router(&self) -> &Router<M> {
+        &self.router
+    }
+
+    /// Every shard.
+    pub fn shards(&self) -> &[Shard<M>] {
+        &self.shards
+    }
+
+    /// Free bytes on the log's disk.
+    pub fn free_bytes(&self) -> u64 {
+        self.writer.free_bytes()
+    }
+
+    /// Refuses new commands, applies what was accepted, writes everything down, and stops what runs.
+    pub async fn stop(self) -> Result<(), StorageError> {
+        for shard in &self.shards {
+            shard.drain().await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.background.stop();
+        for shard in &self.shards {
+            shard.checkpoint_now();
+        }
+        self.writer.stop();
+        if let Some(sled) = &self.sled {
+            sled.close()?;
+        }
+        Ok(())
+    }
+
+    /// Stops what runs without writing anything more, as a crash would. For tests.
+    pub fn crash(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.background.stop();
+        self.writer.stop();
+    }
+}
+
+/// Brings a shard's base to where the log can take over: as it is, from a snapshot, or empty. Returns the newest
+/// snapshot.
+fn restore(
+    disk: &Arc<dyn Disk>,
+    dir: &std::path::Path,
+    shard: ShardId,
+    log: &Recovered,
+    base: &dyn StateBase,
+) -> Result<Option<SnapshotFile>, StorageError> {
+    let purged = log.purged.map_or(0, |p| p.index);
+    let last = log.entries.last().map_or(purged, |(p, _)| p.index);
+    let first = log.entries.first().map_or(purged + 1, |(p, _)| p.index);
+    let newest = match snapshot::list(disk, dir, shard)?.pop() {
+        Some((_, path)) => Some(SnapshotFile { applied: snapshot::read_meta(disk, &path)?, path }),
+        None => None,
+    };
+    let held = base.applied().index();
+    if held > last {
+        return Err(StorageError::Inconsistent(format!(
+            "{shard}: the state holds entry {held}, but the log ends at {last}: acknowledged entries are missing from \
+             the log. Nothing is served: restore the log, or remove the data folder and rejoin under a new node id"
+        )));
+    }
+    if first > purged + 1 {
+        return Err(StorageError::Inconsistent(format!("{shard}: the log begins at {first}, but ends its gap at {purged}")));
+    }
+    if held >= purged && (held > 0 || purged == 0) {
+        return Ok(newest);
+    }
+    match &newest {
+        Some(file) if file.applied.index() >= purged => {
+            tracing::info!(%shard, index = file.applied.index(), "rebuilding the state from its snapshot and the log");
+            snapshot::load(disk, &file.path, base)?;
+            Ok(newest)
+        }
+        _ => Err(StorageError::Inconsistent(format!(
+            "{shard}: the log begins behind entry {purged}, but there is no snapshot that reaches it in {}",
+            dir.display()
+        ))),
+    }
+}

@@ -1,0 +1,39 @@
+//! Any bytes, read as a stream of frames of either direction, in two pieces, and as an entry.
+
+#![no_main]
+
+use std::fmt::Debug;
+
+use libfuzzer_sys::fuzz_target;
+use magpie_protocol::{
+    Entry,
+    frame::{Answer, Direction, Frame, FrameReader, Request},
+};
+
+fuzz_target!(|data: &[u8]| {
+    // The first byte says where the rest is cut in two.
+    let Some((cut, stream)) = data.split_first() else { return };
+    let cut = usize::from(*cut).min(stream.len());
+    read::<Request>(stream, cut);
+    read::<Answer>(stream, cut);
+    if let Ok(entry) = Entry::from_bytes(stream) {
+        assert_eq!(Entry::from_bytes(&entry.to_bytes()), Ok(entry));
+    }
+});
+
+fn read<T: Direction + PartialEq + Debug>(stream: &[u8], cut: usize) {
+    let mut reader = FrameReader::default();
+    for piece in [&stream[..cut], &stream[cut..]] {
+        reader.push(piece);
+        while let Ok(Some(frame)) = reader.next::<T>() {
+            let again = frame.to_bytes();
+            assert_eq!(Frame::<T>::from_bytes(&again[4..]), Ok(frame));
+        }
+    }
+    assert!(reader.waiting() <= stream.len());
+    // And without the length, so that every input reaches a payload.
+    if let Ok(frame) = Frame::<T>::from_bytes(stream) {
+        let again = frame.to_bytes();
+        assert_eq!(Frame::<T>::from_bytes(&again[4..]), Ok(frame));
+    }
+}
