@@ -71,7 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
 async fn connection(shared: &Shared, network: &Network, attempt: &mut u32) -> End {
     let opened = interruptible(shared, Link::open(network, &shared.config)).await;
     let (mut link, welcome) = match opened {
-        None => return End::Lost("interrupted".into()),
+        None => return End::Lost("no session in time".into()),
         Some(Err(LinkError::Lost(reason))) => return End::Lost(reason),
         Some(Err(LinkError::Refused(error))) => return handshake::on_refused(shared, error),
         Some(Err(LinkError::Closing(closing))) => return on_closing(shared, closing),
@@ -81,7 +81,7 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32) -> En
         return End::Store(e);
     }
     match interruptible(shared, handshake::sign_in(shared, &mut link)).await {
-        None => End::Lost("interrupted".into()),
+        None => End::Lost("no session in time".into()),
         Some(Err(end)) => end,
         Some(Ok(())) => {
             let end = online::serve(shared, link, attempt).await;
@@ -97,13 +97,24 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32) -> En
     }
 }
 
-/// Runs `work` unless the client is closed, or told to drop its connection, before it is done.
+/// Runs `work` unless the client is closed, told to drop its connection, or out of time, before it is done.
 async fn interruptible<T>(shared: &Shared, work: impl Future<Output = T>) -> Option<T> {
+    let deadline = match &shared.lock().goal {
+        Goal::Auth(auth) => Some(auth.deadline),
+        Goal::Rest | Goal::Resume(_) => None,
+    };
+    let mut late = std::pin::pin!(async {
+        match deadline {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    });
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
             biased;
             done = &mut work => return Some(done),
+            () = &mut late => return None,
             () = shared.wake.notified() => {
                 let state = shared.lock();
                 if state.closing || state.drop_connection {
@@ -214,8 +225,9 @@ fn conclude(shared: &Shared, end: End, attempt: u32) -> Option<Duration> {
     if let Goal::Auth(auth) = &state.goal {
         let left = auth.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || auth.reply.is_closed() {
-            let why = if auth.uncertain { Error::Unknown } else { Error::Offline(reason.clone()) };
+            let why = if auth.uncertain || auth.asked { Error::Unknown } else { Error::Offline(reason.clone()) };
             stop(&mut state, Status::Offline, &why);
+            return None;
         }
         pause = pause.min(left);
     }

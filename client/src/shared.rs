@@ -27,13 +27,14 @@ pub(crate) struct Ask {
     pub(crate) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
-/// A sign-up or sign-in under way.
-#[derive(Debug)]
+/// A sign-up or sign-in under way. Not `Debug`: it holds a password.
 pub(crate) struct Auth {
     pub(crate) handle: String,
     pub(crate) password: String,
     /// A sign-up, as against a sign-in.
     pub(crate) new: bool,
+    /// It was sent, and not answered.
+    pub(crate) asked: bool,
     /// An earlier try may have succeeded without our knowing.
     pub(crate) uncertain: bool,
     pub(crate) deadline: Instant,
@@ -41,7 +42,6 @@ pub(crate) struct Auth {
 }
 
 /// What the task works towards.
-#[derive(Debug)]
 pub(crate) enum Goal {
     /// Nothing: no connection.
     Rest,

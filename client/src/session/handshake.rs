@@ -24,21 +24,15 @@ pub(super) async fn sign_in(shared: &Shared, link: &mut Link) -> Result<(), End>
             Ok(Answer::SignedIn(signed_in)) => return accept(shared, signed_in),
             Ok(_) => return Err(End::Lost("the node answered a sign-in with something else".into())),
             Err(LinkError::Closing(closing)) => return Err(on_closing(shared, closing)),
-            Err(LinkError::Lost(reason)) => {
-                if let Goal::Auth(auth) = &mut shared.lock().goal {
-                    auth.uncertain = true;
-                }
-                return Err(End::Lost(reason));
-            }
+            Err(LinkError::Lost(reason)) => return Err(End::Lost(reason)),
             Err(LinkError::Refused(error)) => {
-                if let Goal::Auth(auth) = &mut shared.lock().goal
-                    && auth.new
-                    && auth.uncertain
-                    && error.code == ErrorCode::HandleTaken
-                {
-                    // By an earlier try of ours, perhaps: the password will tell.
-                    auth.new = false;
-                    continue;
+                if let Goal::Auth(auth) = &mut shared.lock().goal {
+                    auth.asked = false;
+                    if auth.new && auth.uncertain && error.code == ErrorCode::HandleTaken {
+                        // By an earlier try of ours, perhaps: the password will tell.
+                        auth.new = false;
+                        continue;
+                    }
                 }
                 return Err(on_refused(shared, error));
             }
@@ -53,10 +47,13 @@ fn request(shared: &Shared, link: &Link) -> Result<Request, End> {
     if matches!(&state.goal, Goal::Auth(auth) if auth.reply.is_closed()) {
         stop(&mut state, Status::Offline, &Error::Unknown);
     }
-    Ok(match &state.goal {
+    let token = state.identity.token.clone();
+    Ok(match &mut state.goal {
         Goal::Rest => return Err(End::Rest),
-        Goal::Resume(_) => Request::Resume(Resume { token: state.identity.token.clone(), proof }),
+        Goal::Resume(_) => Request::Resume(Resume { token, proof }),
         Goal::Auth(auth) => {
+            auth.uncertain |= auth.asked;
+            auth.asked = true;
             let (handle, password, device) = (auth.handle.clone(), auth.password.clone(), device());
             if auth.new {
                 Request::SignUp(SignUp { handle, password, device })

@@ -145,11 +145,12 @@ impl Online<'_> {
                     }
                 }
             }
-            Wake::Written(Err(e)) => {
-                // What the node said before it stopped reading is worth more than that it did.
-                tracing::debug!(error = %e, "write failed");
-                return Err(End::Lost(e.to_string()));
+            Wake::Written(Err(quinn::WriteError::Stopped(_))) => {
+                // Why it reads no more is on its way; if not, the answers will be overdue.
+                self.out = Vec::new();
+                self.written = 0;
             }
+            Wake::Written(Err(e)) => return Err(End::Lost(e.to_string())),
             Wake::Read(Ok(Some(bytes))) => return self.on_bytes(&bytes),
             Wake::Read(Ok(None)) => return Err(End::Lost("the node ended the stream".into())),
             Wake::Read(Err(LinkError::Lost(reason))) => return Err(End::Lost(reason)),

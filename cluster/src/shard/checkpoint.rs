@@ -57,6 +57,25 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// Checkpoints, makes a snapshot and cuts the log behind it; returns when the snapshot is durable.
+    pub async fn snapshot_now(&self) -> Result<(), crate::AskError> {
+        self.checkpoint().await;
+        let before = self.snapshot_index();
+        let consensus = self.0.consensus.get().cloned().ok_or(crate::AskError::Unavailable)?;
+        consensus.snapshot().await.map_err(|_| crate::AskError::Unavailable)?;
+        for _ in 0..2_000 {
+            if self.snapshot_index() > before || self.applied_index() == before {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(crate::AskError::Unavailable)
+    }
+
+    fn snapshot_index(&self) -> u64 {
+        lock(&self.0.snapshot).as_ref().map_or(0, |file| file.applied.index())
+    }
+
     /// A new snapshot is due when the log behind the last has outgrown it, so that writing is amplified by a small
     /// constant.
     async fn snapshot_if_due(&self) {

@@ -2,7 +2,7 @@
 
 use magpie_protocol::{
     Answer, Body, Entry, Frame, Retry, TimelineId, UserId, WireError,
-    frame::sync::{EntryBytes, Head, Page, Pushed},
+    frame::sync::{Head, Page, Pushed},
 };
 use tokio::time::Instant;
 
