@@ -147,13 +147,7 @@ pub(crate) struct EventQueue {
 
 impl EventQueue {
     pub(crate) fn new(max: usize, history: History) -> Self {
-        Self {
-            inner: Mutex::default(),
-            arrived: Notify::new(),
-            room: Notify::new(),
-            max: max.max(1),
-            history,
-        }
+        Self { inner: Mutex::default(), arrived: Notify::new(), room: Notify::new(), max: max.max(1), history }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -25,11 +25,12 @@ pub use network::Network;
 
 pub use magpie_protocol::{
     Body, ConversationId, ConversationKind, DeviceId, Entry, ErrorCode, Incarnation, Retry, TimelineId, UserId,
-    WireError, entry, ids, limits,
+    WireError, entry,
     frame::{
         account::DeviceInfo,
         contact::{ContactInfo, ContactState, Found},
         conversation::{Content, Leave, Posted},
         sync::Head,
     },
+    ids, limits,
 };

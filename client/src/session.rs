@@ -34,9 +34,9 @@ enum End {
     Rest,
 }
 
-impl From<Error> for End {
-    fn from(e: Error) -> Self {
-        Self::Store(e)
+impl<E: Into<Error>> From<E> for End {
+    fn from(e: E) -> Self {
+        Self::Store(e.into())
     }
 }
 
@@ -88,8 +88,8 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32) -> En
             let mut state = shared.lock();
             state.sync.on_lost();
             let moved = state.outgoing.on_lost();
-            let kept = state.keep_base().and_then(|()| moved.iter().try_for_each(|row| state.store.put_lane(row)));
-            if kept.is_err() {
+            let kept = state.keep_base().is_ok() && moved.iter().all(|row| state.store.put_lane(row).is_ok());
+            if !kept {
                 state.store_suspect = true;
             }
             end
@@ -153,14 +153,12 @@ fn begin(shared: &Shared, history_epoch: u64) -> Result<(), Error> {
         state.identity.incarnation = state.outgoing.base();
         shared.emit(Event::HistoryReset);
     }
-    state.store.put_identity(&state.identity)
+    Ok(state.store.put_identity(&state.identity)?)
 }
 
 fn on_closing(shared: &Shared, closing: Closing) -> End {
     match closing.reason {
-        ClosingReason::Stopping => {
-            End::Later { reason: "the node stops".into(), after_ms: closing.reconnect_after_ms }
-        }
+        ClosingReason::Stopping => End::Later { reason: "the node stops".into(), after_ms: closing.reconnect_after_ms },
         ClosingReason::Protocol => End::Later {
             reason: "the node says that this client broke the protocol".into(),
             after_ms: closing.reconnect_after_ms.max(1_000),
@@ -179,7 +177,7 @@ fn signed_out(shared: &Shared) -> End {
     state.identity.token.clear();
     let identity = state.identity.clone();
     if let Err(e) = state.store.put_identity(&identity) {
-        tracing::warn!(error = %e, "the token could not be forgotten");
+        tracing::warn!(error = %Error::from(e), "the token could not be forgotten");
     }
     stop(&mut state, Status::SignedOut, &Error::SignedOut);
     drop(state);
@@ -262,7 +260,7 @@ fn finish(shared: &Shared) {
     let closed = state.store.close();
     drop(state);
     if let Err(e) = closed {
-        tracing::warn!(error = %e, "the store did not close well");
+        tracing::warn!(error = %Error::from(e), "the store did not close well");
     }
     shared.events.close();
     shared.ended.send_replace(true);
@@ -272,4 +270,37 @@ fn finish(shared: &Shared) {
 fn ends_token(error: &WireError) -> bool {
     use magpie_protocol::ErrorCode::{BadCredentials, NotSignedIn, SignedOut};
     matches!(error.code, SignedOut | BadCredentials | NotSignedIn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clients_task_is_small() {
+        let cert = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let network = Network::new(crate::NetworkConfig::new(cert.cert.der().to_vec())).unwrap();
+        let config = crate::Config::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+        let queue = Arc::new(crate::events::EventQueue::new(8, config.history));
+        let (store, loaded) = crate::store::open(&crate::StorePlace::Memory, config.history).unwrap();
+        let state = State {
+            store,
+            sync: sync::Sync::default(),
+            outgoing: outgoing::Outgoing::new(loaded.identity.incarnation, Vec::new()),
+            identity: loaded.identity,
+            asks: std::collections::VecDeque::new(),
+            goal: Goal::Rest,
+            status: Status::Offline,
+            sendings: 0,
+            store_suspect: false,
+            closing: true,
+            drop_connection: false,
+        };
+        let shared = Arc::new(Shared::new(state, queue, config));
+        let task = run(shared.clone(), network);
+        let len = size_of_val(&task) + size_of::<Shared>();
+        assert!(len < 8 * 1024, "{len} bytes");
+        task.await;
+        assert_eq!(shared.lock().status, Status::Closed);
+    }
 }

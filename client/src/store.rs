@@ -76,14 +76,30 @@ pub(crate) struct NewEntry {
     pub(crate) bytes: EntryBytes,
 }
 
+/// An [`Error`] of a store. A type of its own, so that what the stores are made of shows in no public signature.
+#[derive(Debug)]
+pub(crate) struct StoreError(Error);
+
+impl From<Error> for StoreError {
+    fn from(e: Error) -> Self {
+        Self(e)
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Self {
+        e.0
+    }
+}
+
 /// A place for what outlives a connection. Every method is one transaction.
 pub(crate) trait Store: Send {
     /// Where every timeline stands.
-    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, Error>;
-    fn put_identity(&mut self, identity: &Identity) -> Result<(), Error>;
-    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), Error>;
+    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, StoreError>;
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), StoreError>;
+    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), StoreError>;
     /// Adds entries and moves the mark with them.
-    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), Error>;
+    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), StoreError>;
     /// Keeps a post, durably: its number was never used and will not be used again.
     fn put_send(
         &mut self,
@@ -91,18 +107,22 @@ pub(crate) trait Store: Send {
         incarnation: Incarnation,
         number: u64,
         content: &Content,
-    ) -> Result<(), Error>;
+    ) -> Result<(), StoreError>;
     /// Forgets a post that is resolved.
-    fn resolve_send(&mut self, conversation: ConversationId, incarnation: Incarnation, number: u64)
-    -> Result<(), Error>;
+    fn resolve_send(
+        &mut self,
+        conversation: ConversationId,
+        incarnation: Incarnation,
+        number: u64,
+    ) -> Result<(), StoreError>;
     /// Replaces everything about the posts of one conversation, durably.
-    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), Error>;
+    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), StoreError>;
     /// At most `limit` entries after `after`, in order, as they are stored.
-    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, Error>;
+    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Forgets entries and marks: the server's history is another one.
-    fn clear_history(&mut self) -> Result<(), Error>;
+    fn clear_history(&mut self) -> Result<(), StoreError>;
     /// Writes what is not written and lets others in.
-    fn close(&mut self) -> Result<(), Error>;
+    fn close(&mut self) -> Result<(), StoreError>;
 }
 
 /// Opens the store and takes hold of it.

@@ -1,6 +1,9 @@
 //! The SDK against a fake server: sessions, reconnecting, exactly once, nothing missed. The real proof is in the
 //! whole-system suites.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "session/fake.rs"]
 mod fake;
 
 use std::time::Duration;
@@ -219,6 +222,21 @@ async fn replaced_rests_until_told_and_signed_out_ends_the_token() {
     assert_eq!((client.status(), client.resume().await), (Status::SignedOut, Err(Error::NotSignedIn)));
     client.sign_in("ann", "password").await.unwrap();
     client.close().await;
+}
+
+#[tokio::test]
+async fn a_sign_up_whose_answer_was_lost_ends_signed_in() {
+    let server = Server::start();
+    server.with(|world| world.cut_after_sign_up = true);
+    let (client, _events) = signed_up(&server, config(&server), StorePlace::Memory).await;
+    assert_eq!(client.status(), Status::Online);
+    client.close().await;
+    // Somebody else's handle is another matter.
+    let (other, _events) = Client::open(&server.network(), config(&server), StorePlace::Memory).unwrap();
+    let refused = other.sign_up("ann", "mine").await;
+    assert!(matches!(refused, Err(Error::Refused(error)) if error.code == ErrorCode::HandleTaken));
+    assert_eq!(other.status(), Status::Offline);
+    other.close().await;
 }
 
 #[tokio::test]

@@ -278,12 +278,16 @@ impl<M: Machine> Shard<M> {
     /// Registers the node's watch of these timelines and answers the query from the same applied state, so that
     /// no entry falls between.
     pub fn watch(&self, timelines: &[TimelineId], query: M::Query) -> Result<M::View, AskError> {
+        self.rewatch(timelines);
+        self.query(query)
+    }
+
+    /// Registers watches again, after a gap in the hints.
+    pub fn rewatch(&self, timelines: &[TimelineId]) {
         let mut core = lock(&self.0.core);
         for timeline in timelines {
             core.watches.watch(*timeline);
         }
-        drop(core);
-        self.query(query)
     }
 
     /// Ends the node's watch of these timelines.
@@ -317,6 +321,11 @@ impl<M: Machine> Shard<M> {
     /// The index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         lock(&self.0.core).store.applied().index()
+    }
+
+    /// Free bytes on the log's disk.
+    pub fn free_bytes(&self) -> u64 {
+        self.0.log.free_bytes()
     }
 
     /// Entities that no command reaches any more.

@@ -146,11 +146,6 @@ impl<M: Machine> Storage<M> {
         &self.shards
     }
 
-    /// Free bytes on the log's disk.
-    pub fn free_bytes(&self) -> u64 {
-        self.writer.free_bytes()
-    }
-
     /// Refuses new commands, applies what was accepted, writes everything down, and stops what runs.
     pub async fn stop(self) -> Result<(), StorageError> {
         for shard in &self.shards {

@@ -93,7 +93,7 @@ impl FrameReader {
     }
 
     /// The next whole frame, if there is one. After an error the stream is beyond repair.
-    pub fn next<T: Direction>(&mut self) -> Result<Option<Frame<T>>, CodecError> {
+    pub fn next_frame<T: Direction>(&mut self) -> Result<Option<Frame<T>>, CodecError> {
         if self.buffer.len() < LENGTH_LEN {
             return Ok(None);
         }

@@ -134,7 +134,7 @@ fn a_lying_frame_length_buffers_nothing() {
         let mut reader = FrameReader::default();
         let (result, largest) = largest_while(|| {
             reader.push(&len.to_le_bytes());
-            reader.next::<Request>()
+            reader.next_frame::<Request>()
         });
         assert!(matches!(result, Err(CodecError::TooLong { .. })));
         assert!(largest < 4096, "{largest} bytes for a length alone");
@@ -143,7 +143,7 @@ fn a_lying_frame_length_buffers_nothing() {
     let mut reader = FrameReader::default();
     let (result, largest) = largest_while(|| {
         reader.push(&65_536u32.to_le_bytes());
-        reader.next::<Request>()
+        reader.next_frame::<Request>()
     });
     assert_eq!(result, Ok(None));
     assert!(largest < 4096, "{largest} bytes for a length alone");

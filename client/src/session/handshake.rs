@@ -77,7 +77,7 @@ fn accept(shared: &Shared, signed_in: SignedIn) -> Result<(), End> {
     if let Goal::Auth(auth) = &state.goal {
         identity.handle = auth.handle.clone();
     }
-    if let Err(e) = state.store.put_identity(&identity) {
+    if let Err(e) = state.store.put_identity(&identity).map_err(Error::from) {
         if matches!(state.goal, Goal::Auth(_)) {
             stop(&mut state, Status::Offline, &e);
             return Err(End::Rest);

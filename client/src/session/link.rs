@@ -56,8 +56,7 @@ impl Link {
             .map_err(|_| LinkError::lost("the node opens no stream"))?
             .map_err(LinkError::lost)?;
         let mut link = Self { connection, send, recv, reader: FrameReader::default(), next_request: 1 };
-        let hello =
-            hello::Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, agent: config.agent.clone() };
+        let hello = hello::Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, agent: config.agent.clone() };
         match link.ask(Request::Hello(hello), patience).await? {
             Answer::Welcome(welcome) => Ok((link, welcome)),
             _ => Err(LinkError::lost("the node answered hello with something else")),
@@ -79,7 +78,7 @@ impl Link {
         let exchange = async {
             self.send.write_chunk(Bytes::from(out)).await.map_err(LinkError::lost)?;
             loop {
-                while let Some(frame) = self.reader.next::<Answer>().map_err(LinkError::lost)? {
+                while let Some(frame) = self.reader.next_frame::<Answer>().map_err(LinkError::lost)? {
                     match frame.body {
                         Answer::Closing(closing) => return Err(LinkError::Closing(closing)),
                         Answer::Refused(error) if frame.request.get() == id => return Err(LinkError::Refused(error)),

@@ -200,8 +200,10 @@ impl Online<'_> {
             self.check_at = Some(now + shared.config.request_timeout);
         }
         let asks = state.asks.iter().filter_map(|ask| ask.not_before).filter(|at| *at > now).min();
-        let due = [self.check_at, self.sync_at.filter(|at| *at > now), asks, state.sync.due(), state.outgoing.due()];
-        Ok(due.into_iter().flatten().min().unwrap_or(now + FAR))
+        // What is due already waits for a place in the window: an answer makes it, not time.
+        let waiting = [self.sync_at, asks, state.sync.due(), state.outgoing.due()];
+        let due = waiting.into_iter().flatten().filter(|at| *at > now).chain(self.check_at).min();
+        Ok(due.unwrap_or(now + FAR))
     }
 
     /// Sends the most urgent request, if there is one: heads, what the app asks, pulls, posts.
@@ -224,11 +226,7 @@ impl Online<'_> {
             self.fly(What::Pull { timeline, after }, &pull, now);
             return true;
         }
-        if let Some((key, request)) = state.outgoing.next_to_send(now) {
-            self.fly(What::Post(key), request, now);
-            return true;
-        }
-        false
+        state.outgoing.send_next(now, |key, request| self.fly(What::Post(key), request, now))
     }
 
     fn fly(&mut self, what: What, request: &Request, now: Instant) {

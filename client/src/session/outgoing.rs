@@ -68,8 +68,7 @@ enum State {
 
 #[derive(Debug)]
 struct Item {
-    /// A `Request::Post`, encoded from here at each try.
-    request: Request,
+    content: Content,
     number: u64,
     state: State,
     /// An earlier try may still have been, or yet be, carried out.
@@ -120,12 +119,7 @@ impl Outgoing {
                 continue;
             }
             let item = |(number, content)| Item {
-                request: Request::Post(Post {
-                    conversation: row.conversation,
-                    incarnation: row.incarnation,
-                    number,
-                    content,
-                }),
+                content,
                 number,
                 state: State::Waiting,
                 uncertain: true,
@@ -175,17 +169,17 @@ impl Outgoing {
         let lane = self.lanes.entry(key.conversation).or_insert_with(|| Lane::new(key.incarnation, key.number));
         debug_assert_eq!((lane.incarnation, lane.next), (key.incarnation, key.number));
         lane.next = key.number + 1;
-        let PostKey { conversation, incarnation, number } = key;
-        let request = Request::Post(Post { conversation, incarnation, number, content });
-        lane.queue.push_back(Item { request, number, state: State::Waiting, uncertain: false, strikes: 0, waiter });
+        let state = State::Waiting;
+        lane.queue.push_back(Item { content, number: key.number, state, uncertain: false, strikes: 0, waiter });
         if !lane.ready {
             lane.ready = true;
             self.ready.push_back(key.conversation);
         }
     }
 
-    /// The next post to send now, in turn among the conversations, in order within each.
-    pub(crate) fn next_to_send(&mut self, now: Instant) -> Option<(PostKey, &Request)> {
+    /// Gives the next post to `send`, in turn among the conversations, in order within each. Returns whether there
+    /// was one.
+    pub(crate) fn send_next(&mut self, now: Instant, send: impl FnOnce(PostKey, &Request)) -> bool {
         self.wake_paused(now);
         while let Some(conversation) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&conversation) else { continue };
@@ -197,15 +191,21 @@ impl Outgoing {
                 continue;
             };
             self.ready.push_back(conversation);
-            // A second look-up, because the borrow checker cannot see that the loop ends here.
-            let lane = self.lanes.get_mut(&conversation)?;
             lane.in_flight += 1;
             let incarnation = lane.incarnation;
-            let item = lane.queue.get_mut(at)?;
+            let item = &mut lane.queue[at];
+            let number = item.number;
             item.state = State::InFlight;
-            return Some((PostKey { conversation, incarnation, number: item.number }, &item.request));
+            // Borrowed for the frame and put back, so that a text is never copied.
+            let content = std::mem::replace(&mut item.content, Content::Unknown(0));
+            let request = Request::Post(Post { conversation, incarnation, number, content });
+            send(PostKey { conversation, incarnation, number }, &request);
+            if let Request::Post(post) = request {
+                item.content = post.content;
+            }
+            return true;
         }
-        None
+        false
     }
 
     fn wake_paused(&mut self, now: Instant) {
@@ -228,7 +228,7 @@ impl Outgoing {
         });
     }
 
-    /// When [`next_to_send`](Self::next_to_send) should be asked again, if time alone decides.
+    /// When [`send_next`](Self::send_next) should be asked again, if time alone decides.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.paused.iter().filter_map(|conversation| self.lanes.get(conversation)?.retry_at).min()
     }
@@ -321,10 +321,6 @@ impl Lane {
             item.uncertain = false;
             item.strikes = 0;
             item.number = self.next;
-            if let Request::Post(post) = &mut item.request {
-                post.incarnation = self.incarnation;
-                post.number = self.next;
-            }
             self.next += 1;
         }
         self.retry_at = None;
@@ -332,15 +328,11 @@ impl Lane {
     }
 
     fn row(&self, conversation: ConversationId) -> LaneRow {
-        let content = |item: &Item| match &item.request {
-            Request::Post(post) => Some((item.number, post.content.clone())),
-            _ => None,
-        };
         LaneRow {
             conversation,
             incarnation: self.incarnation,
             next: self.next,
-            sends: self.queue.iter().filter_map(content).collect(),
+            sends: self.queue.iter().map(|item| (item.number, item.content.clone())).collect(),
         }
     }
 }

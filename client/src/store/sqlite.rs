@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use magpie_protocol::{
-    ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
-};
+use magpie_protocol::{ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content};
 use rusqlite::{Connection, OptionalExtension, params, types::ValueRef};
 
 use super::{
-    Identity, LaneRow, Loaded, NewEntry, Store, content_bytes,
+    Identity, LaneRow, Loaded, NewEntry, Store, StoreError, content_bytes,
     lock::{FileIdentity, StoreLock, Witness},
     mint_incarnation,
 };
@@ -27,9 +25,9 @@ const SCHEMA: &str = "
         PRIMARY KEY (conversation, number)) WITHOUT ROWID;
 ";
 
-impl From<rusqlite::Error> for Error {
+impl From<rusqlite::Error> for StoreError {
     fn from(e: rusqlite::Error) -> Self {
-        Self::Store(e.to_string())
+        Self(Error::Store(e.to_string()))
     }
 }
 
@@ -55,7 +53,7 @@ fn signed(n: u64) -> i64 {
 
 impl Sqlite {
     /// Opens or makes the store, and finds out whether it may go on under its incarnation.
-    pub(super) fn open(path: &Path, history: History) -> Result<(Self, Loaded), Error> {
+    pub(super) fn open(path: &Path, history: History) -> Result<(Self, Loaded), StoreError> {
         let lock = StoreLock::take(path)?;
         let db = Connection::open(path)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -63,22 +61,21 @@ impl Sqlite {
         db.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA cache_size=-512;")?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version > SCHEMA_VERSION {
-            return Err(Error::Store(format!(
-                "{} has format {version}, newer than {SCHEMA_VERSION}: use a newer client",
-                path.display()
-            )));
+            let what = format!("{} has format {version}, newer than {SCHEMA_VERSION}", path.display());
+            return Err(Error::Store(format!("{what}: use a newer client")).into());
         }
         db.execute_batch(SCHEMA)?;
         db.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         db.set_prepared_statement_cache_capacity(32);
         let keep_entries = history == History::All;
-        let mut store = Self { db: Some(db), lock: Some(lock), witness: Witness::default(), full_sync: true, keep_entries };
+        let mut store =
+            Self { db: Some(db), lock: Some(lock), witness: Witness::default(), full_sync: true, keep_entries };
         let identity = store.take_hold(path)?;
         let loaded = Loaded { timelines: store.timelines()?, lanes: store.lanes()?, identity };
         Ok((store, loaded))
     }
 
-    fn db(&mut self, full_sync: bool) -> Result<&mut Connection, Error> {
+    fn db(&mut self, full_sync: bool) -> Result<&mut Connection, StoreError> {
         let db = self.db.as_mut().ok_or(Error::Closed)?;
         if self.full_sync != full_sync {
             db.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
@@ -88,9 +85,9 @@ impl Sqlite {
     }
 
     /// Compares store and witness, mints a new incarnation if they disagree, and marks both.
-    fn take_hold(&mut self, path: &Path) -> Result<Identity, Error> {
+    fn take_hold(&mut self, path: &Path) -> Result<Identity, StoreError> {
         let here = FileIdentity::of(path)?;
-        let (Some(lock), Some(db)) = (&self.lock, &mut self.db) else { return Err(Error::Closed) };
+        let (Some(lock), Some(db)) = (&self.lock, &mut self.db) else { return Err(Error::Closed.into()) };
         let stored = read_identity(db)?;
         let number = |key| get_number(db, key);
         let same_file = number("file_device")? == here.device && number("file_inode")? == here.inode;
@@ -121,7 +118,7 @@ impl Sqlite {
         Ok(identity)
     }
 
-    fn lanes(&mut self) -> Result<Vec<LaneRow>, Error> {
+    fn lanes(&mut self) -> Result<Vec<LaneRow>, StoreError> {
         let db = self.db(false)?;
         let mut lanes = Vec::new();
         let mut statement = db.prepare("SELECT conversation, incarnation, next FROM lanes")?;
@@ -147,7 +144,7 @@ impl Sqlite {
     }
 }
 
-fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Error> {
+fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key = ?")?;
     let value = statement.query_row([key], |row| match row.get_ref(0)? {
         ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
@@ -156,22 +153,22 @@ fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Error> {
     Ok(value.optional()?)
 }
 
-fn put(db: &Connection, key: &str, value: &[u8]) -> Result<(), Error> {
+fn put(db: &Connection, key: &str, value: &[u8]) -> Result<(), StoreError> {
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?.execute(params![key, value])?;
     Ok(())
 }
 
 /// A number of `meta`; 0 when there is none.
-fn get_number(db: &Connection, key: &str) -> Result<u64, Error> {
+fn get_number(db: &Connection, key: &str) -> Result<u64, StoreError> {
     let bytes = get(db, key)?.unwrap_or_default();
     Ok(<[u8; 8]>::try_from(bytes).map_or(0, u64::from_be_bytes))
 }
 
-fn put_number(db: &Connection, key: &str, number: u64) -> Result<(), Error> {
+fn put_number(db: &Connection, key: &str, number: u64) -> Result<(), StoreError> {
     put(db, key, &number.to_be_bytes())
 }
 
-fn read_identity(db: &Connection) -> Result<Option<Identity>, Error> {
+fn read_identity(db: &Connection) -> Result<Option<Identity>, StoreError> {
     let Some(seed) = get(db, "key_seed")? else { return Ok(None) };
     let key_seed = seed.try_into().map_err(|_| Error::Store("the device key is damaged".into()))?;
     let user = get(db, "user")?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
@@ -186,7 +183,7 @@ fn read_identity(db: &Connection) -> Result<Option<Identity>, Error> {
     }))
 }
 
-fn write_identity(db: &Connection, identity: &Identity) -> Result<(), Error> {
+fn write_identity(db: &Connection, identity: &Identity) -> Result<(), StoreError> {
     put_number(db, "incarnation", identity.incarnation.bits())?;
     put(db, "key_seed", &identity.key_seed)?;
     put(db, "token", &identity.token)?;
@@ -198,7 +195,7 @@ fn write_identity(db: &Connection, identity: &Identity) -> Result<(), Error> {
     put_number(db, "history_epoch", identity.history_epoch)
 }
 
-fn write_mark(db: &Connection, timeline: TimelineId, mark: &Mark) -> Result<(), Error> {
+fn write_mark(db: &Connection, timeline: TimelineId, mark: &Mark) -> Result<(), StoreError> {
     let (kind, id) = id_bytes(timeline);
     db.prepare_cached(
         "INSERT OR REPLACE INTO timelines (kind, id, cursor, first, head, read, ended, title)
@@ -217,20 +214,20 @@ fn write_mark(db: &Connection, timeline: TimelineId, mark: &Mark) -> Result<(), 
     Ok(())
 }
 
-fn write_send(db: &Connection, conversation: &[u8; 16], number: u64, content: &Content) -> Result<(), Error> {
+fn write_send(db: &Connection, conversation: &[u8; 16], number: u64, content: &Content) -> Result<(), StoreError> {
     db.prepare_cached("INSERT OR REPLACE INTO outgoing (conversation, number, content) VALUES (?, ?, ?)")?
         .execute(params![conversation, signed(number), content_bytes(content)])?;
     Ok(())
 }
 
-fn write_lane(db: &Connection, conversation: &[u8; 16], incarnation: Incarnation, next: u64) -> Result<(), Error> {
+fn write_lane(db: &Connection, conversation: &[u8; 16], incarnation: Incarnation, next: u64) -> Result<(), StoreError> {
     db.prepare_cached("INSERT OR REPLACE INTO lanes (conversation, incarnation, next) VALUES (?, ?, ?)")?
         .execute(params![conversation, signed(incarnation.bits()), signed(next)])?;
     Ok(())
 }
 
 impl Store for Sqlite {
-    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, Error> {
+    fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, StoreError> {
         let db = self.db(false)?;
         let mut statement =
             db.prepare_cached("SELECT kind, id, cursor, first, head, read, ended, title FROM timelines")?;
@@ -252,13 +249,13 @@ impl Store for Sqlite {
         Ok(marks)
     }
 
-    fn put_identity(&mut self, identity: &Identity) -> Result<(), Error> {
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
         let tx = self.db(true)?.transaction()?;
         write_identity(&tx, identity)?;
         Ok(tx.commit()?)
     }
 
-    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), Error> {
+    fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), StoreError> {
         let tx = self.db(false)?.transaction()?;
         for (timeline, mark) in marks {
             write_mark(&tx, *timeline, mark)?;
@@ -266,7 +263,7 @@ impl Store for Sqlite {
         Ok(tx.commit()?)
     }
 
-    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), Error> {
+    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), StoreError> {
         let keep = self.keep_entries;
         let tx = self.db(false)?.transaction()?;
         write_mark(&tx, timeline, mark)?;
@@ -287,7 +284,7 @@ impl Store for Sqlite {
         incarnation: Incarnation,
         number: u64,
         content: &Content,
-    ) -> Result<(), Error> {
+    ) -> Result<(), StoreError> {
         let key = conversation.bits().to_be_bytes();
         let sends = self.witness.sends + 1;
         let tx = self.db(true)?.transaction()?;
@@ -303,7 +300,7 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn resolve_send(&mut self, conversation: ConversationId, _: Incarnation, number: u64) -> Result<(), Error> {
+    fn resolve_send(&mut self, conversation: ConversationId, _: Incarnation, number: u64) -> Result<(), StoreError> {
         // Lost with the power, the post is sent again and gets the same answer.
         self.db(false)?
             .prepare_cached("DELETE FROM outgoing WHERE conversation = ? AND number = ?")?
@@ -311,7 +308,7 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), Error> {
+    fn put_lane(&mut self, lane: &LaneRow) -> Result<(), StoreError> {
         let key = lane.conversation.bits().to_be_bytes();
         let tx = self.db(true)?.transaction()?;
         tx.prepare_cached("DELETE FROM outgoing WHERE conversation = ?")?.execute([key])?;
@@ -322,7 +319,7 @@ impl Store for Sqlite {
         Ok(tx.commit()?)
     }
 
-    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, Error> {
+    fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError> {
         let (kind, id) = id_bytes(timeline);
         let db = self.db(false)?;
         let mut statement = db.prepare_cached(
@@ -332,18 +329,18 @@ impl Store for Sqlite {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn clear_history(&mut self) -> Result<(), Error> {
+    fn clear_history(&mut self) -> Result<(), StoreError> {
         let tx = self.db(true)?.transaction()?;
         tx.execute_batch("DELETE FROM entries; DELETE FROM timelines;")?;
         Ok(tx.commit()?)
     }
 
-    fn close(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), StoreError> {
         let witness = self.witness;
         if let (Some(db), Some(lock)) = (self.db.take(), self.lock.take()) {
             lock.set_witness(witness, true)?;
             put_number(&db, "witness_changed_ns", lock.changed_ns()?.cast_unsigned())?;
-            db.close().map_err(|(_, e)| Error::from(e))?;
+            db.close().map_err(|(_, e)| StoreError::from(e))?;
         }
         Ok(())
     }

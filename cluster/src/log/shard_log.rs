@@ -103,6 +103,11 @@ impl ShardLog {
         self.writer.has_space()
     }
 
+    /// Free bytes on the log's disk when last looked at.
+    pub fn free_bytes(&self) -> u64 {
+        self.writer.free_bytes()
+    }
+
     /// Appends entries; `done` is called when they are durable.
     pub fn append(self: &Arc<Self>, entries: Vec<LogEntry>, done: Done) {
         let mut records = Vec::with_capacity(entries.iter().map(|e| e.payload.len() + 64).sum());

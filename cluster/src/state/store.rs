@@ -85,7 +85,8 @@ impl Store {
         self.fault.as_ref()
     }
 
-    pub(super) fn set_fault(&mut self, fault: StateError) {
+    /// A read met damage.
+    pub fn report(&mut self, fault: StateError) {
         self.fault = Some(fault);
     }
 

@@ -59,7 +59,7 @@ impl<'a> Tx<'a> {
         match result {
             Ok(value) => value,
             Err(error) => {
-                self.store.set_fault(error);
+                self.store.report(error);
                 panic::resume_unwind(Box::new(StateFault))
             }
         }

@@ -25,7 +25,7 @@ fn read<T: Direction + PartialEq + Debug>(stream: &[u8], cut: usize) {
     let mut reader = FrameReader::default();
     for piece in [&stream[..cut], &stream[cut..]] {
         reader.push(piece);
-        while let Ok(Some(frame)) = reader.next::<T>() {
+        while let Ok(Some(frame)) = reader.next_frame::<T>() {
             let again = frame.to_bytes();
             assert_eq!(Frame::<T>::from_bytes(&again[4..]), Ok(frame));
         }

@@ -43,7 +43,7 @@ fn survives<T: Direction + PartialEq + Debug>(frame: &[u8]) -> Result<(), TestCa
 fn drain<T: Direction>(stream: &[u8]) {
     let mut reader = FrameReader::default();
     reader.push(stream);
-    while let Ok(Some(_)) = reader.next::<T>() {}
+    while let Ok(Some(_)) = reader.next_frame::<T>() {}
 }
 
 fn truncated<T: Direction + PartialEq + Debug>(frame: Frame<T>) {
@@ -54,7 +54,7 @@ fn truncated<T: Direction + PartialEq + Debug>(frame: Frame<T>) {
     for len in 0..bytes.len() {
         let mut reader = FrameReader::default();
         reader.push(&bytes[..len]);
-        assert_eq!(reader.next::<T>(), Ok(None), "{frame:?} cut to {len}");
+        assert_eq!(reader.next_frame::<T>(), Ok(None), "{frame:?} cut to {len}");
         assert_eq!(reader.waiting(), len);
         // A length that agrees with the cut makes it a frame, and a damaged one.
         if len > 4 {
@@ -101,14 +101,14 @@ fn an_oversized_length_is_refused_at_once() {
         let mut reader = FrameReader::default();
         reader.push(&len.to_le_bytes());
         let refused = CodecError::TooLong { len: len as usize, max: FRAME_LEN_MAX };
-        assert_eq!(reader.next::<Request>(), Err(refused.clone()));
+        assert_eq!(reader.next_frame::<Request>(), Err(refused.clone()));
         // It stays refused, whatever follows.
         reader.push(&[0; 100]);
-        assert_eq!(reader.next::<Answer>(), Err(refused));
+        assert_eq!(reader.next_frame::<Answer>(), Err(refused));
     }
     let mut reader = FrameReader::default();
     reader.push(&(FRAME_LEN_MAX as u32).to_le_bytes());
-    assert_eq!(reader.next::<Request>(), Ok(None));
+    assert_eq!(reader.next_frame::<Request>(), Ok(None));
     assert!(matches!(Frame::<Request>::from_bytes(&[1; FRAME_LEN_MAX + 1]), Err(CodecError::TooLong { .. })));
     assert!(matches!(codec::decode::<Vec<u8>>(&[0; FRAME_LEN_MAX + 1]), Err(CodecError::TooLong { .. })));
 }

@@ -62,7 +62,7 @@ fn read_in_pieces<T: Direction + PartialEq + Debug>(frames: &[Frame<T>], cuts: &
     for to in cuts {
         reader.push(&stream[from..to]);
         from = to;
-        while let Some(frame) = reader.next::<T>().map_err(|e| TestCaseError::fail(e.to_string()))? {
+        while let Some(frame) = reader.next_frame::<T>().map_err(|e| TestCaseError::fail(e.to_string()))? {
             read.push(frame);
         }
     }

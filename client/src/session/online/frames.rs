@@ -22,7 +22,7 @@ impl Online<'_> {
         let now = Instant::now();
         let mut state = shared.lock();
         while let Some(frame) =
-            self.link.reader.next::<Answer>().map_err(|e| End::Lost(format!("the node's frame: {e}")))?
+            self.link.reader.next_frame::<Answer>().map_err(|e| End::Lost(format!("the node's frame: {e}")))?
         {
             if let Answer::Closing(closing) = frame.body {
                 drop(state);
@@ -149,8 +149,7 @@ impl Online<'_> {
             }
         }
         if !touched.is_empty() {
-            let marks: Vec<_> =
-                touched.into_iter().filter_map(|id| Some((id, state.sync.mark(id)?.clone()))).collect();
+            let marks: Vec<_> = touched.into_iter().filter_map(|id| Some((id, state.sync.mark(id)?.clone()))).collect();
             // Before the inbox's own mark: what it says of others must not be lost.
             state.store.put_marks(&marks)?;
         }

@@ -69,9 +69,12 @@ impl Rig {
     }
 
     fn send(&mut self) -> Option<(PostKey, Post)> {
-        let (key, request) = self.out.next_to_send(self.now)?;
-        let Request::Post(post) = request else { panic!() };
-        Some((key, post.clone()))
+        let mut sent = None;
+        self.out.send_next(self.now, |key, request| {
+            let Request::Post(post) = request else { panic!() };
+            sent = Some((key, post.clone()));
+        });
+        sent
     }
 
     fn answer(&mut self, key: PostKey, answer: Result<Posted, WireError>) {

@@ -12,12 +12,7 @@ fn head(first: u64, head: u64) -> Head {
 }
 
 fn added(first: u64) -> Body {
-    Body::ConversationAdded(ConversationAdded {
-        conversation: C,
-        title: "t".into(),
-        first,
-        by: UserId::from_bits(1),
-    })
+    Body::ConversationAdded(ConversationAdded { conversation: C, title: "t".into(), first, by: UserId::from_bits(1) })
 }
 
 fn ended(last: u64) -> Body {

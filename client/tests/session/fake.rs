@@ -30,6 +30,8 @@ pub struct World {
     pub cut_after_post: u32,
     /// This many requests of any kind but hello are refused as overloaded.
     pub overloaded: u32,
+    /// The next sign-up is carried out, but instead of an answer the connection is cut.
+    pub cut_after_sign_up: bool,
     pub refuse_resume: Option<ErrorCode>,
     pub connections: u32,
     pub outstanding_max: usize,
@@ -120,9 +122,13 @@ impl World {
                 let agent = "fake".into();
                 Answer::Welcome(hello::Welcome { version: 1, time_ms: 1, history_epoch: self.history_epoch, agent })
             }
+            Request::SignUp(_) if self.key.is_some() => Answer::Refused(WireError::new(ErrorCode::HandleTaken)),
             Request::SignUp(account::SignUp { device, .. }) | Request::SignIn(account::SignIn { device, .. }) => {
                 verify(&device.public_key, &device.proof);
                 self.key = Some(device.public_key);
+                if std::mem::take(&mut self.cut_after_sign_up) {
+                    return None;
+                }
                 self.signed_in()
             }
             Request::Resume(resume) => match self.refuse_resume {
@@ -221,7 +227,7 @@ async fn serve(connection: quinn::Connection, world: Arc<Mutex<World>>) -> Optio
     while let Ok(Some(chunk)) = recv.read_chunk(65536, true).await {
         reader.push(&chunk.bytes);
         let mut batch = 0;
-        while let Some(frame) = reader.next::<Request>().expect("a good frame") {
+        while let Some(frame) = reader.next_frame::<Request>().expect("a good frame") {
             batch += 1;
             let mut world = world.lock().unwrap();
             world.outstanding_max = world.outstanding_max.max(batch);

@@ -1,0 +1,285 @@
+//! Accounts as durable state.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use magpie_cluster::{EntityId, Key, Record, Store, Tx, state::StateError};
+use magpie_protocol::{
+    Body, ConversationId, DeviceId, ErrorCode, Slot, TimelineId, UserId, WireError,
+    entry::{ConversationAdded, ConversationEnded, DeviceNamed, ReadTo},
+    limits,
+};
+
+use super::command::{Command, NewDevice};
+use crate::{
+    chat,
+    machine::{self, Outcome, Replied, table, user_of},
+};
+
+/// Wrong passwords that are counted before an account is closed to more tries.
+pub const TRIES_MAX: u32 = 10;
+/// How long a full count keeps it closed, in milliseconds.
+pub const TRIES_WINDOW_MS: u64 = 10 * 60 * 1000;
+
+#[derive(Clone, Encode, Decode)]
+struct HandleRecord {
+    user: UserId,
+}
+impl Record for HandleRecord {}
+
+/// A person.
+#[derive(Clone, Encode, Decode)]
+pub struct User {
+    /// As it was written at sign-up.
+    pub handle: String,
+    password_hash: String,
+    /// The newest session's.
+    epoch: u64,
+    tries: u32,
+    tries_since_ms: u64,
+}
+impl Record for User {}
+
+/// A device that may begin sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Device {
+    pub device: DeviceId,
+    pub public_key: [u8; 32],
+    pub name: String,
+    /// Of its newest session.
+    pub epoch: u64,
+    pub last_seen_ms: u64,
+}
+
+#[derive(Clone, Default, Encode, Decode)]
+struct Devices(Vec<Device>);
+impl Record for Devices {}
+
+/// One conversation on a person's list. A copy that follows the conversation through the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Listed {
+    pub conversation: ConversationId,
+    pub first: u64,
+    /// The last entry that this person may read, once they are no longer a member; 0 before.
+    pub last: u64,
+    /// The read cursor.
+    pub read: u64,
+}
+
+#[derive(Clone, Default, Encode, Decode)]
+struct List(Vec<Listed>);
+impl Record for List {}
+
+/// What can be read of accounts.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// Who has this handle?
+    Find(String),
+    /// The devices that may begin sessions.
+    Devices(UserId),
+    /// The list of conversations, and the inbox's head.
+    List(UserId),
+}
+
+/// What those reads give.
+#[derive(Clone, Debug)]
+pub enum View {
+    Found(Option<(UserId, String)>),
+    Devices(Vec<Device>),
+    List { listed: Vec<Listed>, inbox: u64 },
+}
+
+/// The form of a handle under which it is unique.
+pub fn canonical(handle: &str) -> String {
+    handle.to_lowercase()
+}
+
+/// The slot of a handle, and so of the person who has it.
+pub fn slot_of(handle: &str) -> Slot {
+    Slot::of_text(&canonical(handle))
+}
+
+fn handle_key(handle: &str) -> Key {
+    Key::new(slot_of(handle), table::HANDLE).bytes(canonical(handle).as_bytes())
+}
+
+fn key(user: UserId, table: u8) -> Key {
+    Key::new(user.slot(), table).u64(user.bits())
+}
+
+/// The person, if there is one.
+pub fn user(tx: &mut Tx<'_>, user: UserId) -> Option<Arc<User>> {
+    tx.get(&key(user, table::USER))
+}
+
+/// Carries out a command.
+pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
+    let me = user_of(entity);
+    match command {
+        Command::SignUp { handle, user, password_hash, device } => sign_up(tx, handle, user, password_hash, device),
+        Command::CountTry { handle } => count_try(tx, &handle),
+        Command::SignIn { device } => begin_session(tx, me, device.device, Some(device)),
+        Command::Resume { device } => begin_session(tx, me, device, None),
+        Command::SignOut { device } => sign_out(tx, me, device),
+        Command::MarkRead { conversation, number } => mark_read(tx, me, conversation, number),
+        Command::List { conversation, title, first, by } => list(tx, me, conversation, title, first, by),
+        Command::Unlist { conversation, last } => unlist(tx, me, conversation, last),
+    }
+}
+
+fn sign_up(tx: &mut Tx<'_>, handle: String, user: UserId, password_hash: String, device: NewDevice) -> Replied {
+    let taken = |field: &str| Err(WireError::field(ErrorCode::HandleTaken, field, format!("{handle:?} is taken")));
+    if let Some(holder) = tx.get::<HandleRecord>(&handle_key(&handle)) {
+        // A retry of the sign-up that made it, by the same device, gets the answer that was lost.
+        let devices = tx.get::<Devices>(&key(holder.user, table::DEVICES)).unwrap_or_default();
+        let Some(first) = devices.0.first().filter(|d| d.public_key == device.public_key) else { return taken("handle") };
+        return begin_session(tx, holder.user, first.device, None);
+    }
+    if tx.get::<User>(&key(user, table::USER)).is_some() {
+        return taken("user");
+    }
+    tx.put(handle_key(&handle), HandleRecord { user });
+    let record = User { handle, password_hash, epoch: 1, tries: 0, tries_since_ms: 0 };
+    tx.put(key(user, table::USER), record);
+    let id = device.device;
+    tx.put(key(user, table::DEVICES), Devices(vec![to_device(device, 1, tx.time_ms())]));
+    Ok(Outcome::Session { user, device: id, epoch: 1 })
+}
+
+fn to_device(new: NewDevice, epoch: u64, now_ms: u64) -> Device {
+    Device { device: new.device, public_key: new.public_key, name: new.name, epoch, last_seen_ms: now_ms }
+}
+
+fn count_try(tx: &mut Tx<'_>, handle: &str) -> Replied {
+    let Some(holder) = tx.get::<HandleRecord>(&handle_key(handle)) else { return Ok(Outcome::Try(None)) };
+    let Some(user) = user(tx, holder.user) else { return Ok(Outcome::Try(None)) };
+    let mut user = (*user).clone();
+    let now = tx.time_ms();
+    if now.saturating_sub(user.tries_since_ms) > TRIES_WINDOW_MS {
+        (user.tries, user.tries_since_ms) = (0, now);
+    }
+    if user.tries >= TRIES_MAX {
+        let wait = (user.tries_since_ms + TRIES_WINDOW_MS).saturating_sub(now);
+        return Err(WireError::after(ErrorCode::TooManyTries, wait as u32));
+    }
+    user.tries += 1;
+    let hash = user.password_hash.clone();
+    tx.put(key(holder.user, table::USER), user);
+    Ok(Outcome::Try(Some((holder.user, hash))))
+}
+
+fn begin_session(tx: &mut Tx<'_>, me: UserId, device: DeviceId, new: Option<NewDevice>) -> Replied {
+    let signed_out = || WireError::new(ErrorCode::SignedOut);
+    let mut user = (*user(tx, me).ok_or_else(signed_out)?).clone();
+    let mut devices = (*tx.get::<Devices>(&key(me, table::DEVICES)).unwrap_or_default()).clone();
+    user.epoch += 1;
+    let (epoch, now) = (user.epoch, tx.time_ms());
+    let full = devices.0.len() >= limits::DEVICES_MAX;
+    let known = devices.0.iter_mut().find(|d| match &new {
+        Some(new) => d.public_key == new.public_key,
+        None => d.device == device,
+    });
+    let device = match (known, new) {
+        (Some(known), new) => {
+            (known.epoch, known.last_seen_ms) = (epoch, now);
+            if new.is_some() {
+                user.tries = 0;
+            }
+            known.device
+        }
+        (None, Some(_)) if full => {
+            let detail = format!("{} devices are signed in; sign one of them out first", limits::DEVICES_MAX);
+            return Err(WireError::field(ErrorCode::LimitReached, "device", detail));
+        }
+        (None, Some(new)) => {
+            user.tries = 0;
+            let named = DeviceNamed { device: new.device, name: new.name.clone() };
+            tx.append(TimelineId::Inbox(me), me, Body::DeviceSignedIn(named), 0, None);
+            devices.0.push(to_device(new, epoch, now));
+            device
+        }
+        (None, None) => return Err(signed_out()),
+    };
+    tx.put(key(me, table::USER), user);
+    tx.put(key(me, table::DEVICES), devices);
+    Ok(Outcome::Session { user: me, device, epoch })
+}
+
+fn sign_out(tx: &mut Tx<'_>, me: UserId, device: DeviceId) -> Replied {
+    let mut devices = (*tx.get::<Devices>(&key(me, table::DEVICES)).unwrap_or_default()).clone();
+    let Some(at) = devices.0.iter().position(|d| d.device == device) else { return Ok(Outcome::Done) };
+    let gone = devices.0.remove(at);
+    tx.put(key(me, table::DEVICES), devices);
+    let named = DeviceNamed { device, name: gone.name };
+    tx.append(TimelineId::Inbox(me), me, Body::DeviceSignedOut(named), 0, None);
+    Ok(Outcome::Done)
+}
+
+fn mark_read(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, number: u64) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let list = tx.get::<List>(&key(me, table::LIST)).unwrap_or_default();
+    let at = list.0.iter().position(|l| l.conversation == conversation).ok_or_else(not_found)?;
+    if list.0[at].read >= number {
+        return Ok(Outcome::Done);
+    }
+    let mut list = (*list).clone();
+    list.0[at].read = number;
+    tx.put(key(me, table::LIST), list);
+    tx.append(TimelineId::Inbox(me), me, Body::ReadTo(ReadTo { conversation, number }), 0, None);
+    Ok(Outcome::Done)
+}
+
+fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String, first: u64, by: UserId) -> Replied {
+    let mut list = (*tx.get::<List>(&key(me, table::LIST)).unwrap_or_default()).clone();
+    let known = list.0.iter().position(|l| l.conversation == conversation);
+    let full = known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX;
+    if user(tx, me).is_none() || full {
+        // The conversation believes in a member that cannot be one.
+        let undo = machine::Command::Chat(chat::Command::Forget { user: me });
+        tx.send(EntityId::conversation(conversation), &undo);
+        return Err(WireError::new(ErrorCode::NotFound));
+    }
+    let listed = Listed { conversation, first, last: 0, read: first.saturating_sub(1) };
+    match known {
+        Some(at) => list.0[at] = Listed { read: list.0[at].read.max(listed.read), ..listed },
+        None => list.0.push(listed),
+    }
+    tx.put(key(me, table::LIST), list);
+    let added = ConversationAdded { conversation, title, first, by };
+    tx.append(TimelineId::Inbox(me), by, Body::ConversationAdded(added), 0, None);
+    Ok(Outcome::Done)
+}
+
+fn unlist(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, last: u64) -> Replied {
+    let mut list = (*tx.get::<List>(&key(me, table::LIST)).unwrap_or_default()).clone();
+    if let Some(listed) = list.0.iter_mut().find(|l| l.conversation == conversation) {
+        listed.last = last;
+        tx.put(key(me, table::LIST), list);
+        let ended = ConversationEnded { conversation, last };
+        tx.append(TimelineId::Inbox(me), me, Body::ConversationEnded(ended), 0, None);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Answers a read.
+pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
+    Ok(match query {
+        Query::Find(handle) => {
+            let holder = store.get::<HandleRecord>(&handle_key(&handle))?;
+            let found = match holder {
+                Some(holder) => store.get::<User>(&key(holder.user, table::USER))?.map(|u| (holder.user, u.handle.clone())),
+                None => None,
+            };
+            View::Found(found)
+        }
+        Query::Devices(user) => {
+            let devices = store.get::<Devices>(&key(user, table::DEVICES))?;
+            View::Devices(devices.map(|d| d.0.clone()).unwrap_or_default())
+        }
+        Query::List(user) => {
+            let list = store.get::<List>(&key(user, table::LIST))?;
+            let inbox = store.head(TimelineId::Inbox(user))?;
+            View::List { listed: list.map(|l| l.0.clone()).unwrap_or_default(), inbox }
+        }
+    })
+}

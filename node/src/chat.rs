@@ -1,0 +1,11 @@
+//! Conversations: between two people, and in groups.
+
+pub mod actor;
+pub mod api;
+pub mod command;
+pub mod members;
+pub mod sender;
+pub mod state;
+
+pub use command::Command;
+pub use state::{HeadView, Query, View};

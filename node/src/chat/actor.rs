@@ -1,0 +1,155 @@
+//! What is volatile about conversations: an actor for each active one, on its shard's leader, through which its
+//! commands pass on their way to the open batch.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actix::{ActorContext, Addr, Context, Handler, Message as ActixMessage};
+use magpie_cluster::{AskError, EntityId, Reply, Shard, router::Front};
+use magpie_protocol::ConversationId;
+
+use crate::{
+    Magpie,
+    config::Limits,
+    limits::{Bucket, Rate},
+    machine::{Command, Replied},
+    registry::Registry,
+};
+
+/// What a conversation actor is told.
+#[derive(ActixMessage)]
+#[rtype(result = "()")]
+pub enum Message {
+    /// Pass this on.
+    Submit { command: Command, reply: Reply<Replied> },
+    /// Nothing was said for a while.
+    Stop,
+}
+
+/// An active conversation.
+pub struct Actor {
+    entity: EntityId,
+    shard: Shard<Magpie>,
+    rate: Rate,
+    bucket: Bucket,
+    clock: magpie_cluster::Clock,
+}
+
+impl actix::Actor for Actor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        metrics::gauge!(crate::metrics::CONVERSATION_ACTORS).increment(1);
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        metrics::gauge!(crate::metrics::CONVERSATION_ACTORS).decrement(1);
+    }
+}
+
+impl Handler<Message> for Actor {
+    type Result = ();
+
+    fn handle(&mut self, message: Message, context: &mut Context<Self>) {
+        match message {
+            Message::Submit { command, reply } => match self.bucket.take(self.rate, (self.clock)()) {
+                Ok(()) => self.shard.submit(self.entity, &command, reply),
+                Err(wait) => reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 })),
+            },
+            Message::Stop => context.stop(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Active {
+    address: Addr<Actor>,
+    used_ms: Arc<AtomicU64>,
+}
+
+/// The active conversations of this node. Stands before its shards.
+pub struct Conversations {
+    active: Registry<ConversationId, Active>,
+    limits: Limits,
+    clock: magpie_cluster::Clock,
+}
+
+impl Conversations {
+    /// None yet.
+    pub fn new(limits: Limits, clock: magpie_cluster::Clock) -> Self {
+        Self { active: Registry::default(), limits, clock }
+    }
+
+    fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Active {
+        let rate = Rate { per_second: self.limits.conversation_rate, burst: self.limits.conversation_burst };
+        let bucket = Bucket::full(rate, now_ms);
+        let actor = Actor { entity, shard: shard.clone(), rate, bucket, clock: self.clock.clone() };
+        let mailbox = self.limits.conversation_mailbox;
+        let address = <Actor as actix::Actor>::create(|context| {
+            context.set_mailbox_capacity(mailbox);
+            actor
+        });
+        Active { address, used_ms: Arc::new(AtomicU64::new(now_ms)) }
+    }
+
+    /// Stops those in which nothing was said for a while. Called every few seconds.
+    pub fn sweep(&self) {
+        let now = (self.clock)();
+        self.active.retain(|_, active| {
+            let idle = now.saturating_sub(active.used_ms.load(Ordering::Relaxed)) > self.limits.conversation_idle_ms;
+            if idle {
+                #[expect(clippy::disallowed_methods, reason = "a stop message")]
+                active.address.do_send(Message::Stop);
+            }
+            !idle
+        });
+    }
+
+    /// Stops all.
+    pub fn stop(&self) {
+        self.active.retain(|_, active| {
+            #[expect(clippy::disallowed_methods, reason = "a stop message")]
+            active.address.do_send(Message::Stop);
+            false
+        });
+    }
+
+    /// How many are active.
+    pub fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether none is active.
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+}
+
+impl Front<Magpie> for Conversations {
+    fn submit(&self, shard: &Shard<Magpie>, entity: EntityId, command: Command, reply: Reply<Replied>) {
+        if !matches!(command, Command::Chat(_)) {
+            return shard.submit(entity, &command, reply);
+        }
+        let id = ConversationId::from_bits(entity.bits());
+        let now = (self.clock)();
+        let active = match self.active.get(&id) {
+            Some(active) if active.address.connected() => active,
+            _ => {
+                let active = self.start(shard, entity, now);
+                self.active.insert(id, active.clone());
+                active
+            }
+        };
+        active.used_ms.store(now, Ordering::Relaxed);
+        match active.address.try_send(Message::Submit { command, reply }) {
+            Ok(()) => {}
+            Err(actix::prelude::SendError::Full(message) | actix::prelude::SendError::Closed(message)) => {
+                if let Message::Submit { reply, .. } = message {
+                    reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Conversations for devices.
+
+use std::sync::Arc;
+
+use magpie_cluster::EntityId;
+use magpie_protocol::{
+    Answer, ConversationId, ErrorCode, RequestId, TimelineId, WireError,
+    frame::{conversation as wire, hello::Done, sync},
+    limits,
+};
+
+use super::{
+    Query, View,
+    command::{Command, Post},
+};
+use crate::{
+    account,
+    machine::{self, Outcome},
+    node::Shared,
+    session::{Identity, outbound::Outbound},
+};
+
+fn not_found(field: &str) -> Answer {
+    Answer::Refused(WireError::field(ErrorCode::NotFound, field, ""))
+}
+
+/// One numbered act in a conversation.
+pub(crate) fn post(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, post: wire::Post) {
+    let conversation = post.conversation;
+    if let wire::Content::Unknown(tag) = post.content {
+        let detail = format!("kind {tag} is not known to this node");
+        return out.answer(request, Answer::Refused(WireError::field(ErrorCode::Invalid, "content", detail)));
+    }
+    let command = machine::Command::Chat(Command::Post(Post {
+        user: me.user,
+        device: me.device,
+        epoch: me.epoch,
+        incarnation: post.incarnation,
+        number: post.number,
+        content: post.content,
+    }));
+    shared.submit(EntityId::conversation(conversation), command, out, request, move |outcome| match outcome {
+        Outcome::Posted { number, time_ms } => Answer::Posted(wire::Posted { conversation, number, time_ms }),
+        _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
+    });
+}
+
+/// Makes a group.
+pub(crate) fn create_group(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    create: wire::CreateGroup,
+) {
+    if create.members.len() > limits::CREATE_MEMBERS_MAX {
+        let detail = format!("{} are named; at most {} are allowed", create.members.len(), limits::CREATE_MEMBERS_MAX);
+        return out.answer(request, Answer::Refused(WireError::field(ErrorCode::TooLarge, "members", detail)));
+    }
+    let id = ConversationId::group(me.user, create.nonce);
+    let command = Command::CreateGroup { creator: me.user, title: create.title, members: create.members };
+    let entity = EntityId::conversation(id);
+    shared.submit(entity, machine::Command::Chat(command), out, request, |outcome| match outcome {
+        Outcome::Created(conversation) => Answer::GroupCreated(wire::GroupCreated { conversation }),
+        _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
+    });
+}
+
+/// The members of a conversation, for one of them.
+pub(crate) fn members(shared: &Shared, out: &Outbound, request: RequestId, me: Identity, body: &wire::Members) {
+    let query = machine::Query::Chat(Query::Members { reader: me.user, conversation: body.conversation });
+    shared.read(body.conversation.slot(), query, out, request, |view| match view {
+        machine::View::Chat(View::Members(Some(members))) => Some(Answer::MemberList(wire::MemberList {
+            title: members.title,
+            owner: members.owner,
+            members: members.members,
+        })),
+        machine::View::Chat(View::Members(None)) => Some(not_found("conversation")),
+        _ => None,
+    });
+}
+
+/// A page of a timeline.
+pub(crate) fn pull(shared: &Shared, out: &Outbound, request: RequestId, me: Identity, pull: &sync::Pull) {
+    let timeline: TimelineId = pull.timeline;
+    let query = Query::Pull { reader: me.user, timeline, after: pull.after, limit: pull.limit };
+    shared.read(timeline.slot(), machine::Query::Chat(query), out, request, |view| match view {
+        machine::View::Chat(View::Page(Some(page))) => Some(Answer::Page(sync::Page {
+            timeline,
+            first: page.first,
+            head: page.head,
+            entries: page.entries.into_iter().map(sync::EntryBytes).collect(),
+        })),
+        machine::View::Chat(View::Page(None)) => Some(not_found("timeline")),
+        _ => None,
+    });
+}
+
+/// The person has read up to here.
+pub(crate) fn mark_read(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    body: &sync::MarkRead,
+) {
+    let command = account::Command::MarkRead { conversation: body.conversation, number: body.number };
+    let entity = EntityId::user(me.user);
+    shared.submit(entity, machine::Command::Account(command), out, request, |_| Answer::Done(Done));
+}

@@ -1,0 +1,29 @@
+//! What can be asked of a conversation. Variants and fields are append-only: they stand in logs.
+
+use bincode::{Decode, Encode};
+use magpie_protocol::{DeviceId, Incarnation, UserId, frame::conversation::Content};
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// Makes the conversation of two contacts. Asking again changes nothing.
+    CreateDirect { a: UserId, b: UserId },
+    /// Makes a group, its id derived from its maker and a nonce.
+    CreateGroup { creator: UserId, title: String, members: Vec<UserId> },
+    /// One numbered act of one member.
+    Post(Post),
+    /// This member has no account: their own shard says so.
+    Forget { user: UserId },
+}
+
+/// One numbered act.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Post {
+    pub user: UserId,
+    pub device: DeviceId,
+    /// Of the session that it came through.
+    pub epoch: u64,
+    pub incarnation: Incarnation,
+    pub number: u64,
+    pub content: Content,
+}

@@ -1,0 +1,191 @@
+//! What a conversation remembers of a sender, so that a retry never acts twice.
+//!
+//! For each incarnation of a sender's local store: the number expected next, and content and answer of the last
+//! few. A session's epoch fences those before it.
+
+use std::collections::VecDeque;
+
+use bincode::{Decode, Encode};
+use magpie_cluster::Record;
+use magpie_protocol::{DeviceId, ErrorCode, Incarnation, WireError, limits::KEPT_ANSWERS};
+
+use crate::machine::{Outcome, Replied};
+
+/// Incarnations of one person that one conversation remembers.
+const WINDOWS_MAX: usize = 8;
+
+/// The answer to a number, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum Answer {
+    Posted { number: u64, time_ms: u64 },
+    Refused(Box<WireError>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Kept {
+    hash: u64,
+    answer: Answer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Window {
+    incarnation: Incarnation,
+    next: u64,
+    kept: VecDeque<Kept>,
+    used_ms: u64,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Sender {
+    epochs: Vec<(DeviceId, u64)>,
+    windows: Vec<Window>,
+    /// The newest incarnation that was forgotten: nothing at or below it begins anew.
+    forgotten: Incarnation,
+}
+impl Record for Sender {}
+
+/// What is to be done with a number.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next: act, and keep the answer.
+    Act,
+    /// It has this answer already.
+    Answered(Replied),
+}
+
+impl Sender {
+    /// Refuses a session that a newer one of the same device has replaced; remembers the newest.
+    pub fn fence(&mut self, device: DeviceId, epoch: u64) -> Result<(), WireError> {
+        match self.epochs.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, newest)) if epoch < *newest => return Err(WireError::new(ErrorCode::SessionReplaced)),
+            Some((_, newest)) => *newest = epoch,
+            None => {
+                // Epochs grow over all devices of a person, so the lowest is the one longest unused.
+                if self.epochs.len() >= 2 * WINDOWS_MAX
+                    && let Some(oldest) = (0..self.epochs.len()).min_by_key(|&i| self.epochs[i].1)
+                {
+                    self.epochs.swap_remove(oldest);
+                }
+                self.epochs.push((device, epoch));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be done with this number and content.
+    pub fn look(&self, incarnation: Incarnation, number: u64, hash: u64) -> Verdict {
+        let refused = |error| Verdict::Answered(Err(error));
+        let expected = |next| WireError { number: next, ..WireError::new(ErrorCode::OutOfOrder) };
+        let Some(window) = self.windows.iter().find(|w| w.incarnation == incarnation) else {
+            return match number {
+                _ if incarnation <= self.forgotten => refused(WireError::new(ErrorCode::AlreadyResolved)),
+                1 => Verdict::Act,
+                _ => refused(expected(1)),
+            };
+        };
+        if number == 0 {
+            return refused(WireError::field(ErrorCode::Invalid, "number", "numbers begin at 1"));
+        }
+        if number >= window.next {
+            return if number == window.next { Verdict::Act } else { refused(expected(window.next)) };
+        }
+        let back = (window.next - number) as usize;
+        match window.kept.len().checked_sub(back).and_then(|at| window.kept.get(at)) {
+            None => refused(WireError::new(ErrorCode::AlreadyResolved)),
+            Some(kept) if kept.hash != hash => {
+                let detail = format!("number {number} was used for other content");
+                refused(WireError::field(ErrorCode::IdReused, "content", detail))
+            }
+            Some(kept) => Verdict::Answered(match &kept.answer {
+                Answer::Posted { number, time_ms } => Ok(Outcome::Posted { number: *number, time_ms: *time_ms }),
+                Answer::Refused(error) => Err((**error).clone()),
+            }),
+        }
+    }
+
+    /// Keeps the answer to the next number of this incarnation.
+    pub fn keep(&mut self, incarnation: Incarnation, hash: u64, replied: &Replied, now_ms: u64) {
+        let answer = match replied {
+            Ok(Outcome::Posted { number, time_ms }) => Answer::Posted { number: *number, time_ms: *time_ms },
+            Ok(_) => return,
+            Err(error) => Answer::Refused(Box::new(error.clone())),
+        };
+        let at = match self.windows.iter().position(|w| w.incarnation == incarnation) {
+            Some(at) => at,
+            None => self.open(incarnation),
+        };
+        let window = &mut self.windows[at];
+        window.next += 1;
+        window.used_ms = now_ms;
+        if window.kept.len() == KEPT_ANSWERS {
+            window.kept.pop_front();
+        }
+        window.kept.push_back(Kept { hash, answer });
+    }
+
+    fn open(&mut self, incarnation: Incarnation) -> usize {
+        if self.windows.len() >= WINDOWS_MAX
+            && let Some(oldest) = (0..self.windows.len()).min_by_key(|&i| self.windows[i].used_ms)
+        {
+            let gone = self.windows.swap_remove(oldest);
+            self.forgotten = self.forgotten.max(gone.incarnation);
+        }
+        self.windows.push(Window { incarnation, next: 1, kept: VecDeque::new(), used_ms: 0 });
+        self.windows.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Incarnation = Incarnation::from_bits(1 << 30);
+
+    fn posted(number: u64) -> Replied {
+        Ok(Outcome::Posted { number, time_ms: 5 })
+    }
+
+    #[test]
+    fn a_retry_gets_its_answer_and_other_content_is_refused_by_field() {
+        let mut sender = Sender::default();
+        assert_eq!(sender.look(A, 1, 77), Verdict::Act);
+        sender.keep(A, 77, &posted(9), 1);
+        assert_eq!(sender.look(A, 1, 77), Verdict::Answered(posted(9)));
+        let Verdict::Answered(Err(error)) = sender.look(A, 1, 78) else { panic!("accepted") };
+        assert_eq!((error.code, error.field.as_str()), (ErrorCode::IdReused, "content"));
+    }
+
+    #[test]
+    fn a_gap_says_what_is_expected_and_an_old_number_that_it_is_resolved() {
+        let mut sender = Sender::default();
+        for n in 1..=40 {
+            assert_eq!(sender.look(A, n, n), Verdict::Act);
+            sender.keep(A, n, &posted(n), n);
+        }
+        let Verdict::Answered(Err(gap)) = sender.look(A, 42, 0) else { panic!("accepted") };
+        assert_eq!((gap.code, gap.number), (ErrorCode::OutOfOrder, 41));
+        assert_eq!(sender.look(A, 9, 9), Verdict::Answered(posted(9)), "32 are kept");
+        let Verdict::Answered(Err(old)) = sender.look(A, 8, 8) else { panic!("accepted") };
+        assert_eq!(old.code, ErrorCode::AlreadyResolved);
+    }
+
+    #[test]
+    fn an_older_epoch_of_the_device_is_refused() {
+        let mut sender = Sender::default();
+        let device = DeviceId::from_bits(3);
+        sender.fence(device, 7).unwrap();
+        sender.fence(device, 7).unwrap();
+        assert_eq!(sender.fence(device, 6).unwrap_err().code, ErrorCode::SessionReplaced);
+    }
+
+    #[test]
+    fn a_forgotten_incarnation_does_not_begin_anew() {
+        let mut sender = Sender::default();
+        for i in 0..20u64 {
+            sender.keep(Incarnation::from_bits(i), 1, &posted(1), i);
+        }
+        let Verdict::Answered(Err(error)) = sender.look(Incarnation::from_bits(3), 1, 1) else { panic!("accepted") };
+        assert_eq!(error.code, ErrorCode::AlreadyResolved);
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line: one file a command in [`commands`](crate::commands).
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    Config,
+    commands::{chat, config, demo, serve},
+};
+
+/// Chat and groups over QUIC, from one node to a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "magpie", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node. Without arguments: data in ./magpie-data, QUIC on 127.0.0.1:4433, admin on 127.0.0.1:8080
+    Serve(ServeArgs),
+    /// Talk through a node: lines in, lines out
+    Chat(chat::Args),
+    /// Start a node in a temporary folder and let people talk through it; exit 0 only if nothing was lost
+    Demo(demo::Args),
+    /// Show the configuration
+    Config(config::Args),
+}
+
+/// How a node is configured.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file (TOML); config/reference.toml has every setting
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of everything that the node keeps
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// UDP address for devices
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// TCP address for operators
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+}
+
+impl ServeArgs {
+    /// Defaults, then file, then environment, then these flags.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref(), std::env::vars())?;
+        if let Some(dir) = &self.data_dir {
+            config.node.data_dir.clone_from(dir);
+        }
+        if let Some(listen) = self.listen {
+            config.gateway.listen = listen;
+        }
+        if let Some(admin) = self.admin {
+            config.admin.listen = admin;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl Cli {
+    /// Runs the command; returns the exit code.
+    pub fn run(self) -> anyhow::Result<i32> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args),
+            Command::Chat(args) => chat::run(args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Config(args) => config::run(&args),
+        }
+    }
+}
+
+/// Logs to standard error, from this level on.
+pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
+    let level: tracing::level_filters::LevelFilter = level
+        .parse()
+        .map_err(|_| anyhow::anyhow!("log.level is {level:?}; it must be error, warn, info, debug or trace"))?;
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
+    // openraft and sled say at info what concerns nobody else.
+    tracing::subscriber::set_global_default(Quiet { inner: subscriber, level })
+        .map_err(|e| anyhow::anyhow!("logging: {e}"))
+}
+
+/// Shows what others than us say only from warnings on.
+struct Quiet<S> {
+    inner: S,
+    level: tracing::level_filters::LevelFilter,
+}
+
+impl<S: tracing::Subscriber> tracing::Subscriber for Quiet<S> {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("magpie");
+        *metadata.level() <= self.level && (ours || *metadata.level() <= tracing::Level::WARN)
+    }
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        self.inner.new_span(span)
+    }
+    fn record(&self, span: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        self.inner.record(span, values);
+    }
+    fn record_follows_from(&self, span: &tracing::span::Id, follows: &tracing::span::Id) {
+        self.inner.record_follows_from(span, follows);
+    }
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.inner.event(event);
+    }
+    fn enter(&self, span: &tracing::span::Id) {
+        self.inner.enter(span);
+    }
+    fn exit(&self, span: &tracing::span::Id) {
+        self.inner.exit(span);
+    }
+    fn clone_span(&self, id: &tracing::span::Id) -> tracing::span::Id {
+        self.inner.clone_span(id)
+    }
+    fn try_close(&self, id: tracing::span::Id) -> bool {
+        self.inner.try_close(id)
+    }
+    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+        Some(self.level)
+    }
+}

@@ -1,0 +1,57 @@
+//! `magpie serve`: runs a node until it is told to stop.
+
+use std::io::Write;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, gateway::tls, metrics};
+
+/// Runs the command.
+pub fn run(args: &ServeArgs) -> anyhow::Result<i32> {
+    let config = args.load()?;
+    crate::cli::log_to_stderr(&config.log.level)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(config))?;
+    Ok(0)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let recorder = metrics::install();
+    let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
+    let admin_listen = config.admin.listen;
+    let node = Node::start(config, Options::default()).await.context("the node does not start")?;
+    let admin = Admin::start(admin_listen, node.observer(), recorder)?;
+    let (received, sent) = node.socket_buffers();
+    if received.min(sent) < wanted {
+        tracing::warn!(
+            wanted_bytes = wanted, receive_bytes = received, send_bytes = sent,
+            "the kernel allows less UDP buffer than asked for, and under load packets will be lost: \
+             sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}"
+        );
+    }
+    {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "magpie {} is ready", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "  devices   quic  {}", node.address()?)?;
+        writeln!(out, "  operators http  http://{}/api/v1/status", admin.address())?;
+        writeln!(out, "  data            {}", dir.display())?;
+        writeln!(out, "  trust           {}", tls::ca_path(&dir).display())?;
+        writeln!(out, "Talk through it from two terminals:")?;
+        writeln!(out, "  magpie chat --server {} --ca {} --user alice", node.address()?, tls::ca_path(&dir).display())?;
+        writeln!(out, "  magpie chat --server {} --ca {} --user bob", node.address()?, tls::ca_path(&dir).display())?;
+        writeln!(out, "Stop it with Ctrl-C.")?;
+        out.flush()?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: devices are told to reconnect, what was accepted is written down");
+    admin.stop().await;
+    node.stop().await?;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The sections. Field documentation is what the reference file says.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A field for the reference: its name, the lines of its documentation, its default as TOML.
+pub(super) type Field = (String, Vec<&'static str>, String);
+
+macro_rules! section {
+    ($(#[doc = $doc:literal])+ pub struct $name:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty = $default:expr,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct $name { $($(#[doc = $field_doc])+ pub $field: $type,)+ }
+
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default,)+ } }
+        }
+
+        impl $name {
+            fn doc() -> String { [$($doc),+].concat() }
+            fn fields() -> Vec<Field> {
+                let default = toml::Table::try_from(Self::default()).unwrap_or_default();
+                let value = |name: &str| default.get(name).map(ToString::to_string).unwrap_or_default();
+                vec![$({
+                    let name = stringify!($field).replace('_', "-");
+                    let text = value(&name);
+                    (name, vec![$($field_doc),+], text)
+                },)+]
+            }
+        }
+    };
+}
+
+section! {
+    /// The node itself.
+    pub struct Node {
+        /// Folder of everything that this node keeps: log, snapshots, state, keys.
+        data_dir: PathBuf = PathBuf::from("./magpie-data"),
+    }
+}
+
+section! {
+    /// Where devices connect.
+    pub struct Gateway {
+        /// UDP address for QUIC.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4433)),
+        /// Names and addresses that the development certificate is good for, besides localhost.
+        names: Vec<String> = Vec::new(),
+        /// Connections at a time; more are refused. Each takes about 30 KB.
+        connections_max: usize = 50_000,
+        /// Connections being made from which on addresses must prove themselves by a retry.
+        retry_above: usize = 500,
+        /// A connection that has not signed in after this is closed, in milliseconds.
+        sign_in_timeout_ms: u64 = 10_000,
+        /// A connection from which nothing comes for this long is closed, in milliseconds. Devices send every 15 s.
+        idle_timeout_ms: u64 = 45_000,
+        /// A device that takes nothing for this long is disconnected, in milliseconds.
+        stall_timeout_ms: u64 = 20_000,
+        /// Bytes of hints queued for a slow device before it is told to pull instead.
+        hints_bytes_max: usize = 262_144,
+        /// Kernel buffers of the UDP socket, in bytes. At the usual 212 KB a thousand busy devices lose packets.
+        socket_buffer_bytes: usize = 4_194_304,
+        /// Messages that a session actor's mailbox holds.
+        session_mailbox: usize = 256,
+    }
+}
+
+section! {
+    /// Where operators connect.
+    pub struct Admin {
+        /// Address of the admin HTTP. Outside of loopback a token is required.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)),
+        /// Bearer token that admin requests must carry; empty for none.
+        token: String = String::new(),
+    }
+}
+
+section! {
+    /// Log, snapshots and state.
+    pub struct Storage {
+        /// Shards, 1 to 16; fixed when the data folder is made. Each makes batches smaller.
+        shards: u16 = 8,
+        /// A log file is closed when it has grown past this, in bytes.
+        log_segment_bytes: u64 = 33_554_432,
+        /// Free space below which writes are refused, in bytes: what runs must still be written down.
+        log_reserve_bytes: u64 = 67_108_864,
+        /// A checkpoint begins when this many bytes changed in a shard, ...
+        checkpoint_bytes: usize = 8_388_608,
+        /// ... or this long after the last, in milliseconds.
+        checkpoint_ms: u64 = 10_000,
+        /// No new snapshot of a shard before its log has grown by this many bytes.
+        snapshot_bytes_min: u64 = 33_554_432,
+        /// Memory for records and timelines in use, over all shards, in bytes.
+        cache_bytes: usize = 134_217_728,
+        /// Cache of the state store below it, in bytes.
+        state_cache_bytes: u64 = 33_554_432,
+    }
+}
+
+section! {
+    /// Accounts and passwords.
+    pub struct Accounts {
+        /// Shortest password, in bytes.
+        password_len_min: usize = 8,
+        /// Memory of one argon2id hash, in KiB (RFC 9106 and OWASP: 19 MiB with two passes).
+        argon2_memory_kib: u32 = 19_456,
+        /// Passes of argon2id.
+        argon2_passes: u32 = 2,
+        /// Threads that hash passwords; so many hashes are computed at a time.
+        password_threads: usize = 1,
+        /// Hashes that may wait; more sign-ins are refused as overload.
+        password_queue: usize = 256,
+        /// Life of a token, in seconds. It is renewed at every sign-in.
+        token_seconds: u64 = 2_592_000,
+    }
+}
+
+section! {
+    /// Limits. A rate of 0 is no limit.
+    pub struct Limits {
+        /// Sign-ups and sign-ins by password from one address, a second in the long run, ...
+        password_per_address_rate: f64 = 2.0,
+        /// ... and at once.
+        password_per_address_burst: f64 = 60.0,
+        /// Acts in one conversation, a second in the long run, ...
+        conversation_rate: f64 = 2_000.0,
+        /// ... and at once.
+        conversation_burst: f64 = 4_000.0,
+        /// A conversation actor stops when nothing was said for this long, in milliseconds.
+        conversation_idle_ms: u64 = 60_000,
+        /// Messages that a conversation actor's mailbox holds.
+        conversation_mailbox: usize = 1_024,
+    }
+}
+
+section! {
+    /// What is written to standard error.
+    pub struct Log {
+        /// The least severe level that is shown: error, warn, info, debug or trace.
+        level: String = "info".to_owned(),
+    }
+}
+
+/// Every section: name, documentation, fields.
+pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
+    vec![
+        ("node", Node::doc(), Node::fields()),
+        ("gateway", Gateway::doc(), Gateway::fields()),
+        ("admin", Admin::doc(), Admin::fields()),
+        ("storage", Storage::doc(), Storage::fields()),
+        ("accounts", Accounts::doc(), Accounts::fields()),
+        ("limits", Limits::doc(), Limits::fields()),
+        ("log", Log::doc(), Log::fields()),
+    ]
+}

@@ -1,0 +1,17 @@
+//! What can be asked of a person's contacts. Variants and fields are append-only: they stand in logs.
+
+use bincode::{Decode, Encode};
+use magpie_protocol::UserId;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// This person would like `to` to be a contact.
+    Request { to: UserId, greeting: String },
+    /// `from` would like this person to be a contact.
+    Requested { from: UserId, handle: String, greeting: String },
+    /// This person accepts what `from` asked.
+    Accept { from: UserId },
+    /// `by` accepted what this person asked.
+    Accepted { by: UserId, handle: String },
+}

@@ -1,0 +1,236 @@
+//! The one file that knows quinn: an endpoint, its connections, and frames over their session streams.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use magpie_protocol::{
+    Frame, PROOF_LABEL, Request,
+    codec::CodecError,
+    frame::FrameReader,
+};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+
+use crate::{config::Gateway, session::outbound::Outbound};
+
+/// The listening socket.
+#[derive(Clone)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    /// What the kernel gave the socket: bytes to receive and to send.
+    pub buffers: (usize, usize),
+}
+
+/// Somebody who would like to connect.
+pub struct Caller(quinn::Incoming);
+
+/// A connection of which nothing is known yet.
+#[derive(Clone)]
+pub struct Link(quinn::Connection);
+
+/// What the device writes.
+pub struct FrameSource {
+    stream: quinn::RecvStream,
+    reader: FrameReader,
+    out: Arc<Outbound>,
+}
+
+/// What the device reads.
+pub struct FrameSink(quinn::SendStream);
+
+/// Why a session's frames ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    #[error("the connection is gone: {0}")]
+    Gone(String),
+    #[error("the device broke the protocol: {0}")]
+    Protocol(#[from] CodecError),
+}
+
+fn gone(error: impl std::fmt::Display) -> LinkError {
+    LinkError::Gone(error.to_string())
+}
+
+fn transport(config: &Gateway) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(Duration::from_millis(config.idle_timeout_ms)).ok();
+    transport
+        // One session stream, no more: whatever else is opened waits for ever at the device.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(128 * 1024))
+        .receive_window(VarInt::from_u32(128 * 1024))
+        .send_window(256 * 1024)
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(idle);
+    transport
+}
+
+impl Listener {
+    /// Binds the socket. Must be called in a tokio runtime.
+    pub fn bind(config: &Gateway, tls: Arc<rustls::ServerConfig>) -> io::Result<Self> {
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::new(transport(config)));
+        server.migration(true).max_incoming(4096).incoming_buffer_size(16 * 1024).incoming_buffer_size_total(16 << 20);
+        let domain = socket2::Domain::for_address(config.listen);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
+        socket.set_send_buffer_size(config.socket_buffer_bytes)?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", config.listen));
+        socket.bind(&config.listen.into()).map_err(named)?;
+        // Linux reports twice what it was asked for.
+        let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint =
+            quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket.into(), runtime)?;
+        Ok(Self { endpoint, buffers })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next caller; `None` when the listener is closed.
+    pub async fn accept(&self) -> Option<Caller> {
+        self.endpoint.accept().await.map(Caller)
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    /// Takes no more callers.
+    pub fn refuse_new(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Closes every connection and waits until their ends are told, no longer than this.
+    pub async fn close(&self, wait: Duration) {
+        self.endpoint.close(VarInt::from_u32(0), b"stopping");
+        if tokio::time::timeout(wait, self.endpoint.wait_idle()).await.is_err() {
+            tracing::debug!("some connections did not hear that the node stops");
+        }
+    }
+}
+
+impl Caller {
+    /// Whether the address has proved that it receives what is sent to it.
+    pub fn is_validated(&self) -> bool {
+        self.0.remote_address_validated()
+    }
+
+    /// Asks the address to prove itself.
+    pub fn retry(self) {
+        if let Err(error) = self.0.retry() {
+            error.into_incoming().refuse();
+        }
+    }
+
+    /// Turns the caller away.
+    pub fn refuse(self) {
+        self.0.refuse();
+    }
+
+    /// Shakes hands.
+    pub async fn accept(self) -> Result<Link, LinkError> {
+        Ok(Link(self.0.accept().map_err(gone)?.await.map_err(gone)?))
+    }
+}
+
+impl Link {
+    /// Where the device is now.
+    pub fn address(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    /// The session stream, which the device opens.
+    pub async fn session_stream(&self, out: Arc<Outbound>) -> Result<(FrameSink, FrameSource), LinkError> {
+        let (send, stream) = self.0.accept_bi().await.map_err(gone)?;
+        Ok((FrameSink(send), FrameSource { stream, reader: FrameReader::default(), out }))
+    }
+
+    /// What both sides of this very connection can compute, for a device key to sign.
+    pub fn exported(&self) -> Option<[u8; 32]> {
+        let mut exported = [0; 32];
+        self.0.export_keying_material(&mut exported, PROOF_LABEL, b"").ok()?;
+        Some(exported)
+    }
+
+    /// Ends the connection.
+    pub fn close(&self, reason: &str) {
+        self.0.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Returns when the connection has ended.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+impl FrameSource {
+    /// The next request; `None` at the end. Waits while too much is outstanding or unread by the device.
+    async fn next(&mut self) -> Result<Option<Frame<Request>>, LinkError> {
+        self.out.ready_for_request().await;
+        loop {
+            if let Some(frame) = self.reader.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(64 * 1024, true).await.map_err(gone)? {
+                Some(chunk) => self.reader.push(&chunk.bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The requests as a stream, which ends after the first error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Frame<Request>, LinkError>> {
+        futures_util::stream::unfold(Some(self), async |source| {
+            let mut source = source?;
+            match source.next().await {
+                Ok(Some(frame)) => Some((Ok(frame), Some(source))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+}
+
+impl FrameSink {
+    /// Writes all of these in one go.
+    pub async fn write(&mut self, frames: &mut [Bytes]) -> Result<(), LinkError> {
+        self.0.write_all_chunks(frames).await.map_err(gone)
+    }
+
+    /// Says that nothing follows, and waits until the device has everything.
+    pub async fn finish(&mut self) {
+        if self.0.finish().is_ok() {
+            _ = self.0.stopped().await;
+        }
+    }
+}
+
+/// Counts what is under way, and forgets it when it ends.
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    /// One more.
+    pub fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,71 @@
+//! Certificates: a development authority made on first start, and the TLS that the gateway speaks.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+fn broken(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("certificates: {error}"))
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The certificate that devices trust, in PEM.
+pub fn ca_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("dev-ca.pem")
+}
+
+/// The gateway's TLS: a certificate for these names under the folder's development authority, which is made when
+/// there is none.
+pub fn server_config(data_dir: &Path, names: &[String]) -> io::Result<Arc<rustls::ServerConfig>> {
+    let (ca_file, key_file) = (ca_path(data_dir), data_dir.join("keys/dev-ca.key.pem"));
+    let mut params = CertificateParams::new(Vec::new()).map_err(broken)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "magpie development authority");
+    let ca = match fs::read_to_string(&key_file) {
+        Ok(pem) => CertifiedIssuer::self_signed(params, KeyPair::from_pem(&pem).map_err(broken)?).map_err(broken)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let key = KeyPair::generate().map_err(broken)?;
+            write_private(&key_file, key.serialize_pem().as_bytes())?;
+            let ca = CertifiedIssuer::self_signed(params, key).map_err(broken)?;
+            fs::write(&ca_file, ca.pem())?;
+            ca
+        }
+        Err(e) => return Err(e),
+    };
+    if !ca_file.exists() {
+        fs::write(&ca_file, ca.pem())?;
+    }
+    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    all.extend(names.iter().cloned());
+    let key = KeyPair::generate().map_err(broken)?;
+    let cert = CertificateParams::new(all).and_then(|p| p.signed_by(&key, &ca)).map_err(broken)?;
+    tls(vec![cert.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+}
+
+fn tls(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> io::Result<Arc<rustls::ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(broken)?;
+    config.alpn_protocols = vec![magpie_protocol::ALPN.to_vec()];
+    // Early data can be replayed.
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}

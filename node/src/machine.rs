@@ -1,0 +1,114 @@
+//! The state machine that shards run: every subsystem's commands and queries, joined.
+
+use bincode::{Decode, Encode};
+use magpie_cluster::{EntityId, Machine, Router, Store, Tx};
+use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
+
+use crate::{account, chat, contact};
+
+/// The way to every entity.
+pub type MagpieRouter = Router<Magpie>;
+
+/// What can be asked of an entity. Variants are append-only: they stand in logs.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum Command {
+    Account(account::Command),
+    Contact(contact::Command),
+    Chat(chat::Command),
+    /// For tests of the machinery; no wire request leads here.
+    Test(TestCommand),
+}
+
+/// See [`Command::Test`].
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum TestCommand {
+    /// Makes apply panic.
+    Panic,
+}
+
+/// What comes back from a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// The account is there and its device has a session of this epoch.
+    Session { user: UserId, device: DeviceId, epoch: u64 },
+    /// A try of this password hash was counted; `None` for a handle that nobody has.
+    Try(Option<(UserId, String)>),
+    Posted { number: u64, time_ms: u64 },
+    Created(ConversationId),
+}
+
+/// What a subsystem replies.
+pub type Replied = Result<Outcome, WireError>;
+
+/// What can be read.
+#[derive(Clone, Debug)]
+pub enum Query {
+    Account(account::Query),
+    Contact(contact::Query),
+    Chat(chat::Query),
+}
+
+/// What a read gives.
+#[derive(Clone, Debug)]
+pub enum View {
+    Account(account::View),
+    Contact(contact::View),
+    Chat(chat::View),
+    /// The state could not be read; the shard reports why.
+    Failed,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Magpie;
+
+/// The tables of the subsystems.
+pub mod table {
+    use magpie_cluster::state::table::FIRST_FREE;
+
+    pub const HANDLE: u8 = FIRST_FREE;
+    pub const USER: u8 = FIRST_FREE + 1;
+    pub const DEVICES: u8 = FIRST_FREE + 2;
+    pub const LIST: u8 = FIRST_FREE + 3;
+    pub const CONTACTS: u8 = FIRST_FREE + 4;
+    pub const CONVERSATION: u8 = FIRST_FREE + 5;
+    pub const SENDER: u8 = FIRST_FREE + 6;
+}
+
+/// The user that an entity is.
+pub fn user_of(entity: EntityId) -> UserId {
+    UserId::from_bits((entity.bits() >> 64) as u64)
+}
+
+impl Machine for Magpie {
+    type Command = Command;
+    type Reply = Replied;
+    type Query = Query;
+    type View = View;
+
+    fn apply(&self, tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
+        match command {
+            Command::Account(command) => account::state::apply(tx, entity, command),
+            Command::Contact(command) => contact::state::apply(tx, user_of(entity), command),
+            Command::Chat(command) => chat::state::apply(tx, ConversationId::from_bits(entity.bits()), command),
+            Command::Test(TestCommand::Panic) => panic!("a test asked apply to panic"),
+        }
+    }
+
+    fn query(&self, store: &mut Store, query: Query) -> View {
+        let view = match query {
+            Query::Account(query) => account::state::query(store, query).map(View::Account),
+            Query::Contact(query) => contact::state::query(store, query).map(View::Contact),
+            Query::Chat(query) => chat::state::query(store, query).map(View::Chat),
+        };
+        view.unwrap_or_else(|error| {
+            store.report(error);
+            View::Failed
+        })
+    }
+
+    fn internal(&self) -> Replied {
+        Err(WireError::new(ErrorCode::Internal))
+    }
+}

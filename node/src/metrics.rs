@@ -1,0 +1,49 @@
+//! Every name that the node counts under, and what it means.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Sessions that are signed in now.
+pub const SESSIONS: &str = "magpie_node_sessions";
+/// Connections that were accepted.
+pub const CONNECTIONS: &str = "magpie_node_connections_total";
+/// Connections that were closed because the device broke the protocol.
+pub const PROTOCOL_ERRORS: &str = "magpie_node_protocol_errors_total";
+/// Requests from devices.
+pub const REQUESTS: &str = "magpie_node_requests_total";
+/// Requests that were refused, by code.
+pub const REFUSALS: &str = "magpie_node_refusals_total";
+/// Hints handed to sessions.
+pub const HINTS: &str = "magpie_node_hints_total";
+/// Times that a shard's watches were registered again after a gap in its hints.
+pub const HINT_REPAIRS: &str = "magpie_node_hint_repairs_total";
+/// Hints that a slow session did not get: it was told to pull.
+pub const HINTS_DROPPED: &str = "magpie_node_hints_dropped_total";
+/// Conversation actors that run now.
+pub const CONVERSATION_ACTORS: &str = "magpie_node_conversation_actors";
+/// Passwords hashed.
+pub const PASSWORDS_HASHED: &str = "magpie_node_passwords_hashed_total";
+
+static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Installs the recorder of this process, once, and describes what is counted.
+pub fn install() -> Option<PrometheusHandle> {
+    HANDLE
+        .get_or_init(|| {
+            let handle = PrometheusBuilder::new().install_recorder().ok()?;
+            magpie_cluster::metrics::describe();
+            metrics::describe_gauge!(SESSIONS, "sessions that are signed in");
+            metrics::describe_counter!(CONNECTIONS, "connections accepted");
+            metrics::describe_counter!(PROTOCOL_ERRORS, "connections closed because the device broke the protocol");
+            metrics::describe_counter!(REQUESTS, "requests from devices");
+            metrics::describe_counter!(REFUSALS, "requests refused, by code");
+            metrics::describe_counter!(HINTS, "hints handed to sessions");
+            metrics::describe_counter!(HINT_REPAIRS, "times that watches were registered again after a gap");
+            metrics::describe_counter!(HINTS_DROPPED, "hints that a slow session did not get: it was told to pull");
+            metrics::describe_gauge!(CONVERSATION_ACTORS, "conversation actors that run");
+            metrics::describe_counter!(PASSWORDS_HASHED, "passwords hashed");
+            Some(handle)
+        })
+        .clone()
+}

@@ -1,0 +1,340 @@
+//! A node put together: storage, gateway, admin, and the order in which they start and stop.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use magpie_cluster::{
+    Clock, EntityId, Fatal, HintSink, ShardLimits, Storage, StorageConfig, StorageError,
+    disk::{Disk, os::OsDisk},
+    log::LogLimits,
+};
+use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError};
+use tokio::task::JoinHandle;
+
+use crate::{
+    Config, Magpie, Outcome,
+    account::{actor::Passwords, token::TokenKey},
+    chat::actor::Conversations,
+    gateway::{self, quic::Listener, tls},
+    limits::{ByAddress, Rate},
+    machine::{Command, MagpieRouter, Query, View},
+    session::outbound::{Outbound, ask_error},
+    sessions::Sessions,
+    watches::Watches,
+};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the data folder {0} is in use by another process")]
+    InUse(String),
+}
+
+/// What a node is started with besides its configuration. The defaults are the real things.
+pub struct Options {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    /// Called when the node can no longer keep its promises. The default says why and ends the process.
+    pub fatal: Fatal,
+    /// Keep the state in memory; it is rebuilt at each start.
+    pub state_in_memory: bool,
+    /// For tests: while set, hints are lost between shard and sessions.
+    pub drop_hints: Arc<AtomicBool>,
+}
+
+/// The exit code of a node whose storage failed.
+pub const EXIT_STORAGE: i32 = 74;
+
+impl Default for Options {
+    fn default() -> Self {
+        let since = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        Self {
+            disk: Arc::new(OsDisk),
+            clock: Arc::new(since),
+            fatal: Fatal::new(|why| {
+                tracing::error!("{why}");
+                tracing::error!("the node ends here; start it again when the cause is gone");
+                std::process::exit(EXIT_STORAGE);
+            }),
+            state_in_memory: false,
+            drop_hints: Arc::default(),
+        }
+    }
+}
+
+/// What sessions share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) router: MagpieRouter,
+    pub(crate) sessions: Sessions,
+    pub(crate) watches: Arc<Watches>,
+    pub(crate) passwords: Passwords,
+    pub(crate) token_key: TokenKey,
+    pub(crate) password_limit: ByAddress,
+    pub(crate) clock: Clock,
+}
+
+impl Shared {
+    /// Asks an entity for a device: the answer goes straight to the device's queue.
+    pub(crate) fn submit(
+        &self,
+        entity: EntityId,
+        command: Command,
+        out: &Arc<Outbound>,
+        request: RequestId,
+        to_answer: impl FnOnce(Outcome) -> Answer + Send + 'static,
+    ) {
+        let out = out.clone();
+        let reply = move |result: Result<_, magpie_cluster::AskError>| match result {
+            Ok(replied) => out.reply(request, replied, to_answer),
+            Err(error) => out.answer(request, Answer::Refused(ask_error(&error))),
+        };
+        self.router.submit(entity, command, Box::new(reply));
+    }
+
+    /// Reads for a device.
+    pub(crate) fn read(
+        &self,
+        slot: Slot,
+        query: Query,
+        out: &Outbound,
+        request: RequestId,
+        to_answer: impl FnOnce(View) -> Option<Answer>,
+    ) {
+        let answer = match self.router.query(slot, query) {
+            Ok(view) => to_answer(view).unwrap_or_else(|| Answer::Refused(WireError::new(ErrorCode::Internal))),
+            Err(error) => Answer::Refused(ask_error(&error)),
+        };
+        out.answer(request, answer);
+    }
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    storage: Storage<Magpie>,
+    conversations: Arc<Conversations>,
+    listener: Listener,
+    tasks: Vec<JoinHandle<()>>,
+    started: Instant,
+    ready: Arc<AtomicBool>,
+    _lock: Option<std::fs::File>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Status {
+    pub agent: String,
+    pub ready: bool,
+    /// What is wrong, of each part that is not as it should be.
+    pub problems: Vec<String>,
+    pub uptime_s: u64,
+    pub sessions: usize,
+    pub watched_timelines: usize,
+    pub active_conversations: usize,
+    pub free_bytes: u64,
+    pub shards: Vec<ShardStatus>,
+}
+
+/// What a node says of one of its shards.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ShardStatus {
+    pub shard: String,
+    pub applied_index: u64,
+    pub quarantined_entities: usize,
+    pub problem: Option<String>,
+}
+
+fn storage_config(config: &Config, state_in_memory: bool) -> StorageConfig {
+    let storage = &config.storage;
+    StorageConfig {
+        dir: config.node.data_dir.clone(),
+        node: NodeId::new(1, 1),
+        shards: storage.shards,
+        state_in_memory,
+        sled_cache_bytes: storage.state_cache_bytes,
+        log: LogLimits { segment_bytes: storage.log_segment_bytes, reserve_bytes: storage.log_reserve_bytes },
+        shard: ShardLimits {
+            checkpoint_bytes: storage.checkpoint_bytes,
+            checkpoint_ms: storage.checkpoint_ms,
+            snapshot_bytes_min: storage.snapshot_bytes_min,
+            cache_bytes: storage.cache_bytes / usize::from(storage.shards),
+            ..ShardLimits::default()
+        },
+    }
+}
+
+/// Two processes on one data folder would ruin it.
+fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
+    std::fs::create_dir_all(dir)?;
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::InUse(dir.display().to_string())),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+impl Node {
+    /// Starts a node. Must be called on a `LocalSet`, where its actors then live.
+    pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
+        let dir = &config.node.data_dir;
+        let lock = lock_folder(dir)?;
+        let tls = tls::server_config(dir, &config.gateway.names)?;
+        let token_key = TokenKey::open(&dir.join("keys/token.pk8"))?;
+        let passwords = Passwords::start(&config.accounts)?;
+        let listener = Listener::bind(&config.gateway, tls)?;
+        let stored = storage_config(&config, options.state_in_memory);
+        let clock = options.clock.clone();
+        let storage = Storage::open(&stored, options.disk, clock.clone(), options.fatal, || Magpie).await?;
+        let router = storage.router().clone();
+        let watches = Arc::new(Watches::new(clock.clone(), options.drop_hints));
+        watches.set_router(router.clone());
+        let sink: Arc<dyn HintSink> = watches.clone();
+        router.set_sink(&sink);
+        let conversations = Arc::new(Conversations::new(config.limits.clone(), clock.clone()));
+        router.set_front(conversations.clone());
+        let rate = Rate {
+            per_second: config.limits.password_per_address_rate,
+            burst: config.limits.password_per_address_burst,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            router,
+            sessions: Sessions::default(),
+            watches: watches.clone(),
+            passwords,
+            token_key,
+            password_limit: ByAddress::new(rate),
+            clock,
+        });
+        let sweeping = conversations.clone();
+        let tasks = vec![
+            tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    watches.look_for_silence();
+                    sweeping.sweep();
+                }
+            }),
+        ];
+        let ready = Arc::new(AtomicBool::new(true));
+        Ok(Self { shared, storage, conversations, listener, tasks, started: Instant::now(), ready, _lock: Some(lock) })
+    }
+
+    /// Where devices connect.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// What the kernel gave the socket: bytes to receive and to send.
+    pub fn socket_buffers(&self) -> (usize, usize) {
+        self.listener.buffers
+    }
+
+    /// The way to every entity, for what runs in this process.
+    pub fn router(&self) -> &MagpieRouter {
+        &self.shared.router
+    }
+
+    /// Its shards.
+    pub fn storage(&self) -> &Storage<Magpie> {
+        &self.storage
+    }
+
+    /// A view of the node that admin may keep.
+    pub fn observer(&self) -> Observer {
+        Observer {
+            shared: self.shared.clone(),
+            shards: self.storage.shards().to_vec(),
+            conversations: self.conversations.clone(),
+            started: self.started,
+            ready: self.ready.clone(),
+        }
+    }
+
+    /// Stops in order: tell devices to come back later, apply what was accepted, write everything down.
+    pub async fn stop(self) -> Result<(), NodeError> {
+        self.ready.store(false, Ordering::Relaxed);
+        self.listener.refuse_new();
+        self.shared.sessions.stopping(1_000);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while self.listener.open_connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.conversations.stop();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.listener.close(Duration::from_secs(1)).await;
+        self.storage.stop().await?;
+        Ok(())
+    }
+
+    /// Stops at once and writes nothing more, as a crash would. For tests.
+    pub async fn crash(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.conversations.stop();
+        self.storage.crash();
+        self.listener.close(Duration::from_millis(100)).await;
+    }
+}
+
+/// What admin sees of a node. Clones share it.
+#[derive(Clone)]
+pub struct Observer {
+    shared: Arc<Shared>,
+    shards: Vec<magpie_cluster::Shard<Magpie>>,
+    conversations: Arc<Conversations>,
+    started: Instant,
+    ready: Arc<AtomicBool>,
+}
+
+impl Observer {
+    /// The token that admin requests must carry; empty for none.
+    pub fn admin_token(&self) -> &str {
+        &self.shared.config.admin.token
+    }
+
+    /// What the node says of itself.
+    pub fn status(&self) -> Status {
+        let mut shards = Vec::new();
+        let mut problems = Vec::new();
+        for shard in &self.shards {
+            let problem = shard.health().err();
+            problems.extend(problem.iter().map(|p| format!("{}: {p}", shard.id())));
+            shards.push(ShardStatus {
+                shard: shard.id().to_string(),
+                applied_index: shard.applied_index(),
+                quarantined_entities: shard.quarantined(),
+                problem,
+            });
+        }
+        if !self.ready.load(Ordering::Relaxed) {
+            problems.push("the node is stopping".to_owned());
+        }
+        Status {
+            agent: crate::AGENT.to_owned(),
+            ready: problems.is_empty(),
+            problems,
+            uptime_s: self.started.elapsed().as_secs(),
+            sessions: self.shared.sessions.len(),
+            watched_timelines: self.shared.watches.len(),
+            active_conversations: self.conversations.len(),
+            free_bytes: self.shards.first().map_or(0, magpie_cluster::Shard::free_bytes),
+            shards,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a device asks, by family. Each subsystem's `api` makes a command of it and an answer of the reply.
+
+use std::future::Future;
+
+use actix::{ActorFutureExt, AsyncContext, Context, fut::wrap_future};
+use magpie_protocol::{
+    Answer, ErrorCode, Frame, Request, RequestId, VERSION_MAX, VERSION_MIN, WireError,
+    frame::{account::SignedIn, hello::Welcome},
+};
+
+use super::{Identity, SessionHandle, State};
+use crate::{AGENT, account, chat, contact};
+
+impl super::Actor {
+    pub(super) fn request(&mut self, frame: Frame<Request>, context: &mut Context<Self>) {
+        metrics::counter!(crate::metrics::REQUESTS).increment(1);
+        let request = frame.request;
+        self.out.begin_request();
+        match (&self.state, frame.body) {
+            (State::SignedIn(handle), body) => {
+                let me = handle.identity;
+                self.serve(request, me, body);
+            }
+            (State::New, Request::Hello(hello)) => {
+                if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN {
+                    let detail = format!("this node speaks {VERSION_MIN} to {VERSION_MAX}");
+                    self.refuse(request, WireError::detail(ErrorCode::UnsupportedVersion, detail));
+                    return self.out.close();
+                }
+                self.state = State::Greeted;
+                let version = VERSION_MAX.min(hello.version_max);
+                let welcome =
+                    Welcome { version, time_ms: (self.shared.clock)(), history_epoch: 1, agent: AGENT.to_owned() };
+                self.out.answer(request, Answer::Welcome(welcome));
+            }
+            (State::Greeted, Request::SignUp(body)) => {
+                let shared = self.shared.clone();
+                let (address, exported) = (self.link.address().ip(), self.link.exported());
+                let work = async move { account::api::sign_up(&shared, address, exported, body).await };
+                self.signing_in(request, work, context);
+            }
+            (State::Greeted, Request::SignIn(body)) => {
+                let shared = self.shared.clone();
+                let (address, exported) = (self.link.address().ip(), self.link.exported());
+                let work = async move { account::api::sign_in(&shared, address, exported, body).await };
+                self.signing_in(request, work, context);
+            }
+            (State::Greeted, Request::Resume(body)) => {
+                let shared = self.shared.clone();
+                let exported = self.link.exported();
+                let work = async move { account::api::resume(&shared, exported, body).await };
+                self.signing_in(request, work, context);
+            }
+            (State::SigningIn, _) => self.refuse(request, WireError::new(ErrorCode::NotSignedIn)),
+            (_, Request::Hello(_)) => {
+                self.refuse(request, WireError::detail(ErrorCode::BadFrame, "hello was said already"));
+            }
+            (State::New, _) => self.refuse(request, WireError::detail(ErrorCode::BadFrame, "say hello first")),
+            (State::Greeted, _) => self.refuse(request, WireError::new(ErrorCode::NotSignedIn)),
+        }
+    }
+
+    fn refuse(&self, request: RequestId, error: WireError) {
+        self.out.answer(request, Answer::Refused(error));
+    }
+
+    fn signing_in(
+        &mut self,
+        request: RequestId,
+        work: impl Future<Output = Result<(Identity, SignedIn), WireError>> + 'static,
+        context: &mut Context<Self>,
+    ) {
+        self.state = State::SigningIn;
+        context.spawn(wrap_future::<_, Self>(work).map(move |result, actor, context| match result {
+            Ok((identity, signed_in)) => {
+                let handle = SessionHandle { identity, out: actor.out.clone(), address: context.address() };
+                actor.shared.sessions.entered(&handle);
+                actor.state = State::SignedIn(handle);
+                actor.out.answer(request, Answer::SignedIn(signed_in));
+            }
+            Err(error) => {
+                actor.state = State::Greeted;
+                actor.refuse(request, error);
+            }
+        }));
+    }
+
+    fn serve(&mut self, request: RequestId, me: Identity, body: Request) {
+        let (shared, out) = (&self.shared, &self.out);
+        match body {
+            Request::Post(post) => chat::api::post(shared, out, request, me, post),
+            Request::Pull(pull) => chat::api::pull(shared, out, request, me, &pull),
+            Request::MarkRead(read) => chat::api::mark_read(shared, out, request, me, &read),
+            Request::CreateGroup(create) => chat::api::create_group(shared, out, request, me, create),
+            Request::Members(members) => chat::api::members(shared, out, request, me, &members),
+            Request::Sync(_) => self.sync(request),
+            Request::Find(find) => contact::api::find(shared, out, request, find),
+            Request::RequestContact(body) => contact::api::request(shared, out, request, me, body),
+            Request::AcceptContact(body) => contact::api::accept(shared, out, request, me, &body),
+            Request::Contacts(body) => contact::api::contacts(shared, out, request, me, &body),
+            Request::SignOut(body) => account::api::sign_out(shared, out, request, me, &body),
+            Request::Devices(_) => account::api::devices(shared, out, request, me),
+            Request::Hello(_) | Request::SignUp(_) | Request::SignIn(_) | Request::Resume(_) => {
+                self.refuse(request, WireError::detail(ErrorCode::BadFrame, "this session is signed in already"));
+            }
+        }
+    }
+}
