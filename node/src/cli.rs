@@ -1,8 +1,9 @@
 //! The command line: one file a command in [`commands`](crate::commands).
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
+use magpie_cluster::disk::{Disk, os::OsDisk};
 
 use crate::{
     Config,
@@ -67,8 +68,13 @@ impl ServeArgs {
 impl Cli {
     /// Runs the command; returns the exit code.
     pub fn run(self) -> anyhow::Result<i32> {
+        self.run_on(Arc::new(OsDisk))
+    }
+
+    /// The same, with the log and the snapshots of `serve` on this disk.
+    pub fn run_on(self, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
         match self.command {
-            Command::Serve(args) => serve::run(&args),
+            Command::Serve(args) => serve::run(&args, disk),
             Command::Chat(args) => chat::run(args),
             Command::Demo(args) => demo::run(&args),
             Command::Config(args) => config::run(&args),

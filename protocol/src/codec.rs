@@ -36,8 +36,6 @@ pub enum CodecError {
     TooLong { len: usize, max: usize },
     #[error("{0} bytes are left over after the value")]
     Trailing(usize),
-    #[error("unknown tag {0}")]
-    UnknownTag(u16),
     #[error("version {0} is not spoken here")]
     UnknownVersion(u8),
     #[error("the value is damaged: {0}")]

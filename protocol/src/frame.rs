@@ -19,6 +19,8 @@ use crate::{
     limits::FRAME_LEN_MAX,
 };
 
+/// The version of the frame's own layout, which every build of this major version reads.
+const FRAME_VERSION: u8 = 1;
 const LENGTH_LEN: usize = 4;
 const HEADER_LEN: usize = 7;
 
@@ -54,7 +56,7 @@ impl<T: Direction> Frame<T> {
     pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::with_capacity(128);
         out.extend_from_slice(&[0; LENGTH_LEN]);
-        out.push(crate::VERSION_MAX);
+        out.push(FRAME_VERSION);
         out.extend_from_slice(&self.body.tag().to_le_bytes());
         out.extend_from_slice(&self.request.get().to_le_bytes());
         self.body.encode_payload(&mut out);
@@ -123,20 +125,24 @@ macro_rules! direction {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $tag:literal = $variant:ident($payload:ty),)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vmeta])* $variant($payload),)+ }
+        pub enum $name {
+            $($(#[$vmeta])* $variant($payload),)+
+            /// A tag of a newer version: its request can be refused, its push stepped over.
+            Unknown(u16),
+        }
         impl $name {
             /// Every tag in use, for the tests that keep them append-only.
             pub const TAGS: &'static [(u16, &'static str)] = &[$(($tag, stringify!($variant)),)+];
         }
         impl Direction for $name {
-            fn tag(&self) -> u16 { match self { $(Self::$variant(_) => $tag,)+ } }
+            fn tag(&self) -> u16 { match self { $(Self::$variant(_) => $tag,)+ Self::Unknown(tag) => *tag } }
             fn encode_payload(&self, out: &mut Vec<u8>) {
-                match self { $(Self::$variant(payload) => codec::encode_into(payload, out),)+ }
+                match self { $(Self::$variant(payload) => codec::encode_into(payload, out),)+ Self::Unknown(_) => {} }
             }
             fn decode_payload(tag: u16, payload: &[u8]) -> Result<Self, CodecError> {
                 match tag {
                     $($tag => codec::decode(payload).map(Self::$variant),)+
-                    other => Err(CodecError::UnknownTag(other)),
+                    other => Ok(Self::Unknown(other)),
                 }
             }
         }

@@ -1,1 +1,34 @@
-//! x
+//! What the whole-system suites share: nodes to test, people to talk, and patience.
+
+pub mod faulty;
+pub mod node;
+pub mod people;
+
+use std::time::{Duration, Instant};
+
+pub use node::{InProcess, Process};
+pub use people::{Person, Place};
+
+/// Polls until it holds; panics with `what` when it does not within this long.
+pub async fn until(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A number from the environment, for the long forms of tests.
+pub fn from_env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// The seed of a test that draws lots: printed, so that MAGPIE_SEED replays it.
+pub fn seed(test: &str) -> u64 {
+    let seed = from_env("MAGPIE_SEED", rand::random::<u32>().into());
+    println!("{test}: MAGPIE_SEED={seed}");
+    seed
+}

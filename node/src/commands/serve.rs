@@ -1,28 +1,29 @@
 //! `magpie serve`: runs a node until it is told to stop.
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 use anyhow::Context;
+use magpie_cluster::disk::Disk;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, gateway::tls, metrics};
 
 /// Runs the command.
-pub fn run(args: &ServeArgs) -> anyhow::Result<i32> {
+pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
     let config = args.load()?;
     crate::cli::log_to_stderr(&config.log.level)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(config))?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(config, disk))?;
     Ok(0)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
-    let node = Node::start(config, Options::default()).await.context("the node does not start")?;
+    let node = Node::start(config, Options { disk, ..Options::default() }).await.context("the node does not start")?;
     let admin = Admin::start(admin_listen, node.observer(), recorder)?;
     let (received, sent) = node.socket_buffers();
     if received.min(sent) < wanted {

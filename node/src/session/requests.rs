@@ -51,6 +51,10 @@ impl super::Actor {
                 let work = async move { account::api::resume(&shared, exported, body).await };
                 self.signing_in(request, work, context);
             }
+            (_, Request::Unknown(tag)) => {
+                let detail = format!("this node does not know request {tag}");
+                self.refuse(request, WireError::field(ErrorCode::BadFrame, "tag", detail));
+            }
             (State::SigningIn, _) => self.refuse(request, WireError::new(ErrorCode::NotSignedIn)),
             (_, Request::Hello(_)) => {
                 self.refuse(request, WireError::detail(ErrorCode::BadFrame, "hello was said already"));
@@ -100,6 +104,10 @@ impl super::Actor {
             Request::Contacts(body) => contact::api::contacts(shared, out, request, me, &body),
             Request::SignOut(body) => account::api::sign_out(shared, out, request, me, &body),
             Request::Devices(_) => account::api::devices(shared, out, request, me),
+            Request::Unknown(tag) => {
+                let detail = format!("this node does not know request {tag}");
+                self.refuse(request, WireError::field(ErrorCode::BadFrame, "tag", detail));
+            }
             Request::Hello(_) | Request::SignUp(_) | Request::SignIn(_) | Request::Resume(_) => {
                 self.refuse(request, WireError::detail(ErrorCode::BadFrame, "this session is signed in already"));
             }

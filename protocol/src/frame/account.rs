@@ -63,7 +63,7 @@ impl std::fmt::Debug for Resume {
 pub struct SignedIn {
     pub user: UserId,
     pub device: DeviceId,
-    /// Grows with every session of this account; an older one can write nothing.
+    /// Grows with every session of this account; an older session of the same device can write nothing.
     pub epoch: u64,
     /// For the next [`Resume`]; replaces the one before.
     pub token: Vec<u8>,

@@ -137,10 +137,10 @@ fn unknown_frame_tags_are_named() {
     for tag in 0..=u16::MAX {
         let frame = raw(1, tag, 1, &[0xff; 9]);
         if Request::TAGS.iter().all(|(known, _)| *known != tag) {
-            assert_eq!(Frame::<Request>::from_bytes(&frame), Err(CodecError::UnknownTag(tag)));
+            assert_eq!(Frame::<Request>::from_bytes(&frame).unwrap().body, Request::Unknown(tag));
         }
         if Answer::TAGS.iter().all(|(known, _)| *known != tag) {
-            assert_eq!(Frame::<Answer>::from_bytes(&frame), Err(CodecError::UnknownTag(tag)));
+            assert_eq!(Frame::<Answer>::from_bytes(&frame).unwrap().body, Answer::Unknown(tag));
         }
     }
 }

@@ -1,0 +1,89 @@
+//! A disk that fails on demand, over the real one.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use magpie_cluster::disk::{Disk, DiskFile, os::OsDisk};
+
+/// Fails the sync, or the append, after so many more have worked; a negative number never.
+#[derive(Clone)]
+pub struct FaultyDisk {
+    syncs_left: Arc<AtomicI64>,
+    appends_left: Arc<AtomicI64>,
+}
+
+impl FaultyDisk {
+    /// A disk that will fail after these.
+    pub fn new(syncs_left: i64, appends_left: i64) -> Self {
+        Self { syncs_left: Arc::new(syncs_left.into()), appends_left: Arc::new(appends_left.into()) }
+    }
+}
+
+struct FaultyFile {
+    file: Box<dyn DiskFile>,
+    disk: FaultyDisk,
+}
+
+fn due(left: &AtomicI64) -> bool {
+    left.load(Ordering::Relaxed) >= 0 && left.fetch_sub(1, Ordering::Relaxed) <= 0
+}
+
+impl DiskFile for FaultyFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if due(&self.disk.appends_left) {
+            self.file.append(&bytes[..bytes.len() / 2])?;
+            return Err(io::Error::other("injected write error"));
+        }
+        self.file.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if due(&self.disk.syncs_left) {
+            return Err(io::Error::other("injected sync error"));
+        }
+        self.file.sync()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FaultyFile { file: OsDisk.create(path)?, disk: self.clone() }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FaultyFile { file: OsDisk.open(path)?, disk: self.clone() }))
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        OsDisk.read(path)
+    }
+    fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        OsDisk.read_at(path, offset, len)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        OsDisk.free_bytes(dir)
+    }
+}

@@ -1,0 +1,159 @@
+//! People to talk: the real SDK, with what each device saw.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use magpie_client::{
+    Client, Config, ConversationId, Entry, Event, Network, NetworkConfig, StorePlace, TimelineId, UserId, entry::Body,
+};
+
+use crate::until;
+
+/// The password of everybody.
+pub const PASSWORD: &str = "correct horse";
+
+/// A node to connect to.
+#[derive(Clone)]
+pub struct Place {
+    pub network: Network,
+    pub server: SocketAddr,
+}
+
+impl Place {
+    /// The node at this address, trusted by this certificate.
+    pub fn new(server: SocketAddr, ca: Vec<u8>) -> Self {
+        match Network::new(NetworkConfig::new(ca)) {
+            Ok(network) => Self { network, server },
+            Err(error) => panic!("no network: {error}"),
+        }
+    }
+}
+
+/// What a device saw: of each timeline its entries in the order of their coming.
+#[derive(Default)]
+pub struct Seen {
+    pub entries: BTreeMap<TimelineId, Vec<Entry>>,
+    pub events: Vec<String>,
+}
+
+/// One device of one person.
+pub struct Person {
+    pub client: Client,
+    pub id: UserId,
+    pub name: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Person {
+    fn open(place: &Place, store: StorePlace) -> (Client, Arc<Mutex<Seen>>) {
+        let (client, mut events) = match Client::open(&place.network, Config::new(place.server), store) {
+            Ok(opened) => opened,
+            Err(error) => panic!("the store does not open: {error}"),
+        };
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let noted = seen.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                match event {
+                    Event::Entry { timeline, entry } => seen.entries.entry(timeline).or_default().push(entry),
+                    other => seen.events.push(format!("{other:?}")),
+                }
+            }
+        });
+        (client, seen)
+    }
+
+    /// Signs a new person up, with a store in memory.
+    pub async fn new(place: &Place, name: &str) -> Self {
+        Self::new_at(place, name, StorePlace::Memory).await
+    }
+
+    /// Signs a new person up, with this store.
+    pub async fn new_at(place: &Place, name: &str, store: StorePlace) -> Self {
+        let (client, seen) = Self::open(place, store);
+        match client.sign_up(name, PASSWORD).await {
+            Ok(me) => Self { client, id: me.user, name: name.to_owned(), seen },
+            Err(error) => panic!("{name} cannot sign up: {error}"),
+        }
+    }
+
+    /// Signs another device of a person in.
+    pub async fn another(place: &Place, name: &str) -> Self {
+        let (client, seen) = Self::open(place, StorePlace::Memory);
+        match client.sign_in(name, PASSWORD).await {
+            Ok(me) => Self { client, id: me.user, name: name.to_owned(), seen },
+            Err(error) => panic!("{name} cannot sign in: {error}"),
+        }
+    }
+
+    /// Opens a store again and resumes with its token.
+    pub async fn back(place: &Place, store: StorePlace) -> Self {
+        let (client, seen) = Self::open(place, store);
+        match client.resume().await {
+            Ok(me) => Self { client, id: me.user, name: me.handle, seen },
+            Err(error) => panic!("cannot resume: {error}"),
+        }
+    }
+
+    /// What the device saw so far.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entries of a conversation that the device saw.
+    pub fn entries(&self, conversation: ConversationId) -> Vec<Entry> {
+        self.seen().entries.get(&TimelineId::Conversation(conversation)).cloned().unwrap_or_default()
+    }
+
+    /// The texts among them, in order.
+    pub fn texts(&self, conversation: ConversationId) -> Vec<String> {
+        let text = |entry: Entry| match entry.body {
+            Body::Text(text) => Some(text),
+            _ => None,
+        };
+        self.entries(conversation).into_iter().filter_map(text).collect()
+    }
+
+    /// Says something and waits for the acknowledgement; returns its number.
+    pub async fn say(&self, conversation: ConversationId, text: &str) -> u64 {
+        let sent = match self.client.say(conversation, text) {
+            Ok(sending) => sending.posted().await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(posted) => posted.number,
+            Err(error) => panic!("{} cannot say {text:?}: {error}", self.name),
+        }
+    }
+
+    /// Waits until the device holds the conversation up to this number.
+    pub async fn has(&self, conversation: ConversationId, number: u64, within: Duration) {
+        let what = format!("{} has {conversation} up to {number}", self.name);
+        let timeline = TimelineId::Conversation(conversation);
+        until(&what, within, async || self.client.cursor(timeline) >= number).await;
+        until(&what, within, async || self.entries(conversation).last().is_some_and(|e| e.number >= number)).await;
+    }
+
+    /// Panics unless the device saw each of its entries once, in order, without gaps after the first.
+    pub fn assert_in_order(&self, conversation: ConversationId) {
+        let numbers: Vec<u64> = self.entries(conversation).iter().map(|e| e.number).collect();
+        let ordered = numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        assert!(ordered, "{}: entries are not once and in order: {numbers:?}", self.name);
+    }
+}
+
+/// Makes two people contacts; returns their conversation, on which both devices are.
+pub async fn befriend(a: &Person, b: &Person) -> ConversationId {
+    let asked = a.client.request_contact(b.id, "hello").await;
+    assert!(asked.is_ok(), "{asked:?}");
+    until("the request is accepted", Duration::from_secs(20), async || b.client.accept_contact(a.id).await.is_ok()).await;
+    let conversation = ConversationId::direct(a.id, b.id);
+    a.has(conversation, 3, Duration::from_secs(20)).await;
+    b.has(conversation, 3, Duration::from_secs(20)).await;
+    conversation
+}
