@@ -133,6 +133,8 @@ macro_rules! direction {
         impl $name {
             /// Every tag in use, for the tests that keep them append-only.
             pub const TAGS: &'static [(u16, &'static str)] = &[$(($tag, stringify!($variant)),)+];
+            /// Whether this build does not know the tag.
+            pub fn is_unknown(&self) -> bool { matches!(self, Self::Unknown(_)) }
         }
         impl Direction for $name {
             fn tag(&self) -> u16 { match self { $(Self::$variant(_) => $tag,)+ Self::Unknown(tag) => *tag } }

@@ -1,0 +1,86 @@
+//! The node of the demonstration: this very program as a process of its own, so that its CPU is counted apart.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+
+/// A running node; killed when dropped.
+pub(super) struct Server {
+    child: Child,
+    pub(super) address: SocketAddr,
+    pub(super) ca: Vec<u8>,
+}
+
+impl Server {
+    /// Starts a node over this folder. Thousands sign up at once and from one address, so passwords are cheap and
+    /// addresses unlimited; everything else is as `magpie serve` has it.
+    pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
+        let log = fs::File::create(dir.join("node.log"))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.join("data"))
+            .env("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8")
+            .env("MAGPIE_ACCOUNTS_ARGON2_PASSES", "1")
+            .env("MAGPIE_ACCOUNTS_PASSWORD_QUEUE", "4096")
+            .env("MAGPIE_LIMITS_PASSWORD_PER_ADDRESS_RATE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("the node's process does not start")?;
+        let stdout = child.stdout.take().context("the node's process has no output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let address = loop {
+            let Some(line) = lines.next() else {
+                let mut why = String::new();
+                fs::File::open(dir.join("node.log"))?.read_to_string(&mut why)?;
+                bail!("the node ended at its start: {why}");
+            };
+            if let Some(address) = line?.trim().strip_prefix("devices   quic  ") {
+                break address.parse()?;
+            }
+        };
+        // What it still prints must not block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let ca = fs::read(dir.join("data/dev-ca.pem"))?;
+        Ok(Self { child, address, ca })
+    }
+
+    /// CPU that the node has used, in milliseconds, user and system.
+    pub(super) fn cpu_ms(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("no CPU time in /proc");
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        Ok((ticks(11)? + ticks(12)?) * 1000.0 / per_second)
+    }
+
+    /// The most memory that the node held, in KiB.
+    pub(super) fn peak_rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// Asks the node to stop, and waits until it has.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).context("no process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
+        anyhow::ensure!(status.success(), "the node did not stop cleanly: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
