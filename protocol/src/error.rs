@@ -100,6 +100,10 @@ impl WireError {
     pub fn detail(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..Self::new(code) }
     }
+    /// With the limit that was passed, or the number that is expected.
+    pub fn at(self, number: usize) -> Self {
+        Self { number: number as u64, ..self }
+    }
     /// Come back after this long.
     pub fn after(code: ErrorCode, retry_after_ms: u32) -> Self {
         Self { retry_after_ms, ..Self::new(code) }

@@ -1,8 +1,11 @@
 //! What the whole-system suites share: nodes to test, people to talk, and patience.
 
+pub mod crowd;
 pub mod faulty;
+pub mod ledger;
 pub mod node;
 pub mod people;
+pub mod raw;
 
 use std::time::{Duration, Instant};
 
@@ -31,4 +34,11 @@ pub fn seed(test: &str) -> u64 {
     let seed = from_env("MAGPIE_SEED", rand::random::<u32>().into());
     println!("{test}: MAGPIE_SEED={seed}");
     seed
+}
+
+/// Stops a node while this runtime's devices still run: they must hear of it and say goodbye.
+pub async fn stop(node: InProcess) {
+    if let Err(error) = tokio::task::spawn_blocking(move || node.stop()).await {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }

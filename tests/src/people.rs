@@ -21,13 +21,15 @@ pub const PASSWORD: &str = "correct horse";
 pub struct Place {
     pub network: Network,
     pub server: SocketAddr,
+    /// How long devices wait for an answer before they take the connection for lost.
+    pub request_timeout: Duration,
 }
 
 impl Place {
     /// The node at this address, trusted by this certificate.
     pub fn new(server: SocketAddr, ca: Vec<u8>) -> Self {
         match Network::new(NetworkConfig::new(ca)) {
-            Ok(network) => Self { network, server },
+            Ok(network) => Self { network, server, request_timeout: Config::new(server).request_timeout },
             Err(error) => panic!("no network: {error}"),
         }
     }
@@ -50,7 +52,9 @@ pub struct Person {
 
 impl Person {
     fn open(place: &Place, store: StorePlace) -> (Client, Arc<Mutex<Seen>>) {
-        let (client, mut events) = match Client::open(&place.network, Config::new(place.server), store) {
+        let mut config = Config::new(place.server);
+        config.request_timeout = place.request_timeout;
+        let (client, mut events) = match Client::open(&place.network, config, store) {
             Ok(opened) => opened,
             Err(error) => panic!("the store does not open: {error}"),
         };

@@ -116,11 +116,13 @@ impl<K: Hash + Eq + Copy, V> Generations<K, V> {
 
     /// Caches a value.
     pub fn insert(&mut self, key: K, value: V, cost: usize) {
-        if self.cost + cost > self.cost_max {
-            self.old = std::mem::take(&mut self.young);
-            self.cost = 0;
+        if !self.young.contains_key(&key) {
+            if self.cost + cost > self.cost_max {
+                self.old = std::mem::take(&mut self.young);
+                self.cost = 0;
+            }
+            self.cost += cost;
         }
-        self.cost += cost;
         self.young.insert(key, value);
     }
 

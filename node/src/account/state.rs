@@ -189,7 +189,7 @@ fn begin_session(tx: &mut Tx<'_>, me: UserId, device: DeviceId, new: Option<NewD
         }
         (None, Some(_)) if full => {
             let detail = format!("{} devices are signed in; sign one of them out first", limits::DEVICES_MAX);
-            return Err(WireError::field(ErrorCode::LimitReached, "device", detail));
+            return Err(WireError::field(ErrorCode::LimitReached, "device", detail).at(limits::DEVICES_MAX));
         }
         (None, Some(new)) => {
             user.tries = 0;

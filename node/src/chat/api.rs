@@ -55,7 +55,8 @@ pub(crate) fn create_group(
 ) {
     if create.members.len() > limits::CREATE_MEMBERS_MAX {
         let detail = format!("{} are named; at most {} are allowed", create.members.len(), limits::CREATE_MEMBERS_MAX);
-        return out.answer(request, Answer::Refused(WireError::field(ErrorCode::TooLarge, "members", detail)));
+        let error = WireError::field(ErrorCode::TooLarge, "members", detail).at(limits::CREATE_MEMBERS_MAX);
+        return out.answer(request, Answer::Refused(error));
     }
     let id = ConversationId::group(me.user, create.nonce);
     let command = Command::CreateGroup { creator: me.user, title: create.title, members: create.members };

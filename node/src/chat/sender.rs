@@ -7,12 +7,16 @@ use std::collections::VecDeque;
 
 use bincode::{Decode, Encode};
 use magpie_cluster::Record;
-use magpie_protocol::{DeviceId, ErrorCode, Incarnation, WireError, limits::KEPT_ANSWERS};
+use magpie_protocol::{
+    DeviceId, ErrorCode, Incarnation, WireError,
+    limits::{DEVICES_MAX, KEPT_ANSWERS},
+};
 
 use crate::machine::{Outcome, Replied};
 
-/// Incarnations of one person that one conversation remembers.
-const WINDOWS_MAX: usize = 8;
+/// Incarnations of one person that one conversation remembers: all devices may talk in turn, and some may have been
+/// installed anew.
+const WINDOWS_MAX: usize = 2 * DEVICES_MAX;
 
 /// The answer to a number, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -77,6 +81,9 @@ impl Sender {
     pub fn look(&self, incarnation: Incarnation, number: u64, hash: u64) -> Verdict {
         let refused = |error| Verdict::Answered(Err(error));
         let expected = |next| WireError { number: next, ..WireError::new(ErrorCode::OutOfOrder) };
+        if number == 0 {
+            return refused(WireError::field(ErrorCode::Invalid, "number", "numbers begin at 1"));
+        }
         let Some(window) = self.windows.iter().find(|w| w.incarnation == incarnation) else {
             return match number {
                 _ if incarnation <= self.forgotten => refused(WireError::new(ErrorCode::AlreadyResolved)),
@@ -84,9 +91,6 @@ impl Sender {
                 _ => refused(expected(1)),
             };
         };
-        if number == 0 {
-            return refused(WireError::field(ErrorCode::Invalid, "number", "numbers begin at 1"));
-        }
         if number >= window.next {
             return if number == window.next { Verdict::Act } else { refused(expected(window.next)) };
         }
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn a_forgotten_incarnation_does_not_begin_anew() {
         let mut sender = Sender::default();
-        for i in 0..20u64 {
+        for i in 0..2 * WINDOWS_MAX as u64 {
             sender.keep(Incarnation::from_bits(i), 1, &posted(1), i);
         }
         let Verdict::Answered(Err(error)) = sender.look(Incarnation::from_bits(3), 1, 1) else { panic!("accepted") };

@@ -118,11 +118,12 @@ fn create(
         return if same { Ok(Outcome::Created(id)) } else { Err(reused()) };
     }
     if title.len() > limits::TITLE_LEN_MAX {
-        return Err(WireError::field(ErrorCode::TooLarge, "title", format!("at most {} bytes", limits::TITLE_LEN_MAX)));
+        let detail = format!("at most {} bytes", limits::TITLE_LEN_MAX);
+        return Err(WireError::field(ErrorCode::TooLarge, "title", detail).at(limits::TITLE_LEN_MAX));
     }
     if members.len() >= limits::GROUP_MEMBERS_MAX {
         let detail = format!("a group has at most {} members", limits::GROUP_MEMBERS_MAX);
-        return Err(WireError::field(ErrorCode::LimitReached, "members", detail));
+        return Err(WireError::field(ErrorCode::LimitReached, "members", detail).at(limits::GROUP_MEMBERS_MAX));
     }
     let timeline = TimelineId::Conversation(id);
     let mut conversation = Conversation::new(kind, title.clone(), creator, made_from);
@@ -195,7 +196,7 @@ fn carry_out(
         Content::Text(text) => {
             if text.is_empty() || text.len() > limits::TEXT_LEN_MAX {
                 let detail = format!("{} bytes; 1 to {} are allowed", text.len(), limits::TEXT_LEN_MAX);
-                return Err(WireError::field(ErrorCode::TooLarge, "text", detail));
+                return Err(WireError::field(ErrorCode::TooLarge, "text", detail).at(limits::TEXT_LEN_MAX));
             }
             let number = tx.append(timeline, me, Body::Text(text), rights, None);
             posted(number, tx)
@@ -203,7 +204,7 @@ fn carry_out(
         Content::Rename(title) => {
             if title.is_empty() || title.len() > limits::TITLE_LEN_MAX {
                 let detail = format!("{} bytes; 1 to {} are allowed", title.len(), limits::TITLE_LEN_MAX);
-                return Err(WireError::field(ErrorCode::TooLarge, "title", detail));
+                return Err(WireError::field(ErrorCode::TooLarge, "title", detail).at(limits::TITLE_LEN_MAX));
             }
             let mut conversation = (*conversation).clone();
             conversation.title = title.clone();
@@ -217,7 +218,7 @@ fn carry_out(
             }
             if conversation.is_full() {
                 let detail = format!("a group has at most {} members", limits::GROUP_MEMBERS_MAX);
-                return Err(WireError::field(ErrorCode::LimitReached, "members", detail));
+                return Err(WireError::field(ErrorCode::LimitReached, "members", detail).at(limits::GROUP_MEMBERS_MAX));
             }
             let mut conversation = (*conversation).clone();
             let change = Some(RightsChange { user, granted: true });

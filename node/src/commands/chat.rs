@@ -1,6 +1,44 @@
-//! chat
-/// a
+//! `magpie chat`: lines in, lines out. Standard output is the conversation, standard error how things stand.
+
+mod jobs;
+mod local_time;
+mod parse;
+mod people;
+mod place;
+mod run;
+mod show;
+mod sign_in;
+mod talk;
+mod terminal;
+
+use std::path::PathBuf;
+
+/// Arguments of the command.
+///
+/// The password is MAGPIE_PASSWORD, or asked for on the terminal, or the first line of an input that is none; it is
+/// needed only until the device is signed in. An account is made if the name is free.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-/// r
-pub fn run(_: Args) -> anyhow::Result<i32> { Ok(0) }
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Node to talk through
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4433")]
+    server: String,
+    /// Your name there; asked for when it is not given
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Certificate of the node's authority (PEM); `magpie serve` prints where its own is
+    #[arg(long, value_name = "FILE", default_value = "./magpie-data/dev-ca.pem")]
+    ca: PathBuf,
+    /// Folder for what this device keeps [default: $XDG_STATE_HOME/magpie or ~/.local/state/magpie]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Lines in, lines out: what this version does in any case
+    #[arg(long)]
+    plain: bool,
+}
+
+/// Runs the command. Exit code 0 at the end of the input, 130 after Ctrl-C.
+pub fn run(args: Args) -> anyhow::Result<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run::run(&args))
+}

@@ -34,17 +34,18 @@ async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
         );
     }
     {
+        let (address, admin, trust) = (node.address()?, admin.address(), tls::ca_path(&dir).display().to_string());
+        let text = format!(
+            "magpie {} is ready\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
+             data            {}\n  trust           {trust}\nTalk through it from two terminals:\n  \
+             magpie chat --server {address} --ca {trust} --user alice\n  \
+             magpie chat --server {address} --ca {trust} --user bob\nStop it with Ctrl-C.\n",
+            env!("CARGO_PKG_VERSION"),
+            dir.display(),
+        );
         let mut out = std::io::stdout().lock();
-        writeln!(out, "magpie {} is ready", env!("CARGO_PKG_VERSION"))?;
-        writeln!(out, "  devices   quic  {}", node.address()?)?;
-        writeln!(out, "  operators http  http://{}/api/v1/status", admin.address())?;
-        writeln!(out, "  data            {}", dir.display())?;
-        writeln!(out, "  trust           {}", tls::ca_path(&dir).display())?;
-        writeln!(out, "Talk through it from two terminals:")?;
-        writeln!(out, "  magpie chat --server {} --ca {} --user alice", node.address()?, tls::ca_path(&dir).display())?;
-        writeln!(out, "  magpie chat --server {} --ca {} --user bob", node.address()?, tls::ca_path(&dir).display())?;
-        writeln!(out, "Stop it with Ctrl-C.")?;
-        out.flush()?;
+        // Nobody need read it: a node does not end because the pipe of its output did.
+        _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
     tokio::select! {
         _ = terminate.recv() => {}

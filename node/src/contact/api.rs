@@ -48,7 +48,8 @@ pub(crate) fn request(
 ) {
     if body.greeting.len() > limits::GREETING_LEN_MAX {
         let detail = format!("{} bytes; at most {} are allowed", body.greeting.len(), limits::GREETING_LEN_MAX);
-        return out.answer(request, Answer::Refused(WireError::field(ErrorCode::TooLarge, "greeting", detail)));
+        let error = WireError::field(ErrorCode::TooLarge, "greeting", detail).at(limits::GREETING_LEN_MAX);
+        return out.answer(request, Answer::Refused(error));
     }
     let command = machine::Command::Contact(Command::Request { to: body.user, greeting: body.greeting });
     shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));

@@ -73,7 +73,7 @@ pub fn apply(tx: &mut Tx<'_>, me: UserId, command: Command) -> Replied {
                 Some(ContactState::Accepted | ContactState::Requested) => return Ok(Outcome::Done),
                 Some(ContactState::Waiting) => accept(tx, me, &my, to, &mut contacts),
                 None if contacts.0.len() >= limits::CONTACTS_MAX => {
-                    return Err(WireError::field(ErrorCode::LimitReached, "contacts", limits::CONTACTS_MAX.to_string()));
+                    return Err(WireError::field(ErrorCode::LimitReached, "contacts", "").at(limits::CONTACTS_MAX));
                 }
                 None => {
                     contacts.set(to, "", ContactState::Requested);

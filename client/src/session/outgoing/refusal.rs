@@ -23,6 +23,12 @@ impl Outgoing {
     pub(crate) fn on_refused(&mut self, key: PostKey, error: WireError, now: Instant) -> Outcome {
         let code = error.code;
         self.answered(key, |lane, at, outcome| match code {
+            // Sent for the first time, it cannot have been resolved: a copy of this store used the number, or the
+            // server has forgotten the incarnation.
+            ErrorCode::AlreadyResolved if !lane.queue[at].uncertain => {
+                lane.unplace(at);
+                None
+            }
             ErrorCode::AlreadyResolved => {
                 lane.used_up(key.number);
                 lane.take(key, at, Ok(Posted { conversation: key.conversation, number: 0, time_ms: 0 }))

@@ -27,6 +27,8 @@ pub(super) struct GroupLedger {
     members: HashMap<usize, Vec<(u64, u64)>>,
 }
 
+/// Times beyond ten minutes are all the same.
+const LONGEST_US: u64 = 600_000_000;
 const OPEN: u64 = u64::MAX;
 
 impl GroupLedger {
@@ -57,7 +59,12 @@ impl GroupLedger {
 
     /// A person is a member from this number on.
     pub(super) fn joined(&mut self, person: usize, number: u64) {
-        self.members.entry(person).or_default().push((number, OPEN));
+        let ranges = self.members.entry(person).or_default();
+        match ranges.last_mut() {
+            // Back before anything else happened: one stretch.
+            Some(last) if last.1 + 1 == number => last.1 = OPEN,
+            _ => ranges.push((number, OPEN)),
+        }
     }
 
     /// A person is a member up to this number.
@@ -118,8 +125,8 @@ impl Ledger {
             duplicated: 0,
             reordered: 0,
             delivered: 0,
-            delivery_us: Histogram::new(3)?,
-            ack_us: Histogram::new(3)?,
+            delivery_us: Histogram::new_with_bounds(1, LONGEST_US, 3)?,
+            ack_us: Histogram::new_with_bounds(1, LONGEST_US, 3)?,
         })
     }
 

@@ -1,0 +1,189 @@
+//! Commands that ask the node something, and so take their time.
+
+use std::time::Duration;
+
+use magpie_client::{
+    Client, ContactInfo, ContactState, Content, ConversationId, DeviceInfo, Error, ErrorCode, Group, UserId,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{people::Who, show};
+
+/// How long a new conversation may take to come through the inbox.
+const ARRIVAL_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+
+/// What came out of a job.
+pub(super) struct Done {
+    /// People who were found on the way.
+    pub(super) learned: Vec<(UserId, String)>,
+    pub(super) then: Then,
+}
+
+/// What follows from it.
+pub(super) enum Then {
+    /// Go on here.
+    Open(ConversationId),
+    /// Go on with this person as soon as they agree.
+    Await(UserId),
+    /// They may talk to us; go on with them if there is nobody else.
+    Accepted(UserId),
+    /// There is no such person to go on with.
+    Nobody(String),
+    /// Do this in the conversation.
+    Post(ConversationId, Content, String),
+    Members(Group),
+    Devices(Vec<DeviceInfo>),
+    Contacts(Vec<ContactInfo>),
+    Failed(String),
+    Nothing,
+}
+
+/// Asks in the name of one person.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) client: Client,
+    pub(super) me: UserId,
+}
+
+type Outcome = Result<Done, String>;
+
+impl Asker {
+    async fn find(&self, who: Who) -> Result<(UserId, String), String> {
+        let name = match who {
+            Who::Known(user, handle) => return Ok((user, handle)),
+            Who::Unknown(name) => name,
+        };
+        match self.client.find(&name).await {
+            Ok(found) => Ok((found.user, found.handle)),
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NotFound => {
+                Err(format!("nobody is called {}", show::quote(&name)))
+            }
+            Err(error) => Err(show::error(&error)),
+        }
+    }
+
+    fn is_here(&self, conversation: ConversationId) -> bool {
+        self.client.conversations().iter().any(|known| known.id == conversation && !known.ended)
+    }
+
+    /// Waits until the conversation is on the list.
+    async fn arrives(&self, conversation: ConversationId) -> bool {
+        let deadline = Instant::now() + ARRIVAL_MAX;
+        while !self.is_here(conversation) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(POLL).await;
+        }
+        true
+    }
+
+    /// `/to`
+    pub(super) async fn to(self, who: Who) -> Done {
+        let outcome = self.reach(who).await;
+        outcome.unwrap_or_else(|why| Done { learned: Vec::new(), then: Then::Nobody(why) })
+    }
+
+    async fn reach(&self, who: Who) -> Outcome {
+        let (user, handle) = self.find(who).await?;
+        if user == self.me {
+            return Err("that is you".to_owned());
+        }
+        let conversation = ConversationId::direct(self.me, user);
+        let done = |then| Ok(Done { learned: vec![(user, handle)], then });
+        if self.is_here(conversation) {
+            return done(Then::Open(conversation));
+        }
+        let contacts = self.client.contacts().await.map_err(|e| show::error(&e))?;
+        let state = contacts.iter().find(|contact| contact.user == user).map(|contact| contact.state);
+        // Asking who asked before is accepting.
+        if state != Some(ContactState::Accepted) {
+            self.client.request_contact(user, "").await.map_err(|e| show::error(&e))?;
+        }
+        let agreed = matches!(state, Some(ContactState::Accepted | ContactState::Waiting));
+        if agreed && self.arrives(conversation).await {
+            return done(Then::Open(conversation));
+        }
+        done(Then::Await(user))
+    }
+
+    /// `/accept`
+    pub(super) async fn accept(self, who: Who) -> Done {
+        let accepted = async {
+            let (user, handle) = self.find(who).await?;
+            match self.client.accept_contact(user).await {
+                Ok(()) => {}
+                Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NotFound => {
+                    return Err(format!("{} has not asked to talk to you", show::safe(&handle)));
+                }
+                Err(error) => return Err(show::error(&error)),
+            }
+            self.arrives(ConversationId::direct(self.me, user)).await;
+            Ok(Done { learned: vec![(user, handle)], then: Then::Accepted(user) })
+        };
+        accepted.await.unwrap_or_else(failed)
+    }
+
+    /// `/group`
+    pub(super) async fn group(self, title: String, members: Vec<Who>) -> Done {
+        let made = async {
+            let mut learned = Vec::with_capacity(members.len());
+            for who in members {
+                learned.push(self.find(who).await?);
+            }
+            let users = learned.iter().map(|(user, _)| *user).collect();
+            let conversation = self.client.create_group(&title, users).await.map_err(|e| show::error(&e))?;
+            let here = self.arrives(conversation).await;
+            let late = || format!("the group {} is made, but has not come yet: /list", show::quote(&title));
+            Ok(Done { learned, then: if here { Then::Open(conversation) } else { Then::Failed(late()) } })
+        };
+        made.await.unwrap_or_else(failed)
+    }
+
+    /// `/invite` and `/remove`: finds the person, then `act` is posted under this name.
+    pub(super) async fn with_member(
+        self,
+        conversation: ConversationId,
+        who: Who,
+        act: fn(UserId) -> Content,
+        what: &'static str,
+    ) -> Done {
+        match self.find(who).await {
+            Ok((user, handle)) => {
+                let what = format!("{what} {}", show::safe(&handle));
+                Done { learned: vec![(user, handle)], then: Then::Post(conversation, act(user), what) }
+            }
+            Err(why) => failed(why),
+        }
+    }
+
+    /// `/members`
+    pub(super) async fn members(self, conversation: ConversationId) -> Done {
+        asked(self.client.members(conversation).await.map(Then::Members))
+    }
+
+    /// `/devices`
+    pub(super) async fn devices(self) -> Done {
+        asked(self.client.devices().await.map(Then::Devices))
+    }
+
+    /// Who may talk to us, and who asked. Nobody asked for it, so that a failure is not worth a word.
+    pub(super) async fn contacts(self) -> Done {
+        Done { learned: Vec::new(), then: self.client.contacts().await.map_or(Then::Nothing, Then::Contacts) }
+    }
+
+    /// Says up to where a conversation was read; what is not heard is said again with the next entry.
+    pub(super) async fn mark_read(self, conversation: ConversationId, number: u64) -> Done {
+        let _ = self.client.mark_read(conversation, number).await;
+        Done { learned: Vec::new(), then: Then::Nothing }
+    }
+}
+
+fn asked(then: Result<Then, Error>) -> Done {
+    Done { learned: Vec::new(), then: then.unwrap_or_else(|e| Then::Failed(show::error(&e))) }
+}
+
+fn failed(why: String) -> Done {
+    Done { learned: Vec::new(), then: Then::Failed(why) }
+}

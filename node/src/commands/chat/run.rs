@@ -1,0 +1,279 @@
+//! Runs the conversation: one loop over the node's events, the person's lines, and what is under way.
+
+use std::{collections::HashMap, future::pending, io, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use magpie_client::{Client, Config, Error, Event, Events, Network, StorePlace, TimelineId};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    Args,
+    jobs::{Done, Then},
+    parse::parse,
+    place,
+    show::Clock,
+    sign_in::{Place, sign_in},
+    talk::{Next, Seen, Talk},
+    terminal::{Input, Output},
+};
+
+/// How long one request may take over all its tries.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was missed may take to come before the conversation begins without it.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+/// How long what was said may take to be acknowledged once the input has ended.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the node is told what was read, at most: it tells every device in turn.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
+/// How long each part of a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How the conversation ends.
+enum End {
+    /// The input has ended, and what was said is resolved or named as unresolved.
+    Done,
+    Signal(i32),
+    /// Standard output takes no more.
+    Output(io::Error),
+    Stopped(&'static str),
+}
+
+/// A client that was not told to sign in yet.
+struct Opened {
+    user: String,
+    place: Place,
+    network: Network,
+    client: Client,
+    events: Events,
+    seen: Seen,
+}
+
+/// See [`super::run`].
+pub(super) async fn run(args: &Args) -> anyhow::Result<i32> {
+    let mut signals = Signals::new()?;
+    let mut output = Output::start()?;
+    let mut input = Input::start()?;
+    let opened = tokio::select! {
+        opened = open(args, &mut input) => opened?,
+        code = signals.next() => return Ok(code),
+    };
+    let Some(mut opened) = opened else { return Ok(2) };
+    let (client, network) = (opened.client.clone(), opened.network.clone());
+    let begun = tokio::select! {
+        begun = begin(&mut opened, &mut input, &output) => begun.map(Ok),
+        code = signals.next() => Ok(Err(code)),
+    };
+    let mut talk = match begun {
+        Ok(Ok(talk)) => talk,
+        Ok(Err(code)) => {
+            goodbye(&client, &network).await;
+            return Ok(code);
+        }
+        Err(error) => {
+            goodbye(&client, &network).await;
+            let _ = timeout(GOODBYE, output.finish([].into())).await;
+            return Err(error);
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        code = signals.next() => End::Signal(code),
+        end = converse(&mut talk, &mut opened.events, &mut input, &mut output) => end,
+    };
+    let reached = talk.was_online();
+    let read = async {
+        while let Some((conversation, number)) = talk.take_read() {
+            talk.asker().mark_read(conversation, number).await;
+        }
+    };
+    let _ = timeout(GOODBYE, read).await;
+    goodbye(&client, &network).await;
+    let last = output.finish(std::mem::take(&mut talk.lines));
+    match end {
+        End::Done => {
+            tokio::select! {
+                written = last => written?,
+                code = signals.next() => return Ok(code),
+            }
+        }
+        End::Signal(code) => {
+            let _ = timeout(GOODBYE, last).await;
+            return Ok(code);
+        }
+        End::Output(error) => return Err(error.into()),
+        End::Stopped(why) => {
+            let _ = timeout(GOODBYE, last).await;
+            anyhow::bail!(why);
+        }
+    }
+    anyhow::ensure!(reached, "{} was never reached", opened.place.server);
+    Ok(0)
+}
+
+async fn goodbye(client: &Client, network: &Network) {
+    let _ = timeout(GOODBYE, client.close()).await;
+    let _ = timeout(GOODBYE, network.drained()).await;
+}
+
+/// Opens the store. `None` when it is not known whose.
+async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> {
+    let (server, name) = place::server(&args.server)?;
+    let network = Network::new(place::network(server, name, &args.ca)?)?;
+    let asked = match &args.user {
+        Some(user) => Some(user.clone()),
+        None if input.is_terminal => input.prompt("Your name: ", false).await,
+        None => None,
+    };
+    let Some(user) = asked.map(|user| user.trim().to_owned()).filter(|user| !user.is_empty()) else {
+        note_usage("whose conversations? Give --user NAME");
+        return Ok(None);
+    };
+    let file = place::store(args.store.as_deref(), &user, &args.server)?;
+    let mut config = Config::new(server);
+    config.agent = crate::AGENT.to_owned();
+    config.device_name = place::device_name();
+    config.ask_timeout = ASK_TIMEOUT;
+    let (client, events) = match Client::open(&network, config, StorePlace::File(file)) {
+        Ok(opened) => opened,
+        Err(Error::StoreInUse(file)) => anyhow::bail!(
+            "{user:?} is here already: another `magpie chat` holds {}; --store makes this another device",
+            file.display()
+        ),
+        Err(error) => return Err(error.into()),
+    };
+    let seen = client.me().map(|me| {
+        let inbox = TimelineId::Inbox(me.user);
+        let known = client.conversations().into_iter().map(|c| (TimelineId::Conversation(c.id), c.cursor));
+        known.chain([(inbox, client.cursor(inbox))]).collect::<HashMap<_, _>>()
+    });
+    let place = Place { server, ca: args.ca.clone() };
+    Ok(Some(Opened { user, place, network, client, events, seen }))
+}
+
+#[expect(clippy::print_stderr, reason = "this is where the user reads it")]
+fn note_usage(text: &str) {
+    eprintln!("magpie: {text}");
+}
+
+/// Signs in, and waits for what was missed and who is who.
+async fn begin(opened: &mut Opened, input: &mut Input, output: &Output) -> anyhow::Result<Talk> {
+    let client = &opened.client;
+    let online = sign_in(client, &opened.user, &opened.place, input, output).await?;
+    let Some(me) = client.me() else { anyhow::bail!("the node did not say who signed in") };
+    if online {
+        let events = &mut opened.events;
+        // What they say is in the store.
+        let synced = async { while events.next().await.is_some_and(|event| event != Event::Synced) {} };
+        let _ = timeout(SYNC_PATIENCE, synced).await;
+    }
+    let handle = me.handle.clone();
+    let mut talk = Talk::new(client.clone(), me, Clock::system(), opened.seen.take());
+    talk.note(format!("* {handle} on {} (/help lists the commands)", opened.place.server));
+    let contacts = if online { talk.asker().contacts().await.then } else { Then::Nothing };
+    talk.begin(if let Then::Contacts(contacts) = &contacts { contacts } else { &[] });
+    Ok(talk)
+}
+
+/// The conversation itself.
+async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, output: &mut Output) -> End {
+    // The person's command; the next line waits for it.
+    let mut command: Option<BoxFuture<'static, Done>> = None;
+    let mut errands: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+    let mut tell_read_at: Option<Instant> = None;
+    let mut end_at: Option<Instant> = None;
+    let room = output.lines.clone();
+    loop {
+        talk.show_new();
+        if end_at.is_some() && talk.is_settled() && talk.lines.is_empty() {
+            return End::Done;
+        }
+        if tell_read_at.is_none() && talk.has_read() {
+            tell_read_at = Some(Instant::now() + READ_INTERVAL);
+        }
+        tokio::select! {
+            biased;
+            place = room.reserve(), if !talk.lines.is_empty() => match (place, talk.lines.pop_front()) {
+                (Ok(place), Some(line)) => place.send(line),
+                _ => return End::Output(output.why().await),
+            },
+            why = output.why() => return End::Output(why),
+            done = finished(&mut command) => {
+                command = None;
+                talk.on_done(done);
+            }
+            Some(posting) = talk.postings.next() => talk.on_posting(posting),
+            Some(done) = errands.next() => talk.on_done(done),
+            event = events.next() => match event {
+                Some(event) => {
+                    if event == Event::Online {
+                        errands.push(talk.asker().contacts().boxed());
+                    }
+                    if let Err(why) = talk.on_event(event) {
+                        return End::Stopped(why);
+                    }
+                }
+                None => return End::Stopped("the client was closed"),
+            },
+            () = at(tell_read_at) => {
+                tell_read_at = None;
+                while let Some((conversation, number)) = talk.take_read() {
+                    errands.push(talk.asker().mark_read(conversation, number).boxed());
+                }
+            }
+            () = at(end_at) => {
+                talk.tell_unresolved();
+                return End::Done;
+            }
+            line = input.next(), if command.is_none() && end_at.is_none() => {
+                match line.map(|line| talk.on_typed(parse(&line))) {
+                    Some(Next::Go) => {}
+                    Some(Next::Wait(job)) => command = Some(job),
+                    Some(Next::Quit) | None => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
+                }
+            }
+        }
+    }
+}
+
+async fn finished(command: &mut Option<BoxFuture<'static, Done>>) -> Done {
+    match command {
+        Some(command) => command.await,
+        None => pending().await,
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
+    }
+}
+
+/// The signals that end a conversation.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one. Returns the exit code that shells expect of it.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+            _ = self.hangup.recv() => 129,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! From a name to a client that is signed in: by the token of the store, else by a password.
+
+use std::{net::SocketAddr, path::PathBuf, pin::pin, time::Duration};
+
+use anyhow::{Context, bail};
+use magpie_client::{Client, Error, ErrorCode};
+use tokio::time::timeout;
+
+use super::{
+    show,
+    terminal::{Input, Line, Output},
+};
+
+/// Environment variable with the password.
+pub(super) const PASSWORD_VARIABLE: &str = "MAGPIE_PASSWORD";
+
+/// How long the node may take before its silence is mentioned.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a store with a token waits for the node before it is used without.
+const RESUME_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the node is and what is trusted, to be named when something is wrong.
+pub(super) struct Place {
+    pub(super) server: SocketAddr,
+    pub(super) ca: PathBuf,
+}
+
+/// Signs in. Returns whether there is a session; if not, the client goes on trying to resume.
+pub(super) async fn sign_in(
+    client: &Client,
+    user: &str,
+    place: &Place,
+    input: &mut Input,
+    output: &Output,
+) -> anyhow::Result<bool> {
+    let resumed = noticed(timeout(RESUME_PATIENCE, client.resume()), place, output).await;
+    let signed_out = match resumed {
+        Ok(Ok(_)) => return Ok(true),
+        Ok(Err(Error::NotSignedIn)) => false,
+        Ok(Err(Error::SignedOut)) => true,
+        Ok(Err(error)) => bail!("cannot sign in: {}", show::error(&error)),
+        Err(_) => {
+            let text = format!("* {} cannot be reached; trying on, and what you say is kept until then", place.server);
+            note(output, text).await;
+            return Ok(false);
+        }
+    };
+    let password = password(user, signed_out, input).await?;
+    let known = client.me().is_some();
+    match noticed(with_password(client, user, &password, known), place, output).await {
+        Ok(true) => note(output, format!("* new account: {user}")).await,
+        Ok(false) => {}
+        Err(error) => return Err(explain(&error, user, place)),
+    }
+    Ok(true)
+}
+
+async fn note(output: &Output, text: String) {
+    // If nobody reads any more, the conversation finds out.
+    let _ = output.lines.send(Line::Note(text)).await;
+}
+
+/// Says that the node is silent when it is.
+async fn noticed<T>(work: impl Future<Output = T>, place: &Place, output: &Output) -> T {
+    let mut work = pin!(work);
+    match timeout(PATIENCE, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            note(output, format!("* waiting for {}", place.server)).await;
+            work.await
+        }
+    }
+}
+
+/// Makes the account if the handle is free. Returns whether it is new.
+async fn with_password(client: &Client, user: &str, password: &str, known: bool) -> Result<bool, Error> {
+    if !known {
+        match client.sign_up(user, password).await {
+            Ok(_) => return Ok(true),
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::HandleTaken => {}
+            Err(error) => return Err(error),
+        }
+    }
+    client.sign_in(user, password).await.map(|_| false)
+}
+
+async fn password(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Result<String> {
+    if let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()) {
+        return Ok(password);
+    }
+    if input.is_terminal {
+        let prompt = if signed_out {
+            format!("This device was signed out. Password of {user}: ")
+        } else {
+            format!("Password of {user}: ")
+        };
+        return input.prompt(&prompt, true).await.filter(|password| !password.is_empty()).context("no password given");
+    }
+    if signed_out {
+        // This script counts on the token; its first line is not meant for us.
+        bail!("this device was signed out: sign in once with {PASSWORD_VARIABLE} set");
+    }
+    let password = input.next().await.filter(|password| !password.is_empty());
+    password.with_context(|| format!("no password: set {PASSWORD_VARIABLE}, or give it as the first line of the input"))
+}
+
+fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error {
+    let Place { server, ca } = place;
+    match error {
+        Error::Refused(refusal) if refusal.code == ErrorCode::BadCredentials => {
+            anyhow::anyhow!("wrong password: there is an account {user:?} already, with another one")
+        }
+        Error::Offline(reason) => anyhow::anyhow!(
+            "cannot reach {server}: {}\nIs a node running there, and is {} its authority? `magpie serve` prints both",
+            show::safe(reason),
+            ca.display()
+        ),
+        error => anyhow::anyhow!("cannot sign in as {user:?}: {}", show::error(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use magpie_client::WireError;
+
+    #[test]
+    fn errors_name_what_was_wrong_and_what_to_do() {
+        let place = Place { server: SocketAddr::from(([127, 0, 0, 1], 9)), ca: "ca.pem".into() };
+        let explained = |error| explain(&error, "alice", &place).to_string();
+        let wrong = explained(Error::Refused(WireError::new(ErrorCode::BadCredentials)));
+        assert!(wrong.starts_with("wrong password") && wrong.contains("alice"), "{wrong}");
+        let away = explained(Error::Offline("no answer".into()));
+        assert!(away.contains("127.0.0.1:9") && away.contains("ca.pem") && away.contains("magpie serve"), "{away}");
+        let short = WireError::field(ErrorCode::Invalid, "password", "it has 2 bytes; 8 to 256 are allowed");
+        assert!(explained(Error::Refused(short)).contains("2 bytes"));
+    }
+}

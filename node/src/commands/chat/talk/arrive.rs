@@ -1,0 +1,156 @@
+//! What comes from the node. Entries are always read from the store, where none is missing; an event only says that
+//! there are some.
+
+use magpie_client::{Body, ConversationId, ConversationKind, Entry, Event, TimelineId, entry};
+
+use super::{
+    super::{show, terminal::Line},
+    Focus, PAGE, Talk,
+};
+
+/// Lines that wait to be printed; beyond this, entries wait in the store.
+const LINES_MAX: usize = 256;
+
+impl Talk {
+    /// Something happened. An error ends the conversation.
+    pub(in super::super) fn on_event(&mut self, event: Event) -> Result<(), &'static str> {
+        match event {
+            Event::Online => {
+                if !std::mem::replace(&mut self.online, true) {
+                    self.note(if self.was_online { "* back online" } else { "* online" });
+                    self.was_online = true;
+                }
+                self.told_kept = false;
+            }
+            Event::Offline { .. } => {
+                self.online = false;
+                self.note("* connection lost, retrying");
+            }
+            Event::Synced if std::mem::take(&mut self.resetting) => self.shown = self.as_new_device(),
+            Event::Entry { timeline, entry } => {
+                let shown = self.shown.get(&timeline).copied().unwrap_or(0);
+                if entry.number > shown && !self.behind.contains(&timeline) {
+                    self.behind.push_back(timeline);
+                }
+            }
+            Event::Resolved { result: Err(error), .. } => {
+                self.note(format!("* refused: a line of an earlier run: {}", show::error(&error)));
+            }
+            Event::Lagged => self.all_behind(),
+            Event::HistoryReset => {
+                self.resetting = true;
+                self.note("* the node was restored from a backup; /history shows what it has");
+            }
+            Event::StoreFailed { detail } => self.note(format!("* the store fails: {}", show::safe(&detail))),
+            Event::SignedOut => return Err("this device was signed out; start again to sign in with the password"),
+            Event::Replaced => return Err("the same device signed in again from elsewhere, with a copy of this store"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether there are entries to show, and room for their lines.
+    pub(in super::super) fn can_show(&self) -> bool {
+        !self.resetting && !self.behind.is_empty() && self.lines.len() < LINES_MAX
+    }
+
+    /// Shows what has come, as far as there is room.
+    pub(in super::super) fn show_new(&mut self) {
+        while self.can_show() {
+            let Some(timeline) = self.behind.front().copied() else { return };
+            let after = self.shown.get(&timeline).copied().unwrap_or(0);
+            let page = match self.client.timeline_history(timeline, after, PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    self.note(format!("* {}", show::error(&error)));
+                    Vec::new()
+                }
+            };
+            let Some(last) = page.last() else {
+                self.behind.pop_front();
+                continue;
+            };
+            self.shown.insert(timeline, last.number);
+            match timeline {
+                TimelineId::Inbox(_) => page.into_iter().for_each(|entry| self.on_inbox(entry)),
+                TimelineId::Conversation(id) => self.show_entries(id, &page),
+            }
+        }
+    }
+
+    /// Every timeline may have something new; the inbox first, for it says who everybody is.
+    pub(super) fn all_behind(&mut self) {
+        let known = self.client.conversations();
+        self.behind.clear();
+        self.behind.push_back(self.inbox());
+        self.behind.extend(known.iter().map(|conversation| TimelineId::Conversation(conversation.id)));
+    }
+
+    fn show_entries(&mut self, id: ConversationId, entries: &[Entry]) {
+        let title = (self.focus != Focus::Open(id)).then(|| self.title(id));
+        let lines = self.entry_lines(id, entries, title.as_deref());
+        self.lines.extend(lines);
+        if title.is_none() {
+            self.mark_read(id);
+        }
+    }
+
+    pub(super) fn entry_lines(&mut self, id: ConversationId, entries: &[Entry], title: Option<&str>) -> Vec<Line> {
+        entries.iter().for_each(|entry| self.people.learn_entry(entry));
+        let direct = id.kind() == Some(ConversationKind::Direct);
+        let line = |entry: &Entry| match &entry.body {
+            // That the two are in it goes without saying.
+            Body::Joined(_) if direct => None,
+            _ => show::entry(entry, &self.people, &self.clock, title).map(Line::Out),
+        };
+        entries.iter().filter_map(line).collect()
+    }
+
+    fn on_inbox(&mut self, entry: Entry) {
+        self.people.learn_entry(&entry);
+        match entry.body {
+            Body::ContactRequested(request) => self.tell_request(request.from, &request.greeting),
+            Body::ConversationAdded(added) => self.on_added(&added),
+            Body::ConversationEnded(ended) if self.focus == Focus::Open(ended.conversation) => {
+                if self.conversation(ended.conversation).is_none_or(|known| known.ended) {
+                    self.focus = Focus::Closed;
+                    self.note("* no conversation is open now: /list");
+                }
+            }
+            Body::DeviceSignedIn(device) if device.device != self.me.device => {
+                self.note(format!("* you signed in on another device: {}", show::quote(&device.name)));
+            }
+            Body::DeviceSignedOut(device) if device.device != self.me.device => {
+                self.note(format!("* another device of yours was signed out: {}", show::quote(&device.name)));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_added(&mut self, added: &entry::ConversationAdded) {
+        let id = added.conversation;
+        let first = self.order.is_empty();
+        if !self.order.contains(&id) {
+            self.order.push(id);
+        }
+        let title = self.title(id);
+        if id.kind() == Some(ConversationKind::Direct) {
+            self.out(format!("* you and {title} can talk now"));
+            let awaited =
+                matches!(self.focus, Focus::Awaiting(user) if ConversationId::direct(self.me.user, user) == id);
+            if awaited || self.focus == Focus::Free {
+                self.focus = Focus::Open(id);
+            }
+            return;
+        }
+        if added.by == self.me.user {
+            self.out(format!("* you made the group {title}"));
+        } else {
+            let by = self.people.name(added.by);
+            self.out(format!("* {by} added you to the group {title}"));
+        }
+        if first && self.focus == Focus::Free {
+            self.open(id);
+        }
+    }
+}
