@@ -16,8 +16,8 @@ use std::{
 pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, replacing one of that name.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file to append to it.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file to append to it behind its first `len` bytes.
+    fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>>;
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Exactly `len` bytes from `offset`.
@@ -42,6 +42,11 @@ pub trait DiskFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Returns when everything appended so far survives a loss of power.
     fn sync(&mut self) -> io::Result<()>;
+    /// Asks for room for so many bytes behind the end, zeros until they are written: a sync then need not write the
+    /// file's length each time. Without room nothing happens.
+    fn reserve(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
     /// Cuts the file to this length.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }

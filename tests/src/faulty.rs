@@ -28,6 +28,8 @@ impl FaultyDisk {
 struct FaultyFile {
     file: Box<dyn DiskFile>,
     disk: FaultyDisk,
+    len: u64,
+    synced_len: u64,
 }
 
 fn due(left: &AtomicI64) -> bool {
@@ -40,27 +42,37 @@ impl DiskFile for FaultyFile {
             self.file.append(&bytes[..bytes.len() / 2])?;
             return Err(io::Error::other("injected write error"));
         }
+        self.len += bytes.len() as u64;
         self.file.append(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         if due(&self.disk.syncs_left) {
+            // After a failed sync the kernel forgets what was not written.
+            self.file.truncate(self.synced_len)?;
             return Err(io::Error::other("injected sync error"));
         }
+        self.synced_len = self.len;
         self.file.sync()
     }
 
+    fn reserve(&mut self, bytes: u64) {
+        self.file.reserve(bytes);
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
+        (self.len, self.synced_len) = (len, len);
         self.file.truncate(len)
     }
 }
 
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile { file: OsDisk.create(path)?, disk: self.clone() }))
+        Ok(Box::new(FaultyFile { file: OsDisk.create(path)?, disk: self.clone(), len: 0, synced_len: 0 }))
     }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile { file: OsDisk.open(path)?, disk: self.clone() }))
+    fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        let len = std::fs::metadata(path)?.len();
+        Ok(Box::new(FaultyFile { file: OsDisk.open(path, len)?, disk: self.clone(), len, synced_len: len }))
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         OsDisk.read(path)

@@ -2,7 +2,9 @@
 
 pub mod crowd;
 pub mod faulty;
+pub mod http;
 pub mod ledger;
+pub mod honest;
 pub mod node;
 pub mod people;
 pub mod raw;

@@ -297,6 +297,25 @@ impl Raw {
         }
     }
 
+    /// Writes these bytes again and again for so long, reading all the while; bytes written and read.
+    pub async fn flood(&mut self, bytes: &[u8], long: Duration) -> (usize, usize) {
+        let (stream, recv) = (&mut self.stream, &mut self.recv);
+        let until = tokio::time::Instant::now() + long;
+        let (mut written, mut read) = (0, 0);
+        let writing = async {
+            while stream.write_all(bytes).await.is_ok() {
+                written += bytes.len();
+            }
+        };
+        let reading = async {
+            while let Ok(Some(chunk)) = recv.read_chunk(64 * 1024, true).await {
+                read += chunk.bytes.len();
+            }
+        };
+        _ = tokio::time::timeout_at(until, async { tokio::join!(writing, reading) }).await;
+        (written, read)
+    }
+
     /// Reads until the session ends; why the node said that it does, if it did.
     pub async fn ended(&mut self) -> Option<ClosingReason> {
         let mut why = None;

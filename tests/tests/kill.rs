@@ -139,7 +139,7 @@ async fn a_process_killed_under_load_keeps_every_acknowledged_message() {
 fn on_memory(dir: &Path, listen: Option<SocketAddr>, disk: &MemoryDisk) -> (Config, Options) {
     let mut config = test_config(dir);
     config.gateway.listen = listen.unwrap_or(config.gateway.listen);
-    config.storage.snapshot_bytes_min = 32 * 1024;
+    config.storage.snapshot_bytes_min = 8 * 1024;
     config.storage.log_segment_bytes = 128 * 1024;
     (config, Options { disk: Arc::new(disk.clone()), state_in_memory: true, ..Options::default() })
 }

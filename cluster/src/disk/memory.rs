@@ -134,9 +134,10 @@ impl Disk for MemoryDisk {
         Ok(Box::new(MemoryFile { disk: self.clone(), path: path.to_owned() }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        if !self.lock().files.contains_key(path) {
-            return Err(gone(path));
+    fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        match self.lock().files.get_mut(path) {
+            Some(content) => content.bytes.truncate(len as usize),
+            None => return Err(gone(path)),
         }
         Ok(Box::new(MemoryFile { disk: self.clone(), path: path.to_owned() }))
     }

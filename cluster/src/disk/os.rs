@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -13,20 +13,33 @@ use super::{Disk, DiskFile};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsDisk;
 
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    len: u64,
+}
 
 impl DiskFile for OsFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn reserve(&mut self, bytes: u64) {
+        let asked = rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), self.len, bytes);
+        if let Err(error) = asked {
+            tracing::debug!(%error, "no room was reserved");
+        }
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)?;
-        self.0.sync_all()
+        self.len = len;
+        self.file.set_len(len)?;
+        self.file.sync_all()
     }
 }
 
@@ -37,12 +50,12 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
-        Ok(Box::new(OsFile(file.map_err(|e| named(path, e))?)))
+        Ok(Box::new(OsFile { file: file.map_err(|e| named(path, e))?, len: 0 }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).open(path);
-        Ok(Box::new(OsFile(file.map_err(|e| named(path, e))?)))
+    fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().write(true).open(path);
+        Ok(Box::new(OsFile { file: file.map_err(|e| named(path, e))?, len }))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

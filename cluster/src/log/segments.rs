@@ -76,12 +76,17 @@ pub struct Segments {
     file: Box<dyn DiskFile>,
     segment: u64,
     len: u64,
+    /// The file has room up to here.
+    reserved: u64,
     next_group: u64,
     facts: BTreeMap<u64, SegmentFacts>,
     /// Votes and purge points, repeated at the front of each segment so that older ones can go.
     votes: BTreeMap<ShardId, Bytes>,
     purged: BTreeMap<ShardId, Position>,
 }
+
+/// Room that is asked for at a time, in bytes.
+const RESERVE_AHEAD: u64 = 4 * 1024 * 1024;
 
 /// The name of a segment's file.
 pub fn segment_path(dir: &Path, segment: u64) -> PathBuf {
@@ -108,7 +113,7 @@ impl Segments {
         }
         let last = numbers.last().copied();
         let file = match last {
-            Some(number) => disk.open(&segment_path(dir, number))?,
+            Some(number) => disk.open(&segment_path(dir, number), recovery.len)?,
             None => disk.create(&segment_path(dir, 0))?,
         };
         let mut log = Self {
@@ -118,6 +123,7 @@ impl Segments {
             file,
             segment: last.unwrap_or(0),
             len: recovery.len,
+            reserved: recovery.len,
             next_group: recovery.next_group,
             facts: recovery.facts,
             votes: recovery.shards.iter().filter_map(|(s, r)| Some((*s, r.vote.clone()?))).collect(),
@@ -133,6 +139,7 @@ impl Segments {
     fn start_segment(&mut self) -> io::Result<()> {
         self.file.append(&format::segment_header(self.segment, self.next_group))?;
         self.len = SEGMENT_HEADER_LEN as u64;
+        self.reserved = self.len;
         let mut group = vec![0; GROUP_HEADER_LEN];
         for (&shard, vote) in &self.votes {
             let position = Position::default();
@@ -153,6 +160,11 @@ impl Segments {
     pub fn write_group(&mut self, group: &mut [u8]) -> io::Result<(u64, u64)> {
         format::finish_group(group, self.next_group);
         let at = self.len + GROUP_HEADER_LEN as u64;
+        if self.len + group.len() as u64 > self.reserved {
+            let room = RESERVE_AHEAD.max(group.len() as u64).min(self.limits.segment_bytes);
+            self.file.reserve(room);
+            self.reserved = self.len + room;
+        }
         self.file.append(group)?;
         self.next_group += 1;
         self.len += group.len() as u64;
@@ -183,6 +195,8 @@ impl Segments {
     pub fn roll(&mut self) -> io::Result<()> {
         if self.len >= self.limits.segment_bytes {
             let next = self.segment + 1;
+            // The room that was not used goes back.
+            self.file.truncate(self.len)?;
             self.file = self.disk.create(&segment_path(&self.dir, next))?;
             self.segment = next;
             self.start_segment()?;
@@ -196,6 +210,8 @@ impl Segments {
             if oldest >= self.segment || !needless(facts) {
                 break;
             }
+            // What lets it go must be durable first: after a power loss it would be missed.
+            self.file.sync()?;
             self.facts.remove(&oldest);
             self.disk.remove(&segment_path(&self.dir, oldest))?;
         }
@@ -230,7 +246,7 @@ impl Recovery {
         let header = format::read_segment_header(&bytes);
         let Some((number, first_group)) = header else {
             // A segment that was being made when the power went: nothing in it was synced.
-            if last && find_group(&bytes, 0, 0).is_none() && bytes.len() <= SEGMENT_HEADER_LEN + 4096 {
+            if last && find_group(&bytes, 0, 0).is_none() {
                 self.headerless = true;
                 return Ok(());
             }
@@ -250,10 +266,12 @@ impl Recovery {
                     at += GROUP_HEADER_LEN + records.len();
                     self.next_group += 1;
                 }
+                // Room that was reserved and not used.
+                None if bytes[at..].iter().all(|b| *b == 0) => break,
                 _ if last && find_group(&bytes, at, self.next_group + 1).is_none() => {
                     tracing::warn!(file = %path.display(), offset = at, dropped_bytes = bytes.len() - at,
                         "dropped a group that was never synced from the end of the log");
-                    disk.open(&path)?.truncate(at as u64)?;
+                    disk.open(&path, at as u64)?.truncate(at as u64)?;
                     break;
                 }
                 _ => return Err(damaged(at, "a group of records does not check out, and valid ones follow it")),

@@ -127,8 +127,9 @@ struct Writer {
 impl Writer {
     fn run(mut self, fatal: &Fatal) {
         loop {
-            let (jobs, stop) = self.next();
-            if let Err(error) = self.write(jobs, stop) {
+            let (mut jobs, stop) = self.next();
+            // The jobs outlive the report: who waits for them would say that they failed, and not why.
+            if let Err(error) = self.write(&mut jobs, stop) {
                 self.shared.failed.store(true, Ordering::Relaxed);
                 self.shared.has_space.store(false, Ordering::Relaxed);
                 fatal.report(&format!("the log could not be written: {error}; nothing after this is acknowledged"));
@@ -149,14 +150,14 @@ impl Writer {
         (mem::take(&mut queue.jobs), queue.stop)
     }
 
-    fn write(&mut self, jobs: Vec<Job>, stop: bool) -> std::io::Result<()> {
+    fn write(&mut self, jobs: &mut Vec<Job>, stop: bool) -> std::io::Result<()> {
         self.look_at_space()?;
         if jobs.is_empty() {
             return if self.sealed { Ok(()) } else { self.seal(stop) };
         }
         self.group.clear();
         self.group.resize(GROUP_HEADER_LEN, 0);
-        for job in &jobs {
+        for job in jobs.iter() {
             self.group.extend_from_slice(&job.records);
             for note in &job.notes {
                 match note {
@@ -175,7 +176,7 @@ impl Writer {
         }
         metrics::counter!(crate::metrics::LOG_GROUPS).increment(1);
         metrics::counter!(crate::metrics::LOG_BYTES).increment(self.group.len() as u64);
-        for job in jobs {
+        for job in jobs.drain(..) {
             for (log, index, offset, len) in &job.entries {
                 log.written(*index, Location { segment, offset: at as u32 + offset, len: *len });
             }

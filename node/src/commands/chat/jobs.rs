@@ -30,6 +30,8 @@ pub(super) enum Then {
     Accepted(UserId),
     /// There is no such person to go on with.
     Nobody(String),
+    /// Make a group of these people.
+    Make(String, Vec<UserId>),
     /// Do this in the conversation.
     Post(ConversationId, Content, String),
     Members(Group),
@@ -46,16 +48,29 @@ pub(super) struct Asker {
     pub(super) me: UserId,
 }
 
-type Outcome = Result<Done, String>;
+/// A person who was meant.
+struct Person {
+    user: UserId,
+    /// What they are called, or what stands for it.
+    name: String,
+    /// The node said so just now.
+    found: bool,
+}
+
+impl Person {
+    fn then(self, then: Then) -> Done {
+        Done { learned: self.found.then_some((self.user, self.name)).into_iter().collect(), then }
+    }
+}
 
 impl Asker {
-    async fn find(&self, who: Who) -> Result<(UserId, String), String> {
+    async fn find(&self, who: Who) -> Result<Person, String> {
         let name = match who {
-            Who::Known(user, handle) => return Ok((user, handle)),
+            Who::Known(user, name) => return Ok(Person { user, name, found: false }),
             Who::Unknown(name) => name,
         };
         match self.client.find(&name).await {
-            Ok(found) => Ok((found.user, found.handle)),
+            Ok(found) => Ok(Person { user: found.user, name: found.handle, found: true }),
             Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NotFound => {
                 Err(format!("nobody is called {}", show::quote(&name)))
             }
@@ -85,15 +100,15 @@ impl Asker {
         outcome.unwrap_or_else(|why| Done { learned: Vec::new(), then: Then::Nobody(why) })
     }
 
-    async fn reach(&self, who: Who) -> Outcome {
-        let (user, handle) = self.find(who).await?;
+    async fn reach(&self, who: Who) -> Result<Done, String> {
+        let person = self.find(who).await?;
+        let user = person.user;
         if user == self.me {
             return Err("that is you".to_owned());
         }
         let conversation = ConversationId::direct(self.me, user);
-        let done = |then| Ok(Done { learned: vec![(user, handle)], then });
         if self.is_here(conversation) {
-            return done(Then::Open(conversation));
+            return Ok(person.then(Then::Open(conversation)));
         }
         let contacts = self.client.contacts().await.map_err(|e| show::error(&e))?;
         let state = contacts.iter().find(|contact| contact.user == user).map(|contact| contact.state);
@@ -103,42 +118,52 @@ impl Asker {
         }
         let agreed = matches!(state, Some(ContactState::Accepted | ContactState::Waiting));
         if agreed && self.arrives(conversation).await {
-            return done(Then::Open(conversation));
+            return Ok(person.then(Then::Open(conversation)));
         }
-        done(Then::Await(user))
+        Ok(person.then(Then::Await(user)))
     }
 
     /// `/accept`
     pub(super) async fn accept(self, who: Who) -> Done {
         let accepted = async {
-            let (user, handle) = self.find(who).await?;
-            match self.client.accept_contact(user).await {
+            let person = self.find(who).await?;
+            match self.client.accept_contact(person.user).await {
                 Ok(()) => {}
                 Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NotFound => {
-                    return Err(format!("{} has not asked to talk to you", show::safe(&handle)));
+                    return Err(format!("{} has not asked to talk to you", show::safe(&person.name)));
                 }
                 Err(error) => return Err(show::error(&error)),
             }
+            let user = person.user;
             self.arrives(ConversationId::direct(self.me, user)).await;
-            Ok(Done { learned: vec![(user, handle)], then: Then::Accepted(user) })
+            Ok(person.then(Then::Accepted(user)))
         };
         accepted.await.unwrap_or_else(failed)
     }
 
-    /// `/group`
+    /// `/group`: finds everybody, so that they have names when the group comes.
     pub(super) async fn group(self, title: String, members: Vec<Who>) -> Done {
-        let made = async {
-            let mut learned = Vec::with_capacity(members.len());
-            for who in members {
-                learned.push(self.find(who).await?);
+        let (mut learned, mut users) = (Vec::new(), Vec::with_capacity(members.len()));
+        for who in members {
+            match self.find(who).await {
+                Ok(person) => {
+                    users.push(person.user);
+                    learned.extend(person.then(Then::Nothing).learned);
+                }
+                Err(why) => return failed(why),
             }
-            let users = learned.iter().map(|(user, _)| *user).collect();
-            let conversation = self.client.create_group(&title, users).await.map_err(|e| show::error(&e))?;
-            let here = self.arrives(conversation).await;
-            let late = || format!("the group {} is made, but has not come yet: /list", show::quote(&title));
-            Ok(Done { learned, then: if here { Then::Open(conversation) } else { Then::Failed(late()) } })
-        };
-        made.await.unwrap_or_else(failed)
+        }
+        Done { learned, then: Then::Make(title, users) }
+    }
+
+    /// Makes the group.
+    pub(super) async fn make(self, title: String, members: Vec<UserId>) -> Done {
+        let late = || format!("the group {} is made, but has not come yet: /list", show::quote(&title));
+        asked(match self.client.create_group(&title, members).await {
+            Ok(conversation) if self.arrives(conversation).await => Ok(Then::Open(conversation)),
+            Ok(_) => Ok(Then::Failed(late())),
+            Err(error) => Err(error),
+        })
     }
 
     /// `/invite` and `/remove`: finds the person, then `act` is posted under this name.
@@ -150,9 +175,10 @@ impl Asker {
         what: &'static str,
     ) -> Done {
         match self.find(who).await {
-            Ok((user, handle)) => {
-                let what = format!("{what} {}", show::safe(&handle));
-                Done { learned: vec![(user, handle)], then: Then::Post(conversation, act(user), what) }
+            Ok(person) => {
+                let what = format!("{what} {}", show::safe(&person.name));
+                let then = Then::Post(conversation, act(person.user), what);
+                person.then(then)
             }
             Err(why) => failed(why),
         }
@@ -171,6 +197,12 @@ impl Asker {
     /// Who may talk to us, and who asked. Nobody asked for it, so that a failure is not worth a word.
     pub(super) async fn contacts(self) -> Done {
         Done { learned: Vec::new(), then: self.client.contacts().await.map_or(Then::Nothing, Then::Contacts) }
+    }
+
+    /// How one's own handle is written: at the sign-in, any case will do.
+    pub(super) async fn own_name(self, handle: &str) -> Done {
+        let found = self.client.find(handle).await.ok().filter(|found| found.user == self.me);
+        Done { learned: found.map(|found| (found.user, found.handle)).into_iter().collect(), then: Then::Nothing }
     }
 
     /// Says up to where a conversation was read; what is not heard is said again with the next entry.

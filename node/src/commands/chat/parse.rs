@@ -20,7 +20,8 @@ pub(super) const HELP: &str = "\
 /leave                  leave this group
 /devices                where you are signed in
 /quit                   send what is not sent, and stop
-Anything else is said in the current conversation; begin it with // to say something that begins with /.";
+//...                   says /...
+Anything else is said in the current conversation.";
 
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use magpie_client::{Body, ConversationId, ConversationInfo, ConversationKind, Entry, UserId};
+use magpie_client::{Body, ConversationId, ConversationKind, Entry, UserId};
 
 use super::show::safe;
 
@@ -67,13 +67,13 @@ impl People {
     }
 
     /// What a conversation is called: the other person's name, or the group's title.
-    pub(super) fn title(&self, conversation: &ConversationInfo) -> String {
-        match conversation.id.kind() {
+    pub(super) fn title(&self, conversation: ConversationId, title: &str) -> String {
+        match conversation.kind() {
             Some(ConversationKind::Direct) => {
-                self.others.get(&conversation.id).map_or_else(|| "somebody".to_owned(), |user| self.name(*user))
+                self.others.get(&conversation).map_or_else(|| "somebody".to_owned(), |user| self.name(*user))
             }
-            _ if conversation.title.is_empty() => "a group without title".to_owned(),
-            _ => safe(&conversation.title),
+            _ if title.is_empty() => "a group without title".to_owned(),
+            _ => safe(title),
         }
     }
 }

@@ -14,7 +14,6 @@ use super::{
     jobs::{Done, Then},
     parse::parse,
     place,
-    show::Clock,
     sign_in::{Place, sign_in},
     talk::{Next, Seen, Talk},
     terminal::{Input, Output},
@@ -30,6 +29,9 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(10);
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 /// How long each part of a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The exit code after Ctrl-C.
+const INTERRUPTED: i32 = 130;
 
 /// How the conversation ends.
 enum End {
@@ -54,16 +56,25 @@ struct Opened {
 /// See [`super::run`].
 pub(super) async fn run(args: &Args) -> anyhow::Result<i32> {
     let mut signals = Signals::new()?;
-    let mut output = Output::start()?;
     let mut input = Input::start()?;
+    let code = run_until(args, &mut input, &mut signals).await?;
+    if code == INTERRUPTED && input.is_terminal {
+        // The shell's prompt begins a line of its own.
+        print_note("");
+    }
+    Ok(code)
+}
+
+async fn run_until(args: &Args, input: &mut Input, signals: &mut Signals) -> anyhow::Result<i32> {
+    let mut output = Output::start()?;
     let opened = tokio::select! {
-        opened = open(args, &mut input) => opened?,
+        opened = open(args, input) => opened?,
         code = signals.next() => return Ok(code),
     };
     let Some(mut opened) = opened else { return Ok(2) };
     let (client, network) = (opened.client.clone(), opened.network.clone());
     let begun = tokio::select! {
-        begun = begin(&mut opened, &mut input, &output) => begun.map(Ok),
+        begun = begin(&mut opened, input, &output) => begun.map(Ok),
         code = signals.next() => Ok(Err(code)),
     };
     let mut talk = match begun {
@@ -81,7 +92,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<i32> {
     let end = tokio::select! {
         biased;
         code = signals.next() => End::Signal(code),
-        end = converse(&mut talk, &mut opened.events, &mut input, &mut output) => end,
+        end = converse(&mut talk, &mut opened.events, input, &mut output) => end,
     };
     let reached = talk.was_online();
     let read = async {
@@ -128,7 +139,7 @@ async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> 
         None => None,
     };
     let Some(user) = asked.map(|user| user.trim().to_owned()).filter(|user| !user.is_empty()) else {
-        note_usage("whose conversations? Give --user NAME");
+        print_note("magpie: whose conversations? Give --user NAME");
         return Ok(None);
     };
     let file = place::store(args.store.as_deref(), &user, &args.server)?;
@@ -154,8 +165,8 @@ async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> 
 }
 
 #[expect(clippy::print_stderr, reason = "this is where the user reads it")]
-fn note_usage(text: &str) {
-    eprintln!("magpie: {text}");
+fn print_note(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Signs in, and waits for what was missed and who is who.
@@ -169,11 +180,16 @@ async fn begin(opened: &mut Opened, input: &mut Input, output: &Output) -> anyho
         let synced = async { while events.next().await.is_some_and(|event| event != Event::Synced) {} };
         let _ = timeout(SYNC_PATIENCE, synced).await;
     }
-    let handle = me.handle.clone();
-    let mut talk = Talk::new(client.clone(), me, Clock::system(), opened.seen.take());
-    talk.note(format!("* {handle} on {} (/help lists the commands)", opened.place.server));
-    let contacts = if online { talk.asker().contacts().await.then } else { Then::Nothing };
-    talk.begin(if let Then::Contacts(contacts) = &contacts { contacts } else { &[] });
+    let mut talk = Talk::new(client.clone(), me.user, &me.handle, opened.seen.take());
+    let mut contacts = Vec::new();
+    if online {
+        let (own, asked) = tokio::join!(talk.asker().own_name(&me.handle), talk.asker().contacts());
+        talk.on_done(own);
+        if let Then::Contacts(asked) = asked.then {
+            contacts = asked;
+        }
+    }
+    talk.begin(&opened.place.server.to_string(), &contacts);
     Ok(talk)
 }
 
@@ -201,11 +217,16 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
             },
             why = output.why() => return End::Output(why),
             done = finished(&mut command) => {
-                command = None;
-                talk.on_done(done);
+                command = match talk.on_done(done) {
+                    Next::Wait(job) => Some(job),
+                    Next::Go | Next::Quit => None,
+                };
             }
             Some(posting) = talk.postings.next() => talk.on_posting(posting),
-            Some(done) = errands.next() => talk.on_done(done),
+            Some(done) = errands.next() => {
+                // Nothing follows from an errand.
+                talk.on_done(done);
+            }
             event = events.next() => match event {
                 Some(event) => {
                     if event == Event::Online {
@@ -271,7 +292,7 @@ impl Signals {
     /// Waits for one. Returns the exit code that shells expect of it.
     async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => 130,
+            _ = self.interrupt.recv() => INTERRUPTED,
             _ = self.terminate.recv() => 143,
             _ = self.hangup.recv() => 129,
         }

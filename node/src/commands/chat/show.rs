@@ -90,6 +90,9 @@ fn refusal(refusal: &WireError) -> String {
     match refusal.code {
         ErrorCode::NotFound if refusal.field == "conversation" => "you are not in this conversation".to_owned(),
         ErrorCode::NotAllowed | ErrorCode::AlreadyDone if !refusal.detail.is_empty() => safe(&refusal.detail),
+        ErrorCode::Invalid | ErrorCode::TooLarge if !refusal.detail.is_empty() => {
+            safe(&format!("{}: {}", refusal.field, refusal.detail))
+        }
         _ => safe(&refusal.to_string()),
     }
 }
@@ -159,7 +162,7 @@ mod tests {
         let refused = |code, field: &str, detail: &str| error(&Error::Refused(WireError::field(code, field, detail)));
         assert_eq!(refused(ErrorCode::NotFound, "conversation", ""), "you are not in this conversation");
         assert_eq!(refused(ErrorCode::NotAllowed, "user", "only the owner\u{1b}"), "only the owner\u{fffd}");
-        assert_eq!(refused(ErrorCode::TooLarge, "text", "0 bytes"), "too large: text: 0 bytes");
+        assert_eq!(refused(ErrorCode::TooLarge, "text", "0 bytes"), "text: 0 bytes");
         assert_eq!(quote(&"x".repeat(50)), format!("\"{}…\"", "x".repeat(40)));
         assert_eq!((count(1, "line"), count(2, "line")), ("1 line".into(), "2 lines".into()));
     }

@@ -47,6 +47,9 @@ pub(super) async fn sign_in(
     };
     let password = password(user, signed_out, input).await?;
     let known = client.me().is_some();
+    if !input.is_terminal && std::env::var_os(PASSWORD_VARIABLE).is_none() {
+        note(output, "* the first line was the password; next time this device needs none".to_owned()).await;
+    }
     match noticed(with_password(client, user, &password, known), place, output).await {
         Ok(true) => note(output, format!("* new account: {user}")).await,
         Ok(false) => {}

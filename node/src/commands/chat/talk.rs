@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use futures_util::{FutureExt, future::BoxFuture, stream::FuturesUnordered};
 use magpie_client::{
-    Client, ContactInfo, ContactState, Content, ConversationId, ConversationInfo, ConversationKind, Error, Me, Posted,
-    Status, TimelineId, UserId,
+    Client, ContactInfo, ContactState, Content, ConversationId, ConversationInfo, ConversationKind, DeviceId, Error,
+    Posted, Status, TimelineId, UserId,
 };
 
 use super::{
@@ -49,7 +49,7 @@ pub(super) type Seen = Option<HashMap<TimelineId, u64>>;
 /// See the module.
 pub(super) struct Talk {
     client: Client,
-    me: Me,
+    me: UserId,
     people: People,
     focus: Focus,
     clock: Clock,
@@ -79,15 +79,15 @@ pub(super) struct Talk {
 
 impl Talk {
     /// Nothing is shown yet.
-    pub(super) fn new(client: Client, me: Me, clock: Clock, seen: Seen) -> Self {
+    pub(super) fn new(client: Client, me: UserId, handle: &str, seen: Seen) -> Self {
         let online = client.status() == Status::Online;
         let mut talk = Self {
-            people: People::called(me.user, &me.handle),
+            people: People::called(me, handle),
             online,
             was_online: online,
             client,
             me,
-            clock,
+            clock: Clock::system(),
             focus: Focus::Free,
             order: Vec::new(),
             lines: VecDeque::new(),
@@ -107,10 +107,12 @@ impl Talk {
     }
 
     /// Begins, with the contacts as far as they could be asked for.
-    pub(super) fn begin(&mut self, contacts: &[ContactInfo]) {
+    pub(super) fn begin(&mut self, server: &str, contacts: &[ContactInfo]) {
+        self.note(format!("* {} on {server} (/help lists the commands)", self.people.name(self.me)));
         self.on_contacts(contacts);
         let known = self.client.conversations();
-        let mut titled: Vec<_> = known.iter().filter(|c| !c.ended).map(|c| (self.people.title(c), c.id)).collect();
+        let mut titled: Vec<_> =
+            known.iter().filter(|c| !c.ended).map(|c| (self.people.title(c.id, &c.title), c.id)).collect();
         titled.sort();
         self.order = titled.into_iter().map(|(_, id)| id).collect();
         match self.order[..] {
@@ -123,11 +125,15 @@ impl Talk {
 
     /// Asks in this person's name.
     pub(super) fn asker(&self) -> Asker {
-        Asker { client: self.client.clone(), me: self.me.user }
+        Asker { client: self.client.clone(), me: self.me }
+    }
+
+    fn is_this(&self, device: DeviceId) -> bool {
+        self.client.me().is_some_and(|me| me.device == device)
     }
 
     fn inbox(&self) -> TimelineId {
-        TimelineId::Inbox(self.me.user)
+        TimelineId::Inbox(self.me)
     }
 
     fn conversation(&self, id: ConversationId) -> Option<ConversationInfo> {
@@ -135,7 +141,7 @@ impl Talk {
     }
 
     fn title(&self, id: ConversationId) -> String {
-        self.conversation(id).map_or_else(|| "a conversation".to_owned(), |known| self.people.title(&known))
+        self.people.title(id, &self.conversation(id).map_or_else(String::new, |known| known.title))
     }
 
     pub(super) fn note(&mut self, text: impl Into<String>) {
@@ -245,8 +251,8 @@ impl Talk {
         self.online && !self.read.is_empty()
     }
 
-    /// A job is done.
-    pub(super) fn on_done(&mut self, done: Done) {
+    /// A job is done. Another may follow.
+    pub(super) fn on_done(&mut self, done: Done) -> Next {
         done.learned.iter().for_each(|(user, handle)| self.people.learn(*user, handle));
         match done.then {
             Then::Open(conversation) => self.open(conversation),
@@ -260,6 +266,7 @@ impl Talk {
                 self.focus = Focus::Closed;
                 self.note(format!("* {why}; no conversation is open now"));
             }
+            Then::Make(title, members) => return Next::Wait(self.asker().make(title, members).boxed()),
             Then::Post(conversation, content, what) => self.post(conversation, content, what),
             Then::Members(group) => self.list_members(&group),
             Then::Devices(devices) => self.list_devices(&devices),
@@ -267,10 +274,11 @@ impl Talk {
             Then::Failed(why) => self.note(format!("* {why}")),
             Then::Nothing => {}
         }
+        Next::Go
     }
 
     fn on_accepted(&mut self, user: UserId) {
-        let conversation = ConversationId::direct(self.me.user, user);
+        let conversation = ConversationId::direct(self.me, user);
         let name = self.people.name(user);
         match self.focus {
             Focus::Free if self.conversation(conversation).is_none() => self.focus = Focus::Awaiting(user),

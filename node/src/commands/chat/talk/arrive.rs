@@ -97,34 +97,38 @@ impl Talk {
 
     pub(super) fn entry_lines(&mut self, id: ConversationId, entries: &[Entry], title: Option<&str>) -> Vec<Line> {
         entries.iter().for_each(|entry| self.people.learn_entry(entry));
+        let me = self.me;
         let direct = id.kind() == Some(ConversationKind::Direct);
         let line = |entry: &Entry| match &entry.body {
-            // That the two are in it goes without saying.
-            Body::Joined(_) if direct => None,
+            // Goes without saying: that the two are in it, and whoever made a group; the inbox says who added us.
+            Body::Joined(joined) if direct || joined.user == joined.by || joined.user == me => None,
             _ => show::entry(entry, &self.people, &self.clock, title).map(Line::Out),
         };
         entries.iter().filter_map(line).collect()
     }
 
-    fn on_inbox(&mut self, entry: Entry) {
+    pub(super) fn on_inbox(&mut self, entry: Entry) {
         self.people.learn_entry(&entry);
         match entry.body {
             Body::ContactRequested(request) => self.tell_request(request.from, &request.greeting),
             Body::ConversationAdded(added) => self.on_added(&added),
-            Body::ConversationEnded(ended) if self.focus == Focus::Open(ended.conversation) => {
-                if self.conversation(ended.conversation).is_none_or(|known| known.ended) {
-                    self.focus = Focus::Closed;
-                    self.note("* no conversation is open now: /list");
-                }
+            Body::ConversationEnded(ended) if self.is_open_and_over(ended.conversation) => {
+                self.focus = Focus::Closed;
+                self.note("* no conversation is open now: /list");
             }
-            Body::DeviceSignedIn(device) if device.device != self.me.device => {
+            Body::DeviceSignedIn(device) if !self.is_this(device.device) => {
                 self.note(format!("* you signed in on another device: {}", show::quote(&device.name)));
             }
-            Body::DeviceSignedOut(device) if device.device != self.me.device => {
+            Body::DeviceSignedOut(device) if !self.is_this(device.device) => {
                 self.note(format!("* another device of yours was signed out: {}", show::quote(&device.name)));
             }
             _ => {}
         }
+    }
+
+    fn is_open_and_over(&self, id: ConversationId) -> bool {
+        // By now the person may be in it again.
+        self.focus == Focus::Open(id) && self.conversation(id).is_none_or(|known| known.ended)
     }
 
     fn on_added(&mut self, added: &entry::ConversationAdded) {
@@ -136,14 +140,13 @@ impl Talk {
         let title = self.title(id);
         if id.kind() == Some(ConversationKind::Direct) {
             self.out(format!("* you and {title} can talk now"));
-            let awaited =
-                matches!(self.focus, Focus::Awaiting(user) if ConversationId::direct(self.me.user, user) == id);
+            let awaited = matches!(self.focus, Focus::Awaiting(user) if ConversationId::direct(self.me, user) == id);
             if awaited || self.focus == Focus::Free {
                 self.focus = Focus::Open(id);
             }
             return;
         }
-        if added.by == self.me.user {
+        if added.by == self.me {
             self.out(format!("* you made the group {title}"));
         } else {
             let by = self.people.name(added.by);

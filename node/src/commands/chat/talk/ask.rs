@@ -59,13 +59,10 @@ impl Talk {
 
     fn on_command(&mut self, command: Command) -> Next {
         match command {
-            Command::To(name) => {
-                let who = self.people.who(&name);
-                if let Who::Known(user, _) = who {
-                    // So that their answer is met, should it come before the job's end.
-                    self.focus = Focus::Awaiting(user);
-                }
-                Next::Wait(self.asker().to(who).boxed())
+            Command::To(name) => self.to(&name),
+            Command::Accept(_) | Command::Group { .. } | Command::Devices if !self.online => {
+                self.note("* not connected: try again later");
+                Next::Go
             }
             Command::Accept(name) => Next::Wait(self.asker().accept(self.people.who(&name)).boxed()),
             Command::Group { title, names } => {
@@ -90,12 +87,32 @@ impl Talk {
         }
     }
 
+    fn to(&mut self, name: &str) -> Next {
+        let who = self.people.who(name);
+        if let Who::Known(user, _) = who {
+            // So that their answer is met, should it come before the job's end.
+            self.focus = Focus::Awaiting(user);
+            let conversation = ConversationId::direct(self.me, user);
+            if self.conversation(conversation).is_some_and(|known| !known.ended) {
+                self.open(conversation);
+                return Next::Go;
+            }
+        }
+        if !self.online {
+            self.focus = Focus::Closed;
+            self.note("* not connected: try again later; no conversation is open now");
+            return Next::Go;
+        }
+        Next::Wait(self.asker().to(who).boxed())
+    }
+
     fn on_command_in(&mut self, id: ConversationId, command: Command) -> Next {
         let with_member = |name: &str, act, what| {
             let who = self.people.who(name);
             Next::Wait(self.asker().with_member(id, who, act, what).boxed())
         };
         match command {
+            Command::Members if !self.online => self.note("* not connected: try again later"),
             Command::Invite(name) => return with_member(&name, Content::Invite, "/invite"),
             Command::Remove(name) => return with_member(&name, Content::Remove, "/remove"),
             Command::Members => return Next::Wait(self.asker().members(id).boxed()),
@@ -135,7 +152,7 @@ impl Talk {
                 n if conversation.unread > u64::from(UNREAD_MAX) => format!("  ({n}+ unread)"),
                 n => format!("  ({n} unread)"),
             };
-            lines.push(format!("{mark} {}  {}{unread}", at + 1, self.people.title(conversation)));
+            lines.push(format!("{mark} {}  {}{unread}", at + 1, self.people.title(*id, &conversation.title)));
         }
         if lines.is_empty() {
             self.note("* no conversations yet: /to NAME asks a person");
@@ -147,7 +164,7 @@ impl Talk {
     /// Texts of others that this person has not read.
     fn unread(&self, conversation: &ConversationInfo) -> usize {
         let unread = self.client.history(conversation.id, conversation.read, UNREAD_MAX).unwrap_or_default();
-        unread.iter().filter(|entry| entry.sender != self.me.user && matches!(entry.body, Body::Text(_))).count()
+        unread.iter().filter(|entry| entry.sender != self.me && matches!(entry.body, Body::Text(_))).count()
     }
 
     fn open_number(&mut self, number: usize) -> Next {
@@ -168,7 +185,7 @@ impl Talk {
         // A direct conversation has no owner to speak of.
         let owner = (!group.title.is_empty()).then_some(group.owner);
         for (name, user) in names {
-            let you = if user == self.me.user { " (you)" } else { "" };
+            let you = if user == self.me { " (you)" } else { "" };
             let owns = if Some(user) == owner { " (owner)" } else { "" };
             self.out(format!("  {name}{you}{owns}"));
         }
@@ -176,7 +193,7 @@ impl Talk {
 
     pub(super) fn list_devices(&mut self, devices: &[DeviceInfo]) {
         for device in devices {
-            let this = if device.device == self.me.device { " (this one)" } else { "" };
+            let this = if self.is_this(device.device) { " (this one)" } else { "" };
             let seen = self.clock.time(device.last_seen_ms);
             self.out(format!("  {}{this}, signed in {seen}", safe(&device.name)));
         }

@@ -1,0 +1,21 @@
+//! The admin address, as an operator's probe sees it.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Status and body of a GET.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let patience = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let odd = || io::Error::other(format!("no HTTP answer: {answer:?}"));
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(odd)?;
+    let body = answer.split_once("\r\n\r\n").ok_or_else(odd)?.1.to_owned();
+    Ok((status, body))
+}

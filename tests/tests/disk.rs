@@ -1,0 +1,242 @@
+//! A disk that is full, and one that fails: refused in time or ended in time, and nothing acknowledged is lost.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use magpie_tests::{
+    Place, Process,
+    crowd::{Crowd, Shape},
+    http, seed, until,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+const TEST_NODE: &str = env!("CARGO_BIN_EXE_magpie-test-node");
+const SOON: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(20);
+const MIB: u64 = 1024 * 1024;
+const RESERVE: u64 = 4 * MIB;
+
+fn place(server: SocketAddr, ca: Vec<u8>) -> Place {
+    let mut place = Place::new(server, ca);
+    // A node that ended says nothing: devices learn of it only by this.
+    place.request_timeout = Duration::from_secs(1);
+    place
+}
+
+fn eight() -> Shape {
+    Shape { people: 8, second_devices: 2, groups: vec![0..8] }
+}
+
+/// A small disk of its own; unmounted at the end.
+struct SmallDisk {
+    at: PathBuf,
+    _parent: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// `None`, having said why, where this process may not mount.
+    fn mount() -> Option<Self> {
+        let parent = tempfile::tempdir().unwrap();
+        let at = parent.path().join("data");
+        fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self { at, _parent: parent }),
+            Ok(output) => {
+                println!("SKIPPED: no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("SKIPPED: mount cannot be run: {error}");
+                None
+            }
+        }
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.at).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Somebody else fills the disk until only this is free.
+    fn fill(&self, leave: u64) {
+        let mut filler = fs::read(self.filler()).unwrap_or_default();
+        filler.resize(filler.len() + self.free().saturating_sub(leave) as usize, 7);
+        // It fails at the end when the node takes a page meanwhile: as full as can be is what is wanted.
+        if let Err(error) = fs::write(self.filler(), filler) {
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.at.join("filler")
+    }
+
+    fn clear(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node that a failed test left behind must not keep it.
+        let ended = Command::new("umount").arg("-l").arg(&self.at).status();
+        assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking(), "the disk stays mounted");
+    }
+}
+
+fn start(disk: &SmallDisk) -> Process {
+    let reserve = RESERVE.to_string();
+    Process::try_start(Path::new(TEST_NODE), &disk.at, &[("MAGPIE_STORAGE_LOG_RESERVE_BYTES", &reserve)]).unwrap()
+}
+
+/// What /readyz says.
+async fn readyz(node: &Process) -> (u16, String) {
+    let admin = node.admin;
+    tokio::task::spawn_blocking(move || http::get(admin, "/readyz")).await.unwrap().unwrap()
+}
+
+/// Nothing is acknowledged for a while, however often the devices ask.
+async fn nothing_is_acknowledged(crowd: &Crowd) {
+    // What was admitted before the disk was full may still come.
+    let (mut acked, mut since) = (crowd.counts().acked, Instant::now());
+    until("acknowledgements end", SOON, async || {
+        let now = crowd.counts().acked;
+        if now != acked {
+            (acked, since) = (now, Instant::now());
+        }
+        // Devices come back after two seconds and a half at most.
+        since.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    assert!(crowd.counts().open > 0, "the devices have something to say: {:?}", crowd.counts());
+}
+
+async fn says_full(node: &Process) {
+    until("/readyz says that the disk is full", SOON, async || {
+        let (status, text) = readyz(node).await;
+        status == 503 && text.contains("the disk is full")
+    })
+    .await;
+}
+
+async fn refuses(node: &mut Process, crowd: &Crowd) {
+    says_full(node).await;
+    nothing_is_acknowledged(crowd).await;
+    assert_eq!(node.ended(), None, "a full disk is no reason to end: {}", node.errors());
+    assert_eq!(readyz(node).await.0, 503);
+    let (_, metrics) = http::get(node.admin, "/metrics").unwrap();
+    let refused = metrics.lines().any(|line| line.contains("refusals") && line.contains("disk is full"));
+    assert!(refused, "devices are told why: {metrics}");
+}
+
+async fn serves(node: &Process, crowd: &Crowd) {
+    until("/readyz says ready", SOON, async || readyz(node).await.0 == 200).await;
+    crowd.acked_more(50).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_in_time_and_serves_again_by_itself() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let seed = seed("full disk");
+    let mut node = start(&disk);
+    let mut crowd = Crowd::gather(&place(node.address, node.ca()), &eight()).await;
+    crowd.talk(seed, PAUSE);
+    crowd.acked_more(50).await;
+    for leave in [MIB, 0] {
+        disk.fill(RESERVE - 1);
+        says_full(&node).await;
+        // Once the node writes nothing more, even the last byte may go.
+        disk.fill(leave);
+        refuses(&mut node, &crowd).await;
+        disk.clear();
+        serves(&node, &crowd).await;
+    }
+    node = tokio::task::spawn_blocking(|| node.kill_and_restart()).await.unwrap().unwrap();
+    serves(&node, &crowd).await;
+    crowd.fall_silent().await;
+    crowd.check().await;
+    println!("{:?}", crowd.counts());
+    assert_eq!(node.terminate(), 0);
+}
+
+#[tokio::test]
+async fn a_node_killed_on_a_full_disk_comes_back_with_everything() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let seed = seed("killed on a full disk");
+    let mut node = start(&disk);
+    let mut crowd = Crowd::gather(&place(node.address, node.ca()), &eight()).await;
+    crowd.talk(seed, PAUSE);
+    crowd.acked_more(200).await;
+    disk.fill(RESERVE / 2);
+    refuses(&mut node, &crowd).await;
+    node = tokio::task::spawn_blocking(|| node.kill_and_restart()).await.unwrap().unwrap();
+    refuses(&mut node, &crowd).await;
+    disk.fill(0);
+    let parts = node.kill();
+    let again = parts.clone();
+    // Without a single byte it may start or say why not; either way nothing is harmed.
+    let started = tokio::task::spawn_blocking(move || Process::restart(again)).await.unwrap();
+    match started {
+        Ok(started) => drop(started),
+        Err(error) => assert!(error.contains("No space left"), "{error}"),
+    }
+    disk.clear();
+    node = tokio::task::spawn_blocking(move || Process::restart(parts)).await.unwrap().unwrap();
+    serves(&node, &crowd).await;
+    crowd.fall_silent().await;
+    crowd.check().await;
+    println!("{:?}", crowd.counts());
+    assert_eq!(node.terminate(), 0);
+}
+
+/// Brings the node down by this fault, under load, several times; devices must not notice but for the pause.
+async fn fails(fault: &str, says: &str, test: &str) {
+    let seed = seed(test);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &[]).unwrap();
+    let mut crowd = Crowd::gather(&place(node.address, node.ca()), &eight()).await;
+    crowd.talk(seed, PAUSE);
+    for _ in 0..4 {
+        crowd.acked_more(100).await;
+        let mut parts = node.kill();
+        let clean = parts.clone();
+        parts.2.push((fault.to_owned(), rng.random_range(20..300).to_string()));
+        let before = fs::read_to_string(dir.path().join("data.stderr")).unwrap().len();
+        // With a low number it fails while it starts, which is to end the same way.
+        let code = match tokio::task::spawn_blocking(move || Process::restart(parts)).await.unwrap() {
+            Ok(mut failing) => {
+                until("the node ends", SOON * 3, async || failing.ended().is_some()).await;
+                failing.ended()
+            }
+            Err(error) if error.contains("exit status: 74") => Some(74),
+            Err(error) => panic!("it failed at its start, but not as it should: {error}"),
+        };
+        crowd.ledger().note_loss();
+        let errors = fs::read_to_string(dir.path().join("data.stderr")).unwrap()[before..].to_owned();
+        assert_eq!(code, Some(74), "{errors}");
+        assert!(errors.contains(says) && errors.contains("the node ends here"), "{errors}");
+        node = tokio::task::spawn_blocking(move || Process::restart(clean)).await.unwrap().unwrap();
+    }
+    crowd.acked_more(50).await;
+    crowd.fall_silent().await;
+    crowd.check().await;
+    println!("{:?}", crowd.counts());
+    assert_eq!(node.terminate(), 0);
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_node_and_is_never_acknowledged() {
+    fails("MAGPIE_TEST_FAIL_SYNC_AFTER", "injected sync error", "failed sync").await;
+}
+
+#[tokio::test]
+async fn a_failed_write_ends_the_node_and_is_never_acknowledged() {
+    fails("MAGPIE_TEST_FAIL_APPEND_AFTER", "injected write error", "failed write").await;
+}
