@@ -37,7 +37,8 @@ pub(crate) async fn run(args: &DirectArgs) -> anyhow::Result<Outcome> {
         let conversation = ConversationId::direct(person.id, people[index ^ 1].id);
         for lane in 0..args.outstanding {
             let every = args.rate.map(|rate| Duration::from_secs_f64(lanes as f64 / rate));
-            let offset = every.map_or(Duration::ZERO, |every| every.mul_f64((index * args.outstanding + lane) as f64 / lanes as f64));
+            let offset = every
+                .map_or(Duration::ZERO, |every| every.mul_f64((index * args.outstanding + lane) as f64 / lanes as f64));
             writers.spawn(write(Writer {
                 person: person.clone(),
                 index,

@@ -169,8 +169,16 @@ impl Outcome {
 
     /// For people.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{}: {} messages, {:.0}/s, {} deliveries", self.workload, self.messages, self.per_s, self.deliveries)?;
-        writeln!(out, "  node       {:.4} ms of CPU a message, {:.4} a delivery", self.cpu_ms_per_message, self.cpu_ms_per_delivery)?;
+        writeln!(
+            out,
+            "{}: {} messages, {:.0}/s, {} deliveries",
+            self.workload, self.messages, self.per_s, self.deliveries
+        )?;
+        writeln!(
+            out,
+            "  node       {:.4} ms of CPU a message, {:.4} a delivery",
+            self.cpu_ms_per_message, self.cpu_ms_per_delivery
+        )?;
         writeln!(out, "  memory     {} MiB", self.rss_mib)?;
         writeln!(out, "  ack        p50 {:.2} ms, p99 {:.2} ms", self.ack_p50_ms, self.ack_p99_ms)?;
         writeln!(out, "  delivery   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;

@@ -38,7 +38,11 @@ pub(crate) async fn sign_up(target: &Target, count: usize, ledger: &Ledger) -> a
             let me = client.sign_up(&format!("load-{run}-{index}"), PASSWORD).await?;
             tokio::spawn(async move {
                 while let Some(event) = events.next().await {
-                    if let Event::Entry { timeline: TimelineId::Conversation(_), entry: Entry { body: Body::Text(text), .. } } = event {
+                    if let Event::Entry {
+                        timeline: TimelineId::Conversation(_),
+                        entry: Entry { body: Body::Text(text), .. },
+                    } = event
+                    {
                         ledger.saw(index, &text);
                     }
                 }

@@ -12,7 +12,8 @@ impl Server {
     /// CPU used so far, user and system, in milliseconds; 0 when no process is watched.
     pub(crate) fn cpu_ms(self) -> anyhow::Result<f64> {
         let Some(pid) = self.0 else { return Ok(0.0) };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("there is no process {pid}"))?;
+        let stat =
+            fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("there is no process {pid}"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("no CPU time in /proc");
         Ok((ticks(11)? + ticks(12)?) * 1000.0 / rustix::param::clock_ticks_per_second() as f64)

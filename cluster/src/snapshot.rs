@@ -47,7 +47,9 @@ pub fn list(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId) -> io::Result<Vec<
     let prefix = format!("{shard}-");
     let mut found = Vec::new();
     for name in disk.list(dir)? {
-        if let Some(index) = name.strip_prefix(&prefix).and_then(|n| n.strip_suffix(".snap")).and_then(|n| n.parse().ok()) {
+        if let Some(index) =
+            name.strip_prefix(&prefix).and_then(|n| n.strip_suffix(".snap")).and_then(|n| n.parse().ok())
+        {
             found.push((index, dir.join(name)));
         }
     }

@@ -13,11 +13,7 @@ use crate::{
     machine::Machine,
     shard::{Shard, ShardLimits, ShardParts},
     snapshot::{self, SnapshotError},
-    state::{
-        StateBase, StateError, Store,
-        memory::MemoryBase,
-        sled::SledDb,
-    },
+    state::{StateBase, StateError, Store, memory::MemoryBase, sled::SledDb},
     work::Background,
 };
 
@@ -32,6 +28,9 @@ pub struct StorageConfig {
     pub shards: u16,
     /// Keep the state in memory instead of sled; it is rebuilt at each start.
     pub state_in_memory: bool,
+    /// Write the log and the checkpoints on threads of their own. A simulation has none: there each write is done,
+    /// and durable, before the call returns.
+    pub threads: bool,
     /// sled's own cache, in bytes.
     pub sled_cache_bytes: u64,
     pub log: LogLimits,
@@ -79,8 +78,10 @@ impl<M: Machine> Storage<M> {
         let log_dir = config.dir.join("log");
         let snapshot_dir = config.dir.join("snapshots");
         let (segments, mut found) = Segments::open(disk.clone(), &log_dir, config.log)?;
-        let writer = LogWriter::start(segments, fatal.clone())?;
-        let background = Background::start()?;
+        let (writer, background) = match config.threads {
+            true => (LogWriter::start(segments, fatal.clone())?, Background::start()?),
+            false => (LogWriter::inline(segments, fatal.clone())?, Background::inline()),
+        };
         let sled = match config.state_in_memory {
             true => None,
             false => Some(SledDb::open(&config.dir.join("state"), config.sled_cache_bytes)?),
@@ -199,7 +200,9 @@ fn restore(
         )));
     }
     if first > purged + 1 {
-        return Err(StorageError::Inconsistent(format!("{shard}: the log begins at {first}, but ends its gap at {purged}")));
+        return Err(StorageError::Inconsistent(format!(
+            "{shard}: the log begins at {first}, but ends its gap at {purged}"
+        )));
     }
     if held >= purged && (held > 0 || purged == 0) {
         return Ok(newest);

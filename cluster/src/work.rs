@@ -12,9 +12,12 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The handle to the thread. Clones share it.
 #[derive(Clone)]
-pub struct Background {
+pub struct Background(Option<Thread>);
+
+#[derive(Clone)]
+struct Thread {
     jobs: Sender<Option<Job>>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    handle: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Background {
@@ -23,22 +26,33 @@ impl Background {
     pub fn start() -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new().name("magpie-storage".into()).spawn(move || run(&queue))?;
-        Ok(Self { jobs, thread: Arc::new(Mutex::new(Some(thread))) })
+        Ok(Self(Some(Thread { jobs, handle: Arc::new(Mutex::new(Some(thread))) })))
+    }
+
+    /// Without a thread: whoever asks does the work, for a simulation that has none.
+    pub fn inline() -> Self {
+        Self(None)
     }
 
     /// Queues a job behind those before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        if self.jobs.send(Some(Box::new(job))).is_err() {
-            tracing::warn!("a background job came after the stop and was not run");
+        match &self.0 {
+            None => job(),
+            Some(thread) => {
+                if thread.jobs.send(Some(Box::new(job))).is_err() {
+                    tracing::warn!("a background job came after the stop and was not run");
+                }
+            }
         }
     }
 
     /// Runs what is queued and ends the thread.
     pub fn stop(&self) {
-        let stopped = self.jobs.send(None);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Ok(()), Some(thread)) = (stopped, thread)
-            && thread.join().is_err()
+        let Some(thread) = &self.0 else { return };
+        let stopped = thread.jobs.send(None);
+        let handle = thread.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Ok(()), Some(handle)) = (stopped, handle)
+            && handle.join().is_err()
         {
             tracing::error!("the storage thread ended in a panic");
         }

@@ -88,21 +88,19 @@ async fn readyz(served: Data<Served>) -> HttpResponse {
     }
 }
 
-/// Refuses who does not carry the token, if there is one.
-fn check(served: &Served, request: &HttpRequest) -> Result<(), HttpResponse> {
+/// The refusal of who does not carry the token, if there is one.
+fn refusal(served: &Served, request: &HttpRequest) -> Option<HttpResponse> {
     let token = served.observer.admin_token();
     let given = request.headers().get("authorization").and_then(|v| v.to_str().ok());
     let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
     #[expect(deprecated, reason = "the one comparison in constant time that is in the tree already")]
     let same = ring::constant_time::verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok();
-    match token.is_empty() || same {
-        true => Ok(()),
-        false => Err(HttpResponse::Unauthorized().body("a bearer token is required: admin.token\n")),
-    }
+    let refused = || HttpResponse::Unauthorized().body("a bearer token is required: admin.token\n");
+    (!token.is_empty() && !same).then(refused)
 }
 
 async fn metrics_page(served: Data<Served>, request: HttpRequest) -> HttpResponse {
-    if let Err(refusal) = check(&served, &request) {
+    if let Some(refusal) = refusal(&served, &request) {
         return refusal;
     }
     match &served.metrics {
@@ -115,8 +113,5 @@ async fn metrics_page(served: Data<Served>, request: HttpRequest) -> HttpRespons
 }
 
 async fn status(served: Data<Served>, request: HttpRequest) -> HttpResponse {
-    match check(&served, &request) {
-        Ok(()) => HttpResponse::Ok().json(served.observer.status()),
-        Err(refusal) => refusal,
-    }
+    refusal(&served, &request).unwrap_or_else(|| HttpResponse::Ok().json(served.observer.status()))
 }

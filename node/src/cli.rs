@@ -87,7 +87,8 @@ pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     let level: tracing::level_filters::LevelFilter = level
         .parse()
         .map_err(|_| anyhow::anyhow!("log.level is {level:?}; it must be error, warn, info, debug or trace"))?;
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
     // openraft and sled say at info what concerns nobody else.
     tracing::subscriber::set_global_default(Quiet { inner: subscriber, level })
         .map_err(|e| anyhow::anyhow!("logging: {e}"))

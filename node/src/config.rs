@@ -81,7 +81,10 @@ impl Config {
             return wrong("accounts.password-threads is 0; it must be at least 1".into());
         }
         if self.storage.log_segment_bytes < 64 * 1024 {
-            return wrong(format!("storage.log-segment-bytes is {}; it must be at least 65536", self.storage.log_segment_bytes));
+            return wrong(format!(
+                "storage.log-segment-bytes is {}; it must be at least 65536",
+                self.storage.log_segment_bytes
+            ));
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_empty() {
             return wrong(format!("admin.listen is {}, which others reach: set admin.token", self.admin.listen));
@@ -127,7 +130,10 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_and_unknown_fields_are_refused() {
-        let set = [("MAGPIE_STORAGE_SHARDS".to_owned(), "4".to_owned()), ("MAGPIE_GATEWAY_LISTEN".to_owned(), "127.0.0.1:9".into())];
+        let set = [
+            ("MAGPIE_STORAGE_SHARDS".to_owned(), "4".to_owned()),
+            ("MAGPIE_GATEWAY_LISTEN".to_owned(), "127.0.0.1:9".into()),
+        ];
         let config = Config::load(None, set.into_iter()).unwrap();
         assert_eq!((config.storage.shards, config.gateway.listen.port()), (4, 9));
         let dir = tempfile::tempdir().unwrap();

@@ -31,10 +31,17 @@ pub enum TestCommand {
 pub enum Outcome {
     Done,
     /// The account is there and its device has a session of this epoch.
-    Session { user: UserId, device: DeviceId, epoch: u64 },
+    Session {
+        user: UserId,
+        device: DeviceId,
+        epoch: u64,
+    },
     /// A try of this password hash was counted; `None` for a handle that nobody has.
     Try(Option<(UserId, String)>),
-    Posted { number: u64, time_ms: u64 },
+    Posted {
+        number: u64,
+        time_ms: u64,
+    },
     Created(ConversationId),
 }
 

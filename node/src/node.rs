@@ -51,6 +51,8 @@ pub struct Options {
     pub fatal: Fatal,
     /// Keep the state in memory; it is rebuilt at each start.
     pub state_in_memory: bool,
+    /// Threads for the log and the checkpoints. A simulation has none.
+    pub threads: bool,
     /// For tests: while set, hints are lost between shard and sessions.
     pub drop_hints: Arc<AtomicBool>,
 }
@@ -70,6 +72,7 @@ impl Default for Options {
                 std::process::exit(EXIT_STORAGE);
             }),
             state_in_memory: false,
+            threads: true,
             drop_hints: Arc::default(),
         }
     }
@@ -158,13 +161,14 @@ pub struct ShardStatus {
     pub problem: Option<String>,
 }
 
-fn storage_config(config: &Config, state_in_memory: bool) -> StorageConfig {
+fn storage_config(config: &Config, options: &Options) -> StorageConfig {
     let storage = &config.storage;
     StorageConfig {
         dir: config.node.data_dir.clone(),
         node: NodeId::new(1, 1),
         shards: storage.shards,
-        state_in_memory,
+        state_in_memory: options.state_in_memory,
+        threads: options.threads,
         sled_cache_bytes: storage.state_cache_bytes,
         log: LogLimits { segment_bytes: storage.log_segment_bytes, reserve_bytes: storage.log_reserve_bytes },
         shard: ShardLimits {
@@ -197,7 +201,7 @@ impl Node {
         let token_key = TokenKey::open(&dir.join("keys/token.pk8"))?;
         let passwords = Passwords::start(&config.accounts)?;
         let listener = Listener::bind(&config.gateway, tls)?;
-        let stored = storage_config(&config, options.state_in_memory);
+        let stored = storage_config(&config, &options);
         let clock = options.clock.clone();
         let storage = Storage::open(&stored, options.disk, clock.clone(), options.fatal, || Magpie).await?;
         let router = storage.router().clone();

@@ -92,7 +92,8 @@ impl Actor {
     pub(crate) fn begin(shared: Arc<Shared>, link: Link, out: Arc<Outbound>, sink: FrameSink, source: FrameSource) {
         let stall = Duration::from_millis(shared.config.gateway.stall_timeout_ms);
         let mailbox = shared.config.gateway.session_mailbox;
-        let actor = Self { shared, link: link.clone(), out: out.clone(), state: State::New, watching: Watching::default() };
+        let actor =
+            Self { shared, link: link.clone(), out: out.clone(), state: State::New, watching: Watching::default() };
         let address = Self::create(|context| {
             context.set_mailbox_capacity(mailbox);
             context.add_stream(source.into_stream());

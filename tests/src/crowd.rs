@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use magpie_client::{ConversationId, Entry, TimelineId};
+use magpie_client::{ConversationId, Entry, TimelineId, UserId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 
@@ -125,6 +125,11 @@ impl Crowd {
     /// Every conversation.
     pub fn conversations(&self) -> &[ConversationId] {
         &self.conversations
+    }
+
+    /// Everybody, once for each device.
+    pub fn people(&self) -> Vec<UserId> {
+        self.devices.iter().map(|device| device.person.id).collect()
     }
 
     /// How many devices there are.

@@ -2,12 +2,13 @@
 
 pub mod crowd;
 pub mod faulty;
+pub mod honest;
 pub mod http;
 pub mod ledger;
-pub mod honest;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod story;
 
 use std::time::{Duration, Instant};
 

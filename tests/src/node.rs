@@ -56,7 +56,8 @@ impl InProcess {
         let (started, starting) = mpsc::channel();
         let ca = config.node.data_dir.join("dev-ca.pem");
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
             tokio::task::LocalSet::new().block_on(&runtime, async move {
                 let node = match Node::start(config, options).await {
                     Ok(node) => node,
@@ -157,7 +158,12 @@ impl Process {
         Self::spawn(program, dir, all, any)
     }
 
-    fn spawn(program: &Path, dir: &Path, environment: Vec<(String, String)>, listen: SocketAddr) -> Result<Self, String> {
+    fn spawn(
+        program: &Path,
+        dir: &Path,
+        environment: Vec<(String, String)>,
+        listen: SocketAddr,
+    ) -> Result<Self, String> {
         let errors = dir.with_extension("stderr");
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&errors).map_err(|e| e.to_string())?;
         let mut child = Command::new(program)

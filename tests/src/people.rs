@@ -155,7 +155,8 @@ impl Person {
 pub async fn befriend(a: &Person, b: &Person) -> ConversationId {
     let asked = a.client.request_contact(b.id, "hello").await;
     assert!(asked.is_ok(), "{asked:?}");
-    until("the request is accepted", Duration::from_secs(20), async || b.client.accept_contact(a.id).await.is_ok()).await;
+    until("the request is accepted", Duration::from_secs(20), async || b.client.accept_contact(a.id).await.is_ok())
+        .await;
     let conversation = ConversationId::direct(a.id, b.id);
     a.has(conversation, 3, Duration::from_secs(20)).await;
     b.has(conversation, 3, Duration::from_secs(20)).await;

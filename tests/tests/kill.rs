@@ -131,7 +131,11 @@ async fn a_process_killed_under_load_keeps_every_acknowledged_message() {
     crowd.fall_silent().await;
     let counts = crowd.counts();
     let delivered = crowd.check().await;
-    println!("{kills} kills in {:?}, {} devices: {counts:?}, {delivered} entries delivered", began.elapsed(), crowd.devices());
+    println!(
+        "{kills} kills in {:?}, {} devices: {counts:?}, {delivered} entries delivered",
+        began.elapsed(),
+        crowd.devices()
+    );
     assert_eq!(node.terminate(), 0);
 }
 

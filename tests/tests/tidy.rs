@@ -82,7 +82,8 @@ fn no_file_is_too_long() {
     for (path, text) in sources() {
         let lines = text.lines().count();
         assert!(lines <= 500, "{path} has {lines} lines: split it at 500");
-        assert!(!path.ends_with("/mod.rs"), "{path}: foo.rs beside foo/, no mod.rs");
+        // What tests share lies in a folder, or cargo would take it for a test.
+        assert!(!path.ends_with("/mod.rs") || path.contains("/tests/"), "{path}: foo.rs beside foo/, no mod.rs");
     }
     let main = read(&root().join("node/src/main.rs")).lines().count();
     assert!(main <= 100, "node/src/main.rs has {main} lines; everything lives in the library");

@@ -14,7 +14,9 @@ use openraft::{
     },
 };
 
-use super::{Applier, BoxFuture, Consensus, ProposeError, SnapshotFile, openraft_log::LogStore, openraft_machine::Adapter};
+use super::{
+    Applier, BoxFuture, Consensus, ProposeError, SnapshotFile, openraft_log::LogStore, openraft_machine::Adapter,
+};
 use crate::log::ShardLog;
 
 /// A batch as openraft carries it.

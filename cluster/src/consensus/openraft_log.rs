@@ -6,8 +6,8 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use magpie_protocol::codec;
 use openraft::{
-    BasicNode, CommittedLeaderId, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, Membership, OptionalSend,
-    RaftLogReader, StorageError, StorageIOError, StoredMembership, Vote,
+    BasicNode, CommittedLeaderId, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, Membership,
+    OptionalSend, RaftLogReader, StorageError, StorageIOError, StoredMembership, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
 
@@ -114,7 +114,9 @@ impl RaftLogReader<Types> for LogStore {
         };
         let entries = self.log.read(from, to).map_err(|e| failed(ErrorVerb::Read, e))?;
         let decoded: Option<Vec<_>> = entries.into_iter().map(decode_entry).collect();
-        decoded.ok_or_else(|| failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know")))
+        decoded.ok_or_else(|| {
+            failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know"))
+        })
     }
 }
 

@@ -29,6 +29,7 @@ fn unsupported() -> StorageError<u64> {
     failed(ErrorVerb::Write, std::io::Error::other("a group of one voter receives no snapshot"))
 }
 
+#[expect(clippy::result_large_err, reason = "openraft's own error type")]
 fn to_snapshot(file: SnapshotFile) -> Result<Snapshot<Types>, StorageError<u64>> {
     let unreadable = || failed(ErrorVerb::Read, std::io::Error::other("the members in a snapshot do not check out"));
     let meta = SnapshotMeta {

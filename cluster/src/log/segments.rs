@@ -103,7 +103,8 @@ impl Segments {
         disk.create_dir(dir)?;
         let mut numbers: Vec<u64> = Vec::new();
         for name in disk.list(dir)? {
-            if let Some(n) = name.strip_prefix("log-").and_then(|n| n.strip_suffix(".seg")).and_then(|n| n.parse().ok()) {
+            if let Some(n) = name.strip_prefix("log-").and_then(|n| n.strip_suffix(".seg")).and_then(|n| n.parse().ok())
+            {
                 numbers.push(n);
             }
         }

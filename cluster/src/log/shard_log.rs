@@ -63,8 +63,14 @@ impl ShardLog {
             .collect();
         let bytes: u64 = slots.iter().filter_map(|s| s.location).map(|l| u64::from(l.len)).sum();
         let cached_from = slots.back().map_or(0, |s| s.position.index + 1);
-        let inner =
-            Inner { slots, purged: found.purged, vote: found.vote, cached_bytes: 0, cached_from, bytes_since_purge: bytes };
+        let inner = Inner {
+            slots,
+            purged: found.purged,
+            vote: found.vote,
+            cached_bytes: 0,
+            cached_from,
+            bytes_since_purge: bytes,
+        };
         Arc::new(Self { shard, disk, dir, writer, inner: Mutex::new(inner) })
     }
 
@@ -116,7 +122,8 @@ impl ShardLog {
         for entry in entries {
             let start = records.len();
             let payload = &entry.payload;
-            Record { kind: RecordKind::Entry, shard: self.shard, position: entry.position, payload }.write(&mut records);
+            Record { kind: RecordKind::Entry, shard: self.shard, position: entry.position, payload }
+                .write(&mut records);
             let len = (records.len() - start) as u32;
             places.push((self.clone(), entry.position.index, start as u32, len));
             inner.cached_bytes += entry.payload.len();

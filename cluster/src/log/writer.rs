@@ -60,17 +60,39 @@ struct Shared {
     failed: AtomicBool,
 }
 
+/// Who writes: a thread of its own, or whoever submits, for a simulation that has no threads.
+#[derive(Clone)]
+enum Hands {
+    Thread(Arc<Mutex<Option<JoinHandle<()>>>>),
+    Inline(Arc<Mutex<Writer>>, Fatal),
+}
+
 /// The handle to the writer. Clones share it.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    hands: Hands,
 }
 
 impl LogWriter {
     /// Starts the writer on a thread of its own. A failed write or sync is reported to `fatal`, and nothing is
     /// acknowledged after it.
     pub fn start(segments: Segments, fatal: Fatal) -> std::io::Result<Self> {
+        let (shared, mut writer) = Self::parts(segments)?;
+        let run = move || {
+            while writer.round(&fatal) {}
+        };
+        let thread = std::thread::Builder::new().name("magpie-log".into()).spawn(run)?;
+        Ok(Self { shared, hands: Hands::Thread(Arc::new(Mutex::new(Some(thread)))) })
+    }
+
+    /// The same without a thread: whoever submits writes and syncs, at once.
+    pub fn inline(segments: Segments, fatal: Fatal) -> std::io::Result<Self> {
+        let (shared, writer) = Self::parts(segments)?;
+        Ok(Self { shared, hands: Hands::Inline(Arc::new(Mutex::new(writer)), fatal) })
+    }
+
+    fn parts(segments: Segments) -> std::io::Result<(Arc<Shared>, Writer)> {
         let (free, reserve) = segments.space()?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -79,19 +101,31 @@ impl LogWriter {
             free_bytes: AtomicU64::new(free),
             failed: AtomicBool::new(false),
         });
-        let inner = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new() };
-        let thread = std::thread::Builder::new().name("magpie-log".into()).spawn(move || inner.run(&fatal))?;
-        Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+        let writer = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new() };
+        Ok((shared, writer))
     }
 
     /// Hands a job to the writer. Jobs are written in the order of these calls.
     pub fn submit(&self, job: Job) {
         lock(&self.shared.queue).jobs.push(job);
-        self.shared.ready.notify_one();
+        self.work();
+    }
+
+    fn work(&self) {
+        match &self.hands {
+            Hands::Thread(_) => self.shared.ready.notify_one(),
+            Hands::Inline(writer, fatal) => _ = lock(writer).round(fatal),
+        }
     }
 
     /// Whether there is room above the reserve: when not, commands are refused before they are proposed.
     pub fn has_space(&self) -> bool {
+        // Nobody else looks now and then.
+        if let Hands::Inline(writer, _) = &self.hands
+            && let Err(error) = lock(writer).look_at_space()
+        {
+            tracing::warn!(%error, "free space is not known");
+        }
         self.shared.has_space.load(Ordering::Relaxed)
     }
 
@@ -103,9 +137,9 @@ impl LogWriter {
     /// Writes and syncs what waits, seals the log, ends the thread.
     pub fn stop(&self) {
         lock(&self.shared.queue).stop = true;
-        self.shared.ready.notify_one();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread
+        self.work();
+        if let Hands::Thread(thread) = &self.hands
+            && let Some(thread) = lock(thread).take()
             && thread.join().is_err()
         {
             tracing::error!("the log's writer ended in a panic");
@@ -125,20 +159,20 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, fatal: &Fatal) {
-        loop {
-            let (mut jobs, stop) = self.next();
-            // The jobs outlive the report: who waits for them would say that they failed, and not why.
-            if let Err(error) = self.write(&mut jobs, stop) {
-                self.shared.failed.store(true, Ordering::Relaxed);
-                self.shared.has_space.store(false, Ordering::Relaxed);
-                fatal.report(&format!("the log could not be written: {error}; nothing after this is acknowledged"));
-                return;
-            }
-            if stop {
-                return;
-            }
+    /// Writes what waits. False when nothing more is to be written: after a stop, or a failure.
+    fn round(&mut self, fatal: &Fatal) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return false;
         }
+        let (mut jobs, stop) = self.next();
+        // The jobs outlive the report: who waits for them would say that they failed, and not why.
+        if let Err(error) = self.write(&mut jobs, stop) {
+            self.shared.failed.store(true, Ordering::Relaxed);
+            self.shared.has_space.store(false, Ordering::Relaxed);
+            fatal.report(&format!("the log could not be written: {error}; nothing after this is acknowledged"));
+            return false;
+        }
+        !stop
     }
 
     fn next(&self) -> (Vec<Job>, bool) {

@@ -98,8 +98,11 @@ pub(super) fn trim(store: &mut Store, time_ms: u64, to: ShardId, upto: u64) -> R
     Ok(())
 }
 
+/// The number of a message, and it with those behind it.
+type Waiting = (u64, Vec<(EntityId, Vec<u8>)>);
+
 /// The front of a stream: the number of its first waiting message, and some of them.
-fn waiting(store: &mut Store, to: ShardId) -> Result<Option<(u64, Vec<(EntityId, Vec<u8>)>)>, StateError> {
+fn waiting(store: &mut Store, to: ShardId) -> Result<Option<Waiting>, StateError> {
     let Some(stream) = store.get::<StreamOut>(&out_key(to))? else { return Ok(None) };
     let first = stream.acked + 1;
     let mut messages = Vec::new();

@@ -54,6 +54,9 @@ impl Applied {
 /// A change of one record: its new bytes, or its removal.
 pub type Write = (Key, Option<Vec<u8>>);
 
+/// A key and what is stored under it.
+pub type Stored = (Vec<u8>, Vec<u8>);
+
 /// What a full scan calls for each key and its stored value.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
 
@@ -64,7 +67,7 @@ pub trait StateBase: Send + Sync + 'static {
     /// The stored bytes under a key, with their envelope.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
     /// The first key at or after `from` that begins with `prefix`, and its value.
-    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError>;
+    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Stored>, StateError>;
     /// The last key that begins with `prefix`.
     fn last(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
     /// Writes a checkpoint: after a crash there is all of it or none.
@@ -96,7 +99,9 @@ pub fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
 /// The payload of a record in its envelope.
 pub fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], StateError> {
     let damaged = |what: &str| StateError::Damaged { place: format!("record {}", hex(key)), what: what.to_owned() };
-    let Some((body, checksum)) = stored.split_last_chunk::<8>() else { return Err(damaged("shorter than its envelope")) };
+    let Some((body, checksum)) = stored.split_last_chunk::<8>() else {
+        return Err(damaged("shorter than its envelope"));
+    };
     if u64::from_le_bytes(*checksum) != xxh3_64(body) ^ xxh3_64(key) {
         return Err(damaged("its checksum does not match"));
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::base::{Applied, StateBase, StateError, Visit, Write, seal};
+use super::base::{Applied, StateBase, StateError, Stored, Visit, Write, seal};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -33,7 +33,7 @@ impl StateBase for MemoryBase {
         Ok(self.lock().records.get(key).cloned())
     }
 
-    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Stored>, StateError> {
         let inner = self.lock();
         let mut range = inner.records.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         Ok(range.next().filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())))

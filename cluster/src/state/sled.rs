@@ -17,7 +17,7 @@ use std::{
 use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::base::{Applied, StateBase, StateError, Visit, Write, hex, seal, unseal};
+use super::base::{Applied, StateBase, StateError, Stored, Visit, Write, hex, seal, unseal};
 
 const APPLIED_KEY: &[u8] = b"\xff\xff\xffapplied";
 const TRUST_FILE: &str = "trusted";
@@ -61,9 +61,11 @@ impl SledDb {
             Self::wipe(dir)?;
         }
         let path = dir.join("sled");
-        let open = || guarded(&path.display().to_string(), || {
-            sled::Config::new().path(&path).cache_capacity(cache_bytes).flush_every_ms(Some(1000)).open()
-        });
+        let open = || {
+            guarded(&path.display().to_string(), || {
+                sled::Config::new().path(&path).cache_capacity(cache_bytes).flush_every_ms(Some(1000)).open()
+            })
+        };
         let db = match open() {
             Ok(db) => db,
             Err(error) => {
@@ -186,7 +188,7 @@ impl StateBase for SledBase {
         Ok(guarded(&self.place, || self.tree.get(key))?.map(|v| v.to_vec()))
     }
 
-    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+    fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Stored>, StateError> {
         let found = guarded(&self.place, || self.tree.range(from..).next().transpose())?;
         Ok(found.filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.to_vec(), v.to_vec())))
     }

@@ -112,6 +112,8 @@ impl Rig {
             node: NodeId::new(1, 1),
             shards: 4,
             state_in_memory,
+            // What is in memory is tested without threads too.
+            threads: !state_in_memory,
             sled_cache_bytes: 16 << 20,
             log: LogLimits { segment_bytes: 64 * 1024, reserve_bytes: 64 * 1024 },
             shard: ShardLimits { checkpoint_ms: 100, snapshot_bytes_min: 64 * 1024, ..ShardLimits::default() },

@@ -19,7 +19,10 @@ use super::{
 use crate::{
     machine::{self, Outcome},
     node::Shared,
-    session::{Identity, outbound::{Outbound, ask_error}},
+    session::{
+        Identity,
+        outbound::{Outbound, ask_error},
+    },
 };
 
 type SignedIn = Result<(Identity, wire::SignedIn), WireError>;
@@ -34,7 +37,9 @@ fn check_handle(handle: &str) -> Result<(), WireError> {
         return Err(invalid("handle", format!("{handle:?} has {} bytes; {min} to {max} are allowed", handle.len())));
     }
     match handle.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '@' | '/' | '#' | ':')) {
-        Some(c) => Err(invalid("handle", format!("{handle:?} holds {c:?}; no spaces, controls, @ / # or : are allowed"))),
+        Some(c) => {
+            Err(invalid("handle", format!("{handle:?} holds {c:?}; no spaces, controls, @ / # or : are allowed")))
+        }
         None => Ok(()),
     }
 }
@@ -45,7 +50,11 @@ fn check_device(device: &wire::DeviceKey, exported: Option<[u8; 32]>) -> Result<
     }
     match exported {
         Some(exported) if token::proves(&device.public_key, &device.proof, &exported) => Ok(()),
-        _ => Err(WireError::field(ErrorCode::BadCredentials, "device.proof", "no signature of this key over this connection")),
+        _ => Err(WireError::field(
+            ErrorCode::BadCredentials,
+            "device.proof",
+            "no signature of this key over this connection",
+        )),
     }
 }
 
@@ -83,7 +92,10 @@ pub(crate) async fn sign_up(
     check_device(&request.device, exported)?;
     let (min, max) = (shared.config.accounts.password_len_min, limits::PASSWORD_LEN_MAX);
     if !(min..=max).contains(&request.password.len()) {
-        return Err(invalid("password", format!("it has {} bytes; {min} to {max} are allowed", request.password.len())));
+        return Err(invalid(
+            "password",
+            format!("it has {} bytes; {min} to {max} are allowed", request.password.len()),
+        ));
     }
     take_password_try(shared, address)?;
     let password_hash = shared.passwords.hash(request.password).await?;
@@ -151,7 +163,8 @@ pub(crate) fn devices(shared: &Shared, out: &Outbound, request: RequestId, me: I
     let query = machine::Query::Account(Query::Devices(me.user));
     shared.read(me.user.slot(), query, out, request, |view| match view {
         machine::View::Account(View::Devices(devices)) => {
-            let info = |d: super::Device| wire::DeviceInfo { device: d.device, name: d.name, last_seen_ms: d.last_seen_ms };
+            let info =
+                |d: super::Device| wire::DeviceInfo { device: d.device, name: d.name, last_seen_ms: d.last_seen_ms };
             Some(Answer::DeviceList(wire::DeviceList { devices: devices.into_iter().map(info).collect() }))
         }
         _ => None,

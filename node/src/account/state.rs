@@ -132,7 +132,9 @@ fn sign_up(tx: &mut Tx<'_>, handle: String, user: UserId, password_hash: String,
     if let Some(holder) = tx.get::<HandleRecord>(&handle_key(&handle)) {
         // A retry of the sign-up that made it, by the same device, gets the answer that was lost.
         let devices = tx.get::<Devices>(&key(holder.user, table::DEVICES)).unwrap_or_default();
-        let Some(first) = devices.0.first().filter(|d| d.public_key == device.public_key) else { return taken("handle") };
+        let Some(first) = devices.0.first().filter(|d| d.public_key == device.public_key) else {
+            return taken("handle");
+        };
         return begin_session(tx, holder.user, first.device, None);
     }
     if tx.get::<User>(&key(user, table::USER)).is_some() {
@@ -267,7 +269,9 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
         Query::Find(handle) => {
             let holder = store.get::<HandleRecord>(&handle_key(&handle))?;
             let found = match holder {
-                Some(holder) => store.get::<User>(&key(holder.user, table::USER))?.map(|u| (holder.user, u.handle.clone())),
+                Some(holder) => {
+                    store.get::<User>(&key(holder.user, table::USER))?.map(|u| (holder.user, u.handle.clone()))
+                }
                 None => None,
             };
             View::Found(found)

@@ -79,12 +79,8 @@ mod tests {
     #[test]
     fn a_token_is_read_back_and_any_change_is_refused() {
         let key = TokenKey::ephemeral().unwrap();
-        let token = Token {
-            user: UserId::from_bits(7),
-            device: DeviceId::from_bits(8),
-            public_key: [9; 32],
-            expires_ms: 10,
-        };
+        let token =
+            Token { user: UserId::from_bits(7), device: DeviceId::from_bits(8), public_key: [9; 32], expires_ms: 10 };
         let signed = key.sign(&token);
         assert_eq!(key.check(&signed), Some(token));
         for i in 0..signed.len() {

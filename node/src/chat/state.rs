@@ -63,7 +63,11 @@ pub struct HeadView {
 pub enum View {
     /// Without those that the reader was never in.
     Heads(Vec<HeadView>),
-    Rights { members: Vec<UserId>, rights: u64, head: u64 },
+    Rights {
+        members: Vec<UserId>,
+        rights: u64,
+        head: u64,
+    },
     /// `None` for a stranger, as for what does not exist.
     Page(Option<PageView>),
     Members(Option<MembersView>),
@@ -190,7 +194,11 @@ fn carry_out(
     let rights = conversation.rights;
     let posted = |number, tx: &Tx<'_>| Ok(Outcome::Posted { number, time_ms: tx.time_ms() });
     if conversation.kind == ConversationKind::Direct && !matches!(content, Content::Text(_)) {
-        return Err(WireError::field(ErrorCode::NotAllowed, "content", "only groups have members and titles to change"));
+        return Err(WireError::field(
+            ErrorCode::NotAllowed,
+            "content",
+            "only groups have members and titles to change",
+        ));
     }
     match content {
         Content::Text(text) => {

@@ -28,7 +28,9 @@ async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
     let (received, sent) = node.socket_buffers();
     if received.min(sent) < wanted {
         tracing::warn!(
-            wanted_bytes = wanted, receive_bytes = received, send_bytes = sent,
+            wanted_bytes = wanted,
+            receive_bytes = received,
+            send_bytes = sent,
             "the kernel allows less UDP buffer than asked for, and under load packets will be lost: \
              sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}"
         );

@@ -23,7 +23,9 @@ const PAGE: usize = 500;
 /// Who has this handle?
 pub(crate) fn find(shared: &Shared, out: &Outbound, request: RequestId, body: wire::Find) {
     let slot = account::state::slot_of(&body.handle);
-    if body.handle.len() > limits::HANDLE_LEN_MAX || account::state::canonical(&body.handle).len() > limits::HANDLE_LEN_MAX {
+    if body.handle.len() > limits::HANDLE_LEN_MAX
+        || account::state::canonical(&body.handle).len() > limits::HANDLE_LEN_MAX
+    {
         return out.answer(request, Answer::Refused(WireError::field(ErrorCode::NotFound, "handle", "")));
     }
     let query = machine::Query::Account(account::Query::Find(body.handle));

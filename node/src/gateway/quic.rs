@@ -9,11 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use magpie_protocol::{
-    Frame, PROOF_LABEL, Request,
-    codec::CodecError,
-    frame::FrameReader,
-};
+use magpie_protocol::{Frame, PROOF_LABEL, Request, codec::CodecError, frame::FrameReader};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::{config::Gateway, session::outbound::Outbound};
@@ -88,8 +84,7 @@ impl Listener {
         // Linux reports twice what it was asked for.
         let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint =
-            quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket.into(), runtime)?;
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket.into(), runtime)?;
         Ok(Self { endpoint, buffers })
     }
 

@@ -4,11 +4,11 @@ use std::{
     collections::BTreeSet,
     future::poll_fn,
     mem,
+    sync::Arc,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    sync::Arc,
     task::{Poll, Waker},
 };
 
@@ -169,7 +169,11 @@ impl Outbound {
                 return Poll::Pending;
             }
             let frames = mem::take(&mut queue.frames);
-            Poll::Ready(Batch { last: frames.is_empty() && queue.closing, frames, behind: behind.into_iter().collect() })
+            Poll::Ready(Batch {
+                last: frames.is_empty() && queue.closing,
+                frames,
+                behind: behind.into_iter().collect(),
+            })
         })
         .await
     }

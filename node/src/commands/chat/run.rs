@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     Args,
     jobs::{Done, Then},
-    parse::parse,
+    parse::{Typed, parse},
     place,
     sign_in::{Place, sign_in},
     talk::{Next, Seen, Talk},
@@ -195,6 +195,9 @@ async fn begin(opened: &mut Opened, input: &mut Input, output: &Output) -> anyho
 
 /// The conversation itself.
 async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, output: &mut Output) -> End {
+    let scripted = !input.is_terminal;
+    // The last line, until it is heeded.
+    let mut typed: Option<Typed> = None;
     // The person's command; the next line waits for it.
     let mut command: Option<BoxFuture<'static, Done>> = None;
     let mut errands: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
@@ -205,6 +208,16 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
         talk.show_new();
         if end_at.is_some() && talk.is_settled() && talk.lines.is_empty() {
             return End::Done;
+        }
+        // A script's command comes after what was said before it; a person would not want to wait.
+        let early = |typed: &mut Typed| scripted && matches!(typed, Typed::Command(_)) && talk.is_under_way();
+        if let Some(typed) = typed.take_if(|typed| !early(typed)) {
+            match talk.on_typed(typed) {
+                Next::Go => {}
+                Next::Wait(job) => command = Some(job),
+                Next::Quit => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
+            }
+            continue;
         }
         if tell_read_at.is_none() && talk.has_read() {
             tell_read_at = Some(Instant::now() + READ_INTERVAL);
@@ -227,17 +240,14 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
                 // Nothing follows from an errand.
                 talk.on_done(done);
             }
-            event = events.next() => match event {
-                Some(event) => {
-                    if event == Event::Online {
-                        errands.push(talk.asker().contacts().boxed());
-                    }
-                    if let Err(why) = talk.on_event(event) {
-                        return End::Stopped(why);
-                    }
+            event = events.next() => {
+                if event == Some(Event::Online) {
+                    errands.push(talk.asker().contacts().boxed());
                 }
-                None => return End::Stopped("the client was closed"),
-            },
+                if let Err(why) = event.map_or(Err("the client was closed"), |event| talk.on_event(event)) {
+                    return End::Stopped(why);
+                }
+            }
             () = at(tell_read_at) => {
                 tell_read_at = None;
                 while let Some((conversation, number)) = talk.take_read() {
@@ -248,13 +258,10 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
                 talk.tell_unresolved();
                 return End::Done;
             }
-            line = input.next(), if command.is_none() && end_at.is_none() => {
-                match line.map(|line| talk.on_typed(parse(&line))) {
-                    Some(Next::Go) => {}
-                    Some(Next::Wait(job)) => command = Some(job),
-                    Some(Next::Quit) | None => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
-                }
-            }
+            line = input.next(), if typed.is_none() && command.is_none() && end_at.is_none() => match line {
+                Some(line) => typed = Some(parse(&line)),
+                None => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
+            },
         }
     }
 }

@@ -216,6 +216,11 @@ impl Talk {
         self.unresolved.is_empty() && self.client.unresolved() == 0 && self.acknowledged.iter().all(shown)
     }
 
+    /// Whether the node is about to acknowledge something.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.online && !self.is_settled()
+    }
+
     /// Says what is not resolved, if anything.
     pub(super) fn tell_unresolved(&mut self) {
         let n = self.client.unresolved();

@@ -76,7 +76,10 @@ impl GroupLedger {
 
     /// The entry at which a person last left; 0 if they never did.
     pub(super) fn last_left(&self, person: usize) -> u64 {
-        self.members.get(&person).and_then(|ranges| ranges.last()).map_or(0, |range| if range.1 == OPEN { 0 } else { range.1 })
+        self.members
+            .get(&person)
+            .and_then(|ranges| ranges.last())
+            .map_or(0, |range| if range.1 == OPEN { 0 } else { range.1 })
     }
 
     fn between(&self, from: u64, to: u64) -> Sums {

@@ -8,7 +8,8 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use magpie_client::{
-    Client, Config, ConversationId, Event, Events, History, Network, NetworkConfig, Posted, StorePlace, TimelineId, UserId,
+    Client, Config, ConversationId, Event, Events, History, Network, NetworkConfig, Posted, StorePlace, TimelineId,
+    UserId,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 

@@ -92,8 +92,8 @@ impl Script {
     /// A conversation of our own: the same every time.
     pub(crate) fn generate(groups: usize, people: usize, messages: usize) -> Self {
         const WORDS: [&str; 16] = [
-            "the", "magpie", "nest", "is", "silver", "over", "there", "who", "took", "my", "shiny", "ring", "maybe", "you",
-            "did", "again",
+            "the", "magpie", "nest", "is", "silver", "over", "there", "who", "took", "my", "shiny", "ring", "maybe",
+            "you", "did", "again",
         ];
         let mut script = Self::default();
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;

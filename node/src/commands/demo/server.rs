@@ -70,7 +70,8 @@ impl Server {
 
     /// Asks the node to stop, and waits until it has.
     pub(super) fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).context("no process id")?;
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).context("no process id")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
         anyhow::ensure!(status.success(), "the node did not stop cleanly: {status}");
