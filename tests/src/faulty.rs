@@ -71,7 +71,6 @@ impl Disk for FaultyDisk {
         Ok(Box::new(FaultyFile { file: OsDisk.create(path)?, disk: self.clone(), len: 0, synced_len: 0 }))
     }
     fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>> {
-        let len = std::fs::metadata(path)?.len();
         Ok(Box::new(FaultyFile { file: OsDisk.open(path, len)?, disk: self.clone(), len, synced_len: len }))
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -1,5 +1,5 @@
 //! A machine of two commands, and the rig that runs it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     path::Path,
