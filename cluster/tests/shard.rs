@@ -15,15 +15,15 @@ async fn what_is_acknowledged_is_there_after_a_clean_stop_and_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     for crash in [false, true, false] {
         let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
-        let before = rig.total(7).await;
+        let before = rig.total(7);
         for _ in 0..50 {
             rig.ask(7, Command::Add(1)).await.unwrap();
         }
-        assert_eq!(rig.total(7).await, before + 50);
+        assert_eq!(rig.total(7), before + 50);
         rig.end(crash).await;
     }
     let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
-    assert_eq!(rig.total(7).await, 150);
+    assert_eq!(rig.total(7), 150);
     assert_eq!(rig.entries(7), (1..=150).collect::<Vec<_>>());
     rig.end(false).await;
 }
@@ -43,7 +43,7 @@ async fn deleting_the_state_folder_loses_nothing() {
     std::fs::remove_dir_all(dir.path().join("state")).unwrap();
     let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
     for user in 0..40 {
-        assert_eq!(rig.total(user).await, user + 1);
+        assert_eq!(rig.total(user), user + 1);
         assert_eq!(rig.entries(user), vec![1, 2]);
     }
     rig.end(false).await;
@@ -60,7 +60,7 @@ async fn power_loss_takes_nothing_that_was_acknowledged() {
         let after = disk.after_power_loss(torn_bytes);
         rig.end(true).await;
         let rig = Rig::on(Arc::new(after), Path::new("/m"), true).await;
-        assert!(rig.total(1).await >= 20, "with {torn_bytes} torn bytes");
+        assert!(rig.total(1) >= 20, "with {torn_bytes} torn bytes");
         rig.end(true).await;
     }
 }
@@ -76,7 +76,7 @@ async fn a_failed_sync_is_never_acknowledged_and_is_reported() {
     let after = disk.after_power_loss(0);
     rig.end(true).await;
     let rig = Rig::on(Arc::new(after), Path::new("/m"), true).await;
-    assert_eq!(rig.total(1).await, 1);
+    assert_eq!(rig.total(1), 1);
     rig.end(true).await;
 }
 
@@ -136,7 +136,7 @@ async fn a_bit_flip_in_a_snapshot_is_found_before_it_is_used() {
     bytes[middle] ^= 4;
     std::fs::write(&file, &bytes).unwrap();
     let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
-    assert_eq!(rig.total(3).await, 1);
+    assert_eq!(rig.total(3), 1);
     rig.end(false).await;
 }
 
@@ -152,7 +152,7 @@ async fn a_panic_in_apply_quarantines_one_entity_for_good() {
     let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
     assert_eq!(rig.ask(1, Command::Add(1)).await, Ok(Said::Internal));
     assert_eq!(rig.ask(2, Command::Add(1)).await, Ok(Said::Total(2)));
-    assert_eq!(rig.total(1).await, 5, "what the panicking command wrote was discarded");
+    assert_eq!(rig.total(1), 5, "what the panicking command wrote was discarded");
     rig.end(false).await;
 }
 
@@ -174,7 +174,7 @@ async fn the_outbox_delivers_exactly_once_and_in_order_over_crashes() {
     let rig = Rig::on(Arc::new(OsDisk), dir.path(), false).await;
     machine::until_async(async || {
         for to in 0..people {
-            if rig.notes(to).await.len() < (6 * people) as usize {
+            if rig.notes(to).len() < (6 * people) as usize {
                 return false;
             }
         }
@@ -182,7 +182,7 @@ async fn the_outbox_delivers_exactly_once_and_in_order_over_crashes() {
     })
     .await;
     for to in 0..people {
-        let notes = rig.notes(to).await;
+        let notes = rig.notes(to);
         assert_eq!(notes.len(), (6 * people) as usize, "each message once");
         for from in 0..people {
             let of: Vec<u64> = notes.iter().filter(|n| n.0 == from).map(|n| n.1).collect();

@@ -1,8 +1,8 @@
 //! Nodes that are taken away at random moments under load: nothing acknowledged is lost, repeated or reordered.
 
 use std::{
-    io::Write,
     net::SocketAddr,
+    os::unix::fs::FileExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -62,15 +62,15 @@ fn kill_at_start(parts: &Parts, after: Duration) {
     child.wait().unwrap();
 }
 
-/// The number that the next group of this segment has.
-fn next_group(bytes: &[u8]) -> u64 {
+/// The number that the next group of this segment has, and where it goes.
+fn end_of(bytes: &[u8]) -> (u64, usize) {
     let (_, mut next) = format::read_segment_header(bytes).unwrap();
     let mut at = SEGMENT_HEADER_LEN;
     while let Some((number, records)) = format::read_group(&bytes[at..]) {
         next = number + 1;
         at += GROUP_HEADER_LEN + records.len();
     }
-    next
+    (next, at)
 }
 
 /// Leaves at the end of the log what a write that was never synced may leave: noise, a group cut short, or a
@@ -83,14 +83,16 @@ fn tear(dir: &Path, rng: &mut StdRng) -> &'static str {
     let position = Position { term: 1, node: 1, index: 1 << 40 };
     let payload = vec![7; rng.random_range(1..5000)];
     Record { kind: RecordKind::Entry, shard: ShardId::new(0), position, payload: &payload }.write(&mut group);
-    format::finish_group(&mut group, next_group(&std::fs::read(&last).unwrap()));
+    // What was reserved behind the end reads as zeros.
+    let (next, end) = end_of(&std::fs::read(&last).unwrap());
+    format::finish_group(&mut group, next);
     let what = ["noise", "a group cut short", "a group with a hole"][rng.random_range(0..3)];
     match what {
         "noise" => rng.fill(&mut group[..]),
         "a group cut short" => group.truncate(rng.random_range(1..group.len())),
         _ => group[GROUP_HEADER_LEN + 20..].fill(0),
     }
-    std::fs::OpenOptions::new().append(true).open(last).unwrap().write_all(&group).unwrap();
+    std::fs::OpenOptions::new().write(true).open(last).unwrap().write_all_at(&group, end as u64).unwrap();
     what
 }
 

@@ -134,11 +134,11 @@ impl Rig {
         self.storage.router().ask(EntityId::user(user(n)), command).await
     }
 
-    pub async fn total(&self, n: u64) -> u64 {
+    pub fn total(&self, n: u64) -> u64 {
         self.storage.router().query(user(n).slot(), user(n)).unwrap().0.total
     }
 
-    pub async fn notes(&self, n: u64) -> Vec<(u64, u64)> {
+    pub fn notes(&self, n: u64) -> Vec<(u64, u64)> {
         self.storage.router().query(user(n).slot(), user(n)).unwrap().0.notes
     }
 
