@@ -1,6 +1,7 @@
 //! A shard's whole state in one file: with the log behind it, the truth.
 //!
-//! `MAGPSNP\x01 | meta len u32 | meta | blocks | end`. A block is `packed len u32 | raw len u32 | checksum u64 |
+//! `MAGPSNP\x01 | meta len u32 | meta | blocks | end`. The meta ends with its own checksum, because it is also read
+//! alone. A block is `packed len u32 | raw len u32 | checksum u64 |
 //! LZ4`, raw being records of `key len u16 | key | value len u32 | value`; the end is a block of length 0 whose
 //! checksum covers those of all blocks and the meta. Checksums are XXH3-64, numbers little endian.
 
@@ -92,7 +93,7 @@ pub fn write(
     let applied = base.applied();
     let path = snapshot_path(dir, shard, applied.index());
     let temporary = temporary_name(&path);
-    let meta = applied.to_bytes();
+    let meta = seal_meta(&applied);
     let mut file = disk.create(&temporary)?;
     file.append(&[&MAGIC[..], &(meta.len() as u32).to_le_bytes(), &meta].concat())?;
     let mut total = Xxh3::new();
@@ -130,6 +131,17 @@ pub fn write(
     Ok((path, applied, written))
 }
 
+fn seal_meta(applied: &Applied) -> Vec<u8> {
+    let mut meta = applied.to_bytes();
+    meta.extend_from_slice(&xxh3_64(&meta).to_le_bytes());
+    meta
+}
+
+fn open_meta(meta: &[u8]) -> Option<Applied> {
+    let (body, checksum) = meta.split_last_chunk::<8>()?;
+    (xxh3_64(body) == u64::from_le_bytes(*checksum)).then(|| Applied::from_bytes(body))?
+}
+
 /// How far the snapshot in this file is, from its front alone.
 pub fn read_meta(disk: &Arc<dyn Disk>, path: &Path) -> Result<Applied, SnapshotError> {
     let damaged = || SnapshotError::Damaged { file: path.display().to_string(), offset: 0, what: "its header".into() };
@@ -139,7 +151,7 @@ pub fn read_meta(disk: &Arc<dyn Disk>, path: &Path) -> Result<Applied, SnapshotE
     }
     let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
     let meta = disk.read_at(path, 12, len.min(1 << 20)).map_err(|_| damaged())?;
-    Applied::from_bytes(&meta).ok_or_else(damaged)
+    open_meta(&meta).ok_or_else(damaged)
 }
 
 /// What [`read`] calls for each key and value.
@@ -160,7 +172,7 @@ pub fn read(disk: &Arc<dyn Disk>, path: &Path, visit: &mut Visit<'_>) -> Result<
     }
     let meta_len = u32_at(8).ok_or_else(|| damaged(8, "cut short"))? as usize;
     let meta = bytes.get(12..12 + meta_len).ok_or_else(|| damaged(12, "cut short"))?;
-    let applied = Applied::from_bytes(meta).ok_or_else(|| damaged(12, "its position does not check out"))?;
+    let applied = open_meta(meta).ok_or_else(|| damaged(12, "its position does not check out"))?;
     let mut total = Xxh3::new();
     total.update(meta);
     let mut at = 12 + meta_len;
@@ -169,7 +181,7 @@ pub fn read(disk: &Arc<dyn Disk>, path: &Path, visit: &mut Visit<'_>) -> Result<
         let (packed_len, raw_len) = (u32_at(at).ok_or_else(cut)? as usize, u32_at(at + 4).ok_or_else(cut)? as usize);
         let checksum = u64_at(at + 8).ok_or_else(cut)?;
         if packed_len == 0 {
-            return if checksum == total.digest() && at + 16 == bytes.len() {
+            return if raw_len == 0 && checksum == total.digest() && at + 16 == bytes.len() {
                 Ok(applied)
             } else {
                 Err(damaged(at, "its end does not check out"))
@@ -181,6 +193,9 @@ pub fn read(disk: &Arc<dyn Disk>, path: &Path, visit: &mut Visit<'_>) -> Result<
         }
         total.update(&checksum.to_le_bytes());
         let raw = lz4_flex::block::decompress(packed, raw_len).map_err(|e| damaged(at, &e.to_string()))?;
+        if raw.len() != raw_len {
+            return Err(damaged(at, "a block has another length than it says"));
+        }
         visit_records(&raw, visit)?.then_some(()).ok_or_else(|| damaged(at, "its records do not add up"))?;
         at += 16 + packed_len;
     }

@@ -102,6 +102,7 @@ impl Crowd {
 
     /// Lets every device send all the time, with pauses of up to this long.
     pub fn talk(&mut self, seed: u64, pause: Duration) {
+        assert!(self.talkers.is_empty(), "they are talking already");
         self.stop = Arc::default();
         for device in &self.devices {
             for talker in 0..TALKERS {

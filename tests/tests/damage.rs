@@ -3,17 +3,22 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use magpie_cluster::log::format::{self, GROUP_HEADER_LEN, SEGMENT_HEADER_LEN};
-use magpie_node::{Config, Options};
+use magpie_client::{ConversationId, Error, ErrorCode};
+use magpie_cluster::{
+    EntityId,
+    log::format::{self, GROUP_HEADER_LEN, SEGMENT_HEADER_LEN},
+};
+use magpie_node::{Command, Config, Options, machine::TestCommand};
 use magpie_protocol::ShardId;
 use magpie_tests::{
-    InProcess, Place,
+    InProcess, Person, Place, Process,
     crowd::{Crowd, Shape},
     from_env,
     node::test_config,
+    people::befriend,
     seed,
     story::{Subjects, tell},
 };
@@ -180,7 +185,7 @@ async fn a_flipped_bit_in_a_snapshot_is_named_when_it_is_needed_and_harmless_whe
     let mut rng = StdRng::seed_from_u64(seed);
     let left = leave(seed, false).await;
     let (needed, spare) = (left.copy(), left.copy());
-    fs::remove_dir_all(needed.path().join("state")).unwrap();
+    let state = needed.path().join("state");
     let snapshots = files(&needed.path().join("snapshots"));
     assert!(!snapshots.is_empty());
     for i in 0..flips {
@@ -190,6 +195,7 @@ async fn a_flipped_bit_in_a_snapshot_is_named_when_it_is_needed_and_harmless_whe
         let (offset, bit) = (rng.random_range(0..if i % 2 == 0 { len } else { len.min(80) }), rng.random_range(0..8));
         let at = format!("{} at {offset}, bit {bit}", file.display());
         flip(file, offset, bit);
+        fs::remove_dir_all(&state).unwrap();
         let error = InProcess::try_start(config(needed.path()), Options::default()).err().unwrap_or_default();
         flip(file, offset, bit);
         let named = error.contains("snapshot damaged") && error.contains(&file.display().to_string());
@@ -269,4 +275,133 @@ async fn a_state_that_is_gone_or_covered_in_garbage_comes_back_from_the_truth() 
         fs::write(work.path().join("state/sled/db"), b"no database").unwrap();
         left.must_tell(work.path(), "with garbage in place of the store");
     }
+}
+
+const TEST_NODE: &str = env!("CARGO_BIN_EXE_magpie-test-node");
+
+/// Kills the node in the middle of a checkpoint: while a redo file is there. Says whether it was still there after.
+fn kill_in_checkpoint(node: Process) -> (Process, bool) {
+    let under_way = |dir: &Path| {
+        let names = fs::read_dir(dir.join("state")).unwrap().flatten().map(|e| e.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("redo-")).count() > 0
+    };
+    let (dir, deadline) = (node.dir.clone(), Instant::now() + Duration::from_secs(20));
+    while !under_way(&dir) {
+        assert!(Instant::now() < deadline, "no checkpoint begins");
+        std::thread::yield_now();
+    }
+    let parts = node.kill();
+    let hit = under_way(&dir);
+    (Process::restart(parts).unwrap(), hit)
+}
+
+#[tokio::test]
+async fn a_process_killed_in_its_checkpoints_loses_nothing() {
+    let (seed, kills) = (seed("checkpoints"), from_env("MAGPIE_KILLS", 3).max(3) * 2);
+    let dir = tempfile::tempdir().unwrap();
+    let often = [("MAGPIE_STORAGE_CHECKPOINT_MS", "1"), ("MAGPIE_STORAGE_SNAPSHOT_BYTES_MIN", "16384")];
+    let mut node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &often).unwrap();
+    let mut place = Place::new(node.address, node.ca());
+    place.request_timeout = Duration::from_secs(1);
+    let shape = Shape { people: 10, second_devices: 2, groups: vec![0..5, 0..10] };
+    let mut crowd = Crowd::gather(&place, &shape).await;
+    crowd.talk(seed, Duration::from_millis(10));
+    let mut hits = 0;
+    for _ in 0..kills {
+        crowd.acked_more(100).await;
+        crowd.ledger().note_loss();
+        let (again, hit) = tokio::task::spawn_blocking(|| kill_in_checkpoint(node)).await.unwrap();
+        node = again;
+        hits += u32::from(hit);
+    }
+    crowd.acked_more(100).await;
+    crowd.fall_silent().await;
+    crowd.check().await;
+    println!("{kills} kills, {hits} of them within a checkpoint: {:?}", crowd.counts());
+    assert!(hits > 0, "no kill fell into a checkpoint");
+    assert_eq!(node.terminate(), 0);
+}
+
+#[tokio::test]
+async fn a_state_from_before_a_reboot_is_not_trusted_unless_it_was_closed() {
+    let seed = seed("reboot");
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &[]).unwrap();
+    let mut place = Place::new(node.address, node.ca());
+    place.request_timeout = Duration::from_secs(1);
+    let shape = Shape { people: 6, second_devices: 2, groups: vec![0..6] };
+    let mut crowd = Crowd::gather(&place, &shape).await;
+    crowd.talk(seed, Duration::from_millis(10));
+    for reboot in [false, true] {
+        crowd.acked_more(300).await;
+        crowd.ledger().note_loss();
+        let parts = node.kill();
+        let trusted = parts.1.join("state/trusted");
+        assert!(trusted.exists());
+        if reboot {
+            fs::write(trusted, "5cd5af10-0000-4000-8000-000000000000").unwrap();
+            // What the kernel had not written is not there after a reboot.
+            fs::write(parts.1.join("state/sled/db"), []).unwrap();
+        }
+        node = tokio::task::spawn_blocking(move || Process::restart(parts)).await.unwrap().unwrap();
+        assert_eq!(node.errors().contains("rebuilding it"), reboot, "{}", node.errors());
+    }
+    crowd.acked_more(50).await;
+    crowd.fall_silent().await;
+    crowd.check().await;
+    assert_eq!(node.terminate(), 0);
+}
+
+async fn say(person: &Person, conversation: ConversationId, text: &str) -> Result<u64, Error> {
+    person.client.say(conversation, text)?.posted().await.map(|posted| posted.number)
+}
+
+/// Says what the state machine replied, as text.
+async fn panic_in_apply(node: &InProcess, conversation: ConversationId) -> String {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let command = Command::Test(TestCommand::Panic);
+    let reply = Box::new(move |result| _ = tell.send(format!("{result:?}")));
+    node.router.shard_of(conversation.slot()).submit(EntityId::conversation(conversation), &command, reply);
+    told.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_command_that_makes_apply_panic_quarantines_one_conversation_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    let mut node = InProcess::start(config.clone(), Options::default());
+    config.gateway.listen = node.address;
+    let mut place = Place::new(node.address, node.ca.clone());
+    place.request_timeout = Duration::from_secs(1);
+    let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
+    let bad = befriend(&ann, &ben).await;
+    let good = ann.client.create_group("fine", vec![ben.id]).await.unwrap();
+    assert_eq!(say(&ann, bad, "before").await, Ok(4));
+    assert!(panic_in_apply(&node, bad).await.contains("Internal"));
+    let internal = |result| matches!(result, Err(Error::Refused(error)) if error.code == ErrorCode::Internal);
+    let mut head = 3;
+    for round in ["at once", "after a stop", "after a crash", "rebuilt from the log"] {
+        assert!(internal(say(&ann, bad, round).await), "{round}");
+        assert!(internal(say(&ben, bad, round).await), "{round}");
+        for person in [&ann, &ben] {
+            head += 1;
+            assert_eq!(say(person, good, round).await, Ok(head), "{round}: others are served");
+        }
+        assert_eq!(node.observer.status().shards.iter().map(|s| s.quarantined_entities).sum::<usize>(), 1, "{round}");
+        assert!(node.observer.status().ready, "{round}: the node is well");
+        let fresh = Person::another(&place, "ben").await;
+        fresh.has(good, head, Duration::from_secs(20)).await;
+        fresh.has(bad, 4, Duration::from_secs(20)).await;
+        assert_eq!(fresh.texts(bad), ["before"], "{round}: what was said before can be read");
+        let (next, state) = (config.clone(), dir.path().join("state"));
+        let restart = tokio::task::spawn_blocking(move || {
+            if round == "at once" { node.stop() } else { node.crash() }
+            if round == "after a crash" {
+                fs::remove_dir_all(state).unwrap();
+            }
+            InProcess::start(next, Options::default())
+        });
+        node = restart.await.unwrap();
+    }
+    tokio::task::spawn_blocking(|| node.stop()).await.unwrap();
 }

@@ -182,7 +182,7 @@ async fn a_token_that_was_tampered_with_or_stolen_is_refused() {
 
 #[tokio::test]
 async fn a_read_cursor_travels_and_never_goes_back() {
-    let (_dir, node, place, _) = node();
+    let (_dir, node, place, net) = node();
     let (alice, bob) = (Person::new(&place, "alice").await, Person::new(&place, "bob").await);
     let direct = befriend(&alice, &bob).await;
     let mut last = 0;
@@ -203,6 +203,11 @@ async fn a_read_cursor_travels_and_never_goes_back() {
     until("the new device knows", SOON, async || info(&later).read == last - 1).await;
     assert_eq!(info(&alice).read, last - 1, "it does not go back");
     assert_eq!(info(&bob).read, 0, "others' cursors are their own");
+    // What the node itself keeps: the SDK would mend it.
+    let (mut raw, _) = Raw::sign_in(&net, "alice", &Key::new(1)).await;
+    let heads = raw.sync().await;
+    let kept = heads.iter().find(|head| head.timeline == magpie_client::TimelineId::Conversation(direct)).unwrap().read;
+    assert_eq!(kept, last - 1);
     stop(node).await;
 }
 

@@ -5,13 +5,19 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use magpie_cluster::disk::{Disk, memory::MemoryDisk};
+use magpie_node::Options;
 use magpie_tests::{
-    Place, Process,
+    InProcess, Person, Place, Process,
     crowd::{Crowd, Shape},
-    http, seed, until,
+    http,
+    node::test_config,
+    people::befriend,
+    seed, until,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -239,4 +245,26 @@ async fn a_failed_sync_ends_the_node_and_is_never_acknowledged() {
 #[tokio::test]
 async fn a_failed_write_ends_the_node_and_is_never_acknowledged() {
     fails("MAGPIE_TEST_FAIL_APPEND_AFTER", "injected write error", "failed write").await;
+}
+
+#[tokio::test]
+async fn the_log_is_cut_although_only_one_conversation_is_busy() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::default());
+    let mut config = test_config(dir.path());
+    config.storage.snapshot_bytes_min = 32 * 1024;
+    config.storage.log_segment_bytes = 64 * 1024;
+    let node = InProcess::start(config, Options { disk: Arc::new(disk.clone()), state_in_memory: true, ..Options::default() });
+    let place = place(node.address, node.ca.clone());
+    let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
+    let conversation = befriend(&ann, &ben).await;
+    for _ in 0..40 {
+        let sent: Vec<_> = (0..25).map(|_| ann.client.say(conversation, "~".repeat(2000)).unwrap()).collect();
+        for sending in sent {
+            sending.posted().await.unwrap();
+        }
+    }
+    // Two megabytes went through; the shards to which nobody speaks must not keep them.
+    let log = dir.path().join("log");
+    until("the log is cut", SOON, async || disk.list(&log).unwrap().len() <= 8).await;
+    tokio::task::spawn_blocking(|| node.stop()).await.unwrap();
 }

@@ -13,12 +13,15 @@ mod terminal;
 
 use std::path::PathBuf;
 
+/// What `--help` says besides the arguments.
+const MORE_HELP: &str = "\
+The password is MAGPIE_PASSWORD, or asked for on the terminal, or the first line of an input that is none. It is
+needed until this device is signed in, and not again. An account is made if the name is free.
+In the conversation, /help lists the commands.";
+
 /// Arguments of the command.
-///
-/// The password is MAGPIE_PASSWORD, or asked for on the terminal, or the first line of an input that is none; it is
-/// needed only until the device is signed in. An account is made if the name is free.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = MORE_HELP)]
 pub struct Args {
     /// Node to talk through
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4433")]

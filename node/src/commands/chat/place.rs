@@ -2,9 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::DirBuilder,
+    fs::{DirBuilder, OpenOptions},
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn network(server: SocketAddr, name: String, ca: &Path) -> anyhow::Re
     Ok(config)
 }
 
-/// The file of this person's store, in a folder that only its owner can read.
+/// The file of this person's store, made if it is not there. Only its owner can read it.
 pub(super) fn store(dir: Option<&Path>, user: &str, server: &str) -> anyhow::Result<PathBuf> {
     let dir = match dir {
         Some(dir) => dir.to_owned(),
@@ -47,7 +47,11 @@ pub(super) fn store(dir: Option<&Path>, user: &str, server: &str) -> anyhow::Res
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("cannot make the folder {}", dir.display()))?;
-    Ok(dir.join(store_name(user, server)?))
+    let file = dir.join(store_name(user, server)?);
+    // It will hold the device's key and token, and the folder may be anybody's; SQLite keeps the mode it finds.
+    let made = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
+    made.with_context(|| format!("cannot make the store {}", file.display()))?;
+    Ok(file)
 }
 
 fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
@@ -101,6 +105,16 @@ mod tests {
         assert_eq!(with(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]).unwrap(), Path::new("/s/magpie"));
         assert_eq!(with(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]).unwrap(), Path::new("/h/.local/state/magpie"));
         assert_eq!(with(&[]), None);
+    }
+
+    #[test]
+    fn a_store_is_private_wherever_it_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = store(Some(&dir.path().join("new")), "alice", "h:1").unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(file.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(store(Some(&file), "alice", "h:1").is_err(), "a file is no folder");
     }
 
     #[test]

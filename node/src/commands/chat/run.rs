@@ -193,31 +193,62 @@ async fn begin(opened: &mut Opened, input: &mut Input, output: &Output) -> anyho
     Ok(talk)
 }
 
+/// What the person typed last, and what came of it.
+struct Lines {
+    scripted: bool,
+    /// A line that is not heeded yet, and when it will be in any case.
+    typed: Option<(Typed, Instant)>,
+    /// A command under way; the next line waits for it.
+    command: Option<BoxFuture<'static, Done>>,
+    /// The input has ended; what was said may be resolved until then.
+    end_at: Option<Instant>,
+}
+
+impl Lines {
+    fn on_line(&mut self, line: Option<String>) {
+        let until = Instant::now() + RESOLVE_PATIENCE;
+        match line {
+            Some(line) => self.typed = Some((parse(&line), until)),
+            None => self.end_at = Some(until),
+        }
+    }
+
+    /// Heeds the line if its time has come. A script's command comes after what was said before it; a person would
+    /// not want to wait.
+    fn heed(&mut self, talk: &mut Talk) {
+        let ordered = |typed: &Typed| self.scripted && matches!(typed, Typed::Command(_)) && talk.is_under_way();
+        if let Some((typed, _)) = self.typed.take_if(|(typed, until)| !ordered(typed) || *until <= Instant::now()) {
+            self.follow(talk.on_typed(typed));
+        }
+    }
+
+    fn follow(&mut self, next: Next) {
+        self.command = match next {
+            Next::Go => None,
+            Next::Wait(job) => Some(job),
+            Next::Quit => {
+                self.on_line(None);
+                None
+            }
+        };
+    }
+
+    fn wants_more(&self) -> bool {
+        self.typed.is_none() && self.command.is_none() && self.end_at.is_none()
+    }
+}
+
 /// The conversation itself.
 async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, output: &mut Output) -> End {
-    let scripted = !input.is_terminal;
-    // The last line, until it is heeded.
-    let mut typed: Option<Typed> = None;
-    // The person's command; the next line waits for it.
-    let mut command: Option<BoxFuture<'static, Done>> = None;
+    let mut lines = Lines { scripted: !input.is_terminal, typed: None, command: None, end_at: None };
     let mut errands: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
     let mut tell_read_at: Option<Instant> = None;
-    let mut end_at: Option<Instant> = None;
     let room = output.lines.clone();
     loop {
+        lines.heed(talk);
         talk.show_new();
-        if end_at.is_some() && talk.is_settled() && talk.lines.is_empty() {
+        if lines.end_at.is_some() && talk.is_settled() && talk.lines.is_empty() {
             return End::Done;
-        }
-        // A script's command comes after what was said before it; a person would not want to wait.
-        let early = |typed: &mut Typed| scripted && matches!(typed, Typed::Command(_)) && talk.is_under_way();
-        if let Some(typed) = typed.take_if(|typed| !early(typed)) {
-            match talk.on_typed(typed) {
-                Next::Go => {}
-                Next::Wait(job) => command = Some(job),
-                Next::Quit => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
-            }
-            continue;
         }
         if tell_read_at.is_none() && talk.has_read() {
             tell_read_at = Some(Instant::now() + READ_INTERVAL);
@@ -229,12 +260,7 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
                 _ => return End::Output(output.why().await),
             },
             why = output.why() => return End::Output(why),
-            done = finished(&mut command) => {
-                command = match talk.on_done(done) {
-                    Next::Wait(job) => Some(job),
-                    Next::Go | Next::Quit => None,
-                };
-            }
+            done = finished(&mut lines.command) => lines.follow(talk.on_done(done)),
             Some(posting) = talk.postings.next() => talk.on_posting(posting),
             Some(done) = errands.next() => {
                 // Nothing follows from an errand.
@@ -254,14 +280,12 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
                     errands.push(talk.asker().mark_read(conversation, number).boxed());
                 }
             }
-            () = at(end_at) => {
+            () = at(lines.end_at) => {
                 talk.tell_unresolved();
                 return End::Done;
             }
-            line = input.next(), if typed.is_none() && command.is_none() && end_at.is_none() => match line {
-                Some(line) => typed = Some(parse(&line)),
-                None => end_at = Some(Instant::now() + RESOLVE_PATIENCE),
-            },
+            () = at(lines.typed.as_ref().map(|(_, until)| *until)) => {}
+            line = input.next(), if lines.wants_more() => lines.on_line(line),
         }
     }
 }
