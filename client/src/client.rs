@@ -166,7 +166,16 @@ impl Client {
             }
             let deadline = Instant::now() + patience;
             let (handle, password) = (handle.to_owned(), password.to_owned());
-            state.goal = Goal::Auth(Auth { handle, password, new, asked: false, uncertain: false, deadline, reply });
+            state.goal = Goal::Auth(Auth {
+                handle,
+                password,
+                new,
+                asked: false,
+                uncertain: false,
+                last_reason: None,
+                deadline,
+                reply,
+            });
         }
         self.shared().wake.notify_one();
         // The task knows the deadline and answers soon after it; one answer may be under way by then.

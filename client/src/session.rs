@@ -220,10 +220,20 @@ fn conclude(shared: &Shared, end: End, attempt: u32) -> Option<Duration> {
         state.status = Status::Connecting;
     }
     let mut pause = pause;
-    if let Goal::Auth(auth) = &state.goal {
+    if let Goal::Auth(auth) = &mut state.goal {
         let left = auth.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || auth.reply.is_closed() {
-            let why = if auth.uncertain || auth.asked { Error::Unknown } else { Error::Offline(reason.clone()) };
+        let hopeless = reason.contains("invalid peer certificate");
+        // The last connection is cut by the deadline; what ended those before says more.
+        if !left.is_zero() || auth.last_reason.is_none() {
+            auth.last_reason = Some(reason.clone());
+        }
+        if left.is_zero() || hopeless || auth.reply.is_closed() {
+            let known = auth.last_reason.clone().unwrap_or_default();
+            let why = match auth.uncertain || auth.asked {
+                true => Error::Unknown,
+                false if hopeless => Error::Tls(known),
+                false => Error::Offline(known),
+            };
             stop(&mut state, Status::Offline, &why);
             return None;
         }

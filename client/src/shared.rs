@@ -37,6 +37,8 @@ pub(crate) struct Auth {
     pub(crate) asked: bool,
     /// An earlier try may have succeeded without our knowing.
     pub(crate) uncertain: bool,
+    /// Why the last connection did not come about.
+    pub(crate) last_reason: Option<String>,
     pub(crate) deadline: Instant,
     pub(crate) reply: oneshot::Sender<Result<Me, Error>>,
 }

@@ -200,7 +200,7 @@ impl Node {
         let tls = tls::server_config(dir, &config.gateway.names)?;
         let token_key = TokenKey::open(&dir.join("keys/token.pk8"))?;
         let passwords = Passwords::start(&config.accounts)?;
-        let listener = Listener::bind(&config.gateway, tls)?;
+        let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?)?;
         let stored = storage_config(&config, &options);
         let clock = options.clock.clone();
         let storage = Storage::open(&stored, options.disk, clock.clone(), options.fatal, || Magpie).await?;

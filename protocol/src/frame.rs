@@ -164,6 +164,7 @@ direction! {
         33 = RequestContact(contact::RequestContact),
         34 = AcceptContact(contact::AcceptContact),
         35 = Contacts(contact::Contacts),
+        36 = Who(contact::Who),
         48 = Post(conversation::Post),
         49 = CreateGroup(conversation::CreateGroup),
         50 = Members(conversation::Members),

@@ -1,6 +1,8 @@
 //! Honest people who chat at a steady rate on a thread of their own, so that what a test does to the node shows in
 //! their waits, and what it costs the test itself does not.
 
+#![expect(clippy::print_stdout, reason = "what was measured is shown")]
+
 use std::{
     path::Path,
     sync::{

@@ -1,5 +1,7 @@
 //! Who was away gets exactly what was missed; and whatever becomes of a store, nothing is lost or doubled.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use std::time::{Duration, Instant};
 
 use magpie_client::{

@@ -395,7 +395,11 @@ async fn a_command_that_makes_apply_panic_quarantines_one_conversation_for_good(
         assert_eq!(fresh.texts(bad), ["before"], "{round}: what was said before can be read");
         let (next, state) = (config.clone(), dir.path().join("state"));
         let restart = tokio::task::spawn_blocking(move || {
-            if round == "at once" { node.stop() } else { node.crash() }
+            if round == "at once" {
+                node.stop()
+            } else {
+                node.crash()
+            }
             if round == "after a crash" {
                 fs::remove_dir_all(state).unwrap();
             }

@@ -1,5 +1,7 @@
 //! Several devices of one person: signing them in, out, and over.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},

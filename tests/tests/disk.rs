@@ -253,7 +253,8 @@ async fn the_log_is_cut_although_only_one_conversation_is_busy() {
     let mut config = test_config(dir.path());
     config.storage.snapshot_bytes_min = 32 * 1024;
     config.storage.log_segment_bytes = 64 * 1024;
-    let node = InProcess::start(config, Options { disk: Arc::new(disk.clone()), state_in_memory: true, ..Options::default() });
+    let node =
+        InProcess::start(config, Options { disk: Arc::new(disk.clone()), state_in_memory: true, ..Options::default() });
     let place = place(node.address, node.ca.clone());
     let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
     let conversation = befriend(&ann, &ben).await;

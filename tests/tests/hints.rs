@@ -1,5 +1,7 @@
 //! A hint may be lost, the last one before silence too: delivery and rights never depend on it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use std::{
     sync::{
         Arc,

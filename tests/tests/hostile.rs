@@ -1,5 +1,7 @@
 //! Whatever bytes arrive, from anyone: that connection ends, or waits; honest people notice nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use std::{
     path::Path,
     time::{Duration, Instant},

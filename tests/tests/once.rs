@@ -1,5 +1,7 @@
 //! The same request again, over whatever connection, is the same act; another under its id is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use magpie_client::{Body, ConversationId, ErrorCode, Incarnation, TimelineId};
 use magpie_cluster::EntityId;
 use magpie_node::{Command, Options, Outcome, chat};

@@ -1,5 +1,7 @@
 //! Who is not in a conversation reads and writes nothing, and does not learn that it exists.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use magpie_client::{Body, ConversationId, ErrorCode, Incarnation, TimelineId, UserId};
 use magpie_node::{Options, account::state::TRIES_MAX};
 use magpie_protocol::{

@@ -1,5 +1,7 @@
 //! The house rules that a machine can keep: layers, sizes, names, generated files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a failure here is a test's failure")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -5,7 +5,7 @@ use magpie_protocol::{
     Answer, ConversationId, DeviceId, Request, TimelineId, UserId,
     frame::{
         account::{DeviceInfo, Devices, SignOut},
-        contact::{AcceptContact, ContactInfo, Contacts, Find, Found, RequestContact},
+        contact::{AcceptContact, ContactInfo, Contacts, Find, Found, RequestContact, Who},
         conversation::{CreateGroup, MemberList, Members},
         sync::MarkRead,
     },
@@ -105,6 +105,14 @@ impl Client {
     pub async fn find(&self, handle: &str) -> Result<Found, Error> {
         short("handle", handle, HANDLE_LEN_MAX)?;
         expect!(self.ask(Request::Find(Find { handle: handle.to_owned() })).await?, Found)
+    }
+
+    /// The handle of a person whose id is known, from a membership for instance.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `NotFound` when there is none.
+    pub async fn who(&self, user: UserId) -> Result<Found, Error> {
+        expect!(self.ask(Request::Who(Who { user })).await?, Found)
     }
 
     /// Asks a person to be a contact. Succeeds whether or not the person exists.

@@ -11,9 +11,10 @@ use std::{
     io::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use bincode::{Decode, Encode};
 use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -127,10 +128,36 @@ pub struct SledBase {
     dir: PathBuf,
     redo: PathBuf,
     place: String,
-    applied: Mutex<Applied>,
+    applied: Mutex<(Applied, Digest)>,
 }
 
+/// Sealed records, and the marker that goes in with them.
 type Redo = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Vec<u8>);
+
+/// What all records of a tree come to. sled takes damage in its log for the torn end of a write and goes on without
+/// what follows: every record that is left checks out, and only this tells that others are missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+struct Digest {
+    records: u64,
+    sum: u64,
+}
+
+impl Digest {
+    fn add(&mut self, sealed: &[u8]) {
+        self.records = self.records.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(Self::weight(sealed));
+    }
+
+    fn remove(&mut self, sealed: &[u8]) {
+        self.records = self.records.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(Self::weight(sealed));
+    }
+
+    /// The envelope's checksum covers key and content.
+    fn weight(sealed: &[u8]) -> u64 {
+        sealed.last_chunk::<8>().map_or(0, |checksum| u64::from_le_bytes(*checksum))
+    }
+}
 
 impl SledBase {
     fn recover(&self) -> Result<(), StateError> {
@@ -149,19 +176,35 @@ impl SledBase {
             }
             fs::remove_file(&self.redo).map_err(io(&self.redo))?;
         }
-        if let Some(stored) = guarded(&self.place, || self.tree.get(APPLIED_KEY))? {
-            let applied = unseal(APPLIED_KEY, &stored)?;
-            let damaged = || StateError::Damaged { place: self.place.clone(), what: "its applied index".into() };
-            *self.applied.lock().unwrap_or_else(PoisonError::into_inner) =
-                Applied::from_bytes(applied).ok_or_else(damaged)?;
+        let damaged = |what: &str| StateError::Damaged { place: self.place.clone(), what: what.to_owned() };
+        let marker = match guarded(&self.place, || self.tree.get(APPLIED_KEY))? {
+            Some(stored) => {
+                let (applied, digest): (Vec<u8>, Digest) = codec::decode_stored(unseal(APPLIED_KEY, &stored)?)
+                    .map_err(|_| damaged("its applied index"))?;
+                (Applied::from_bytes(&applied).ok_or_else(|| damaged("its applied index"))?, digest)
+            }
+            None => Default::default(),
+        };
+        let mut found = Digest::default();
+        self.scan(&mut |_, sealed| {
+            found.add(sealed);
+            Ok(())
+        })?;
+        if found != marker.1 {
+            return Err(damaged(&format!("it holds {} records where {} were written", found.records, marker.1.records)));
         }
+        *self.lock() = marker;
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Applied, Digest)> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn insert(&self, writes: &[(Vec<u8>, Option<Vec<u8>>)], applied: &[u8]) -> Result<(), StateError> {
         for (key, value) in writes {
             guarded(&self.place, || match value {
-                Some(value) => self.tree.insert(key, seal(key, value)),
+                Some(sealed) => self.tree.insert(key, &sealed[..]),
                 None => self.tree.remove(key),
             })?;
         }
@@ -181,7 +224,7 @@ impl SledBase {
 
 impl StateBase for SledBase {
     fn applied(&self) -> Applied {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().0.clone()
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
@@ -199,10 +242,20 @@ impl StateBase for SledBase {
     }
 
     fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError> {
-        let writes: Vec<_> = writes.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v)).collect();
-        let marker = applied.to_bytes();
+        let mut digest = self.lock().1;
+        let mut sealed = Vec::with_capacity(writes.len());
+        for (key, value) in writes {
+            let key = key.as_bytes();
+            if let Some(old) = guarded(&self.place, || self.tree.get(key))? {
+                digest.remove(&old);
+            }
+            let value = value.map(|value| seal(key, &value));
+            value.iter().for_each(|value| digest.add(value));
+            sealed.push((key.to_vec(), value));
+        }
+        let marker = codec::encode(&(applied.to_bytes(), digest));
         let mut chunks: Vec<Redo> = Vec::new();
-        let mut rest = writes.into_iter().peekable();
+        let mut rest = sealed.into_iter().peekable();
         while chunks.is_empty() || rest.peek().is_some() {
             // Chunks stay below what the codec accepts of one stored value.
             let mut bytes = 0;
@@ -219,7 +272,7 @@ impl StateBase for SledBase {
         }
         guarded(&self.place, || self.tree.flush())?;
         fs::remove_file(&self.redo).map_err(io(&self.redo))?;
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
+        *self.lock() = (applied.clone(), digest);
         Ok(())
     }
 
@@ -236,7 +289,7 @@ impl StateBase for SledBase {
     fn clear(&self) -> Result<(), StateError> {
         guarded(&self.place, || self.tree.clear())?;
         fs::remove_file(&self.redo).ok();
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Applied::default();
+        *self.lock() = Default::default();
         Ok(())
     }
 

@@ -75,6 +75,8 @@ impl Record for List {}
 pub enum Query {
     /// Who has this handle?
     Find(String),
+    /// What is this person's handle?
+    Who(UserId),
     /// The devices that may begin sessions.
     Devices(UserId),
     /// The list of conversations, and the inbox's head.
@@ -275,6 +277,9 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
                 None => None,
             };
             View::Found(found)
+        }
+        Query::Who(user) => {
+            View::Found(store.get::<User>(&key(user, table::USER))?.map(|found| (user, found.handle.clone())))
         }
         Query::Devices(user) => {
             let devices = store.get::<Devices>(&key(user, table::DEVICES))?;

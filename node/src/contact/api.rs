@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use magpie_cluster::EntityId;
 use magpie_protocol::{
-    Answer, ErrorCode, RequestId, WireError,
+    Answer, ErrorCode, RequestId, Slot, WireError,
     frame::{contact as wire, hello::Done},
     limits,
 };
@@ -28,13 +28,21 @@ pub(crate) fn find(shared: &Shared, out: &Outbound, request: RequestId, body: wi
     {
         return out.answer(request, Answer::Refused(WireError::field(ErrorCode::NotFound, "handle", "")));
     }
-    let query = machine::Query::Account(account::Query::Find(body.handle));
-    shared.read(slot, query, out, request, |view| match view {
+    found(shared, out, request, slot, account::Query::Find(body.handle), "handle");
+}
+
+/// What is this person's handle?
+pub(crate) fn who(shared: &Shared, out: &Outbound, request: RequestId, body: &wire::Who) {
+    found(shared, out, request, body.user.slot(), account::Query::Who(body.user), "user");
+}
+
+fn found(shared: &Shared, out: &Outbound, request: RequestId, slot: Slot, query: account::Query, field: &'static str) {
+    shared.read(slot, machine::Query::Account(query), out, request, |view| match view {
         machine::View::Account(account::View::Found(Some((user, handle)))) => {
             Some(Answer::Found(wire::Found { user, handle }))
         }
         machine::View::Account(account::View::Found(None)) => {
-            Some(Answer::Refused(WireError::field(ErrorCode::NotFound, "handle", "")))
+            Some(Answer::Refused(WireError::field(ErrorCode::NotFound, field, "")))
         }
         _ => None,
     });

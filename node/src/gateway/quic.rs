@@ -69,8 +69,9 @@ fn transport(config: &Gateway) -> TransportConfig {
 }
 
 impl Listener {
-    /// Binds the socket. Must be called in a tokio runtime.
-    pub fn bind(config: &Gateway, tls: Arc<rustls::ServerConfig>) -> io::Result<Self> {
+    /// Binds the socket. Must be called in a tokio runtime. With the same `reset_key` as before a restart, devices
+    /// learn at their next packet that their connection is gone.
+    pub fn bind(config: &Gateway, tls: Arc<rustls::ServerConfig>, reset_key: &[u8]) -> io::Result<Self> {
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(transport(config)));
@@ -84,7 +85,9 @@ impl Listener {
         // Linux reports twice what it was asked for.
         let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket.into(), runtime)?;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+        let endpoint = quinn::EndpointConfig::new(Arc::new(key));
+        let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), runtime)?;
         Ok(Self { endpoint, buffers })
     }
 

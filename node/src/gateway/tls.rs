@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use rand::RngCore;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -23,6 +24,17 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// The key of stateless resets, the same after a restart: a device whose connection the node has forgotten is told.
+pub fn reset_key(data_dir: &Path) -> io::Result<Vec<u8>> {
+    let path = data_dir.join("keys/reset.key");
+    if !path.exists() {
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        write_private(&path, &key)?;
+    }
+    fs::read(path)
 }
 
 /// The certificate that devices trust, in PEM.

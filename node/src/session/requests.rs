@@ -101,6 +101,7 @@ impl super::Actor {
             Request::Find(find) => contact::api::find(shared, out, request, find),
             Request::RequestContact(body) => contact::api::request(shared, out, request, me, body),
             Request::AcceptContact(body) => contact::api::accept(shared, out, request, me, &body),
+            Request::Who(body) => contact::api::who(shared, out, request, &body),
             Request::Contacts(body) => contact::api::contacts(shared, out, request, me, &body),
             Request::SignOut(body) => account::api::sign_out(shared, out, request, me, &body),
             Request::Devices(_) => account::api::devices(shared, out, request, me),

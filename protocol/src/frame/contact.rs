@@ -10,7 +10,13 @@ pub struct Find {
     pub handle: String,
 }
 
-/// The person with the handle.
+/// What is this person's handle? Answer: [`Found`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Who {
+    pub user: UserId,
+}
+
+/// The person who was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Found {
     pub user: UserId,

@@ -93,6 +93,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::RequestContact(RequestContact { user: BOB, greeting: "hi".into() }),
         Request::AcceptContact(AcceptContact { user: ALICE }),
         Request::Contacts(Contacts { after: ALICE }),
+        Request::Who(Who { user: BOB }),
         Request::CreateGroup(CreateGroup { nonce: 1 << 127 | 5, title: "the nest".into(), members: vec![ALICE, BOB] }),
         Request::Members(Members { conversation: group() }),
         Request::Sync(Sync),

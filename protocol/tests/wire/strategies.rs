@@ -174,6 +174,7 @@ fn request_of(tag: u16, name: &str) -> BoxedStrategy<Request> {
             .boxed(),
         34 => user().prop_map(|user| Request::AcceptContact(AcceptContact { user })).boxed(),
         35 => user().prop_map(|after| Request::Contacts(Contacts { after })).boxed(),
+        36 => user().prop_map(|user| Request::Who(Who { user })).boxed(),
         48 => {
             let content = select(Content::TAGS).prop_flat_map(|(tag, name)| content(tag, name));
             (conversation(), incarnation(), number(), content)

@@ -47,6 +47,11 @@ impl People {
         }
     }
 
+    /// Whether the person's handle is known.
+    pub(super) fn knows(&self, user: UserId) -> bool {
+        self.names.contains_key(&user)
+    }
+
     /// The person's handle, fit to be printed; else some of the id.
     pub(super) fn name(&self, user: UserId) -> String {
         self.names.get(&user).map_or_else(|| short(user), |handle| safe(handle))

@@ -246,6 +246,7 @@ async fn converse(talk: &mut Talk, events: &mut Events, input: &mut Input, outpu
     let room = output.lines.clone();
     loop {
         lines.heed(talk);
+        talk.learn_names().await;
         talk.show_new();
         if lines.end_at.is_some() && talk.is_settled() && talk.lines.is_empty() {
             return End::Done;

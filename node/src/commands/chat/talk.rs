@@ -69,6 +69,8 @@ pub(super) struct Talk {
     told: HashSet<UserId>,
     /// What was read since the node was told.
     read: BTreeMap<ConversationId, u64>,
+    /// People whose handle was asked for.
+    asked_names: HashSet<UserId>,
     online: bool,
     was_online: bool,
     /// Lines that are kept were mentioned since the connection was lost.
@@ -83,6 +85,7 @@ impl Talk {
         let online = client.status() == Status::Online;
         let mut talk = Self {
             people: People::called(me, handle),
+            asked_names: HashSet::new(),
             online,
             was_online: online,
             client,

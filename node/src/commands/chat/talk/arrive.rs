@@ -1,7 +1,7 @@
 //! What comes from the node. Entries are always read from the store, where none is missing; an event only says that
 //! there are some.
 
-use magpie_client::{Body, ConversationId, ConversationKind, Entry, Event, TimelineId, entry};
+use magpie_client::{Body, ConversationId, ConversationKind, Entry, Event, TimelineId, UserId, entry};
 
 use super::{
     super::{show, terminal::Line},
@@ -10,6 +10,22 @@ use super::{
 
 /// Lines that wait to be printed; beyond this, entries wait in the store.
 const LINES_MAX: usize = 256;
+
+/// How long a line waits for the names in it.
+const NAMES_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Who is mentioned in an entry.
+fn people_in(entry: &Entry) -> Vec<UserId> {
+    let mut people = vec![entry.sender];
+    match &entry.body {
+        Body::Joined(joined) => people.extend([joined.user, joined.by]),
+        Body::Removed(removed) => people.extend([removed.user, removed.by]),
+        Body::Left(user) => people.push(*user),
+        Body::ConversationAdded(added) => people.push(added.by),
+        _ => {}
+    }
+    people
+}
 
 impl Talk {
     /// Something happened. An error ends the conversation.
@@ -52,6 +68,20 @@ impl Talk {
     /// Whether there are entries to show, and room for their lines.
     pub(in super::super) fn can_show(&self) -> bool {
         !self.resetting && !self.behind.is_empty() && self.lines.len() < LINES_MAX
+    }
+
+    /// Asks for the handles of people in what comes next, so that it can be shown with names. Without an answer soon
+    /// it is shown without.
+    pub(in super::super) async fn learn_names(&mut self) {
+        let Some(timeline) = self.behind.front().copied().filter(|_| self.online && self.can_show()) else { return };
+        let after = self.shown.get(&timeline).copied().unwrap_or(0);
+        let page = self.client.timeline_history(timeline, after, PAGE).unwrap_or_default();
+        let mut unknown: Vec<_> = page.iter().flat_map(people_in).filter(|user| !self.people.knows(*user)).collect();
+        unknown.retain(|user| self.asked_names.insert(*user));
+        let asked = unknown.iter().map(|user| self.client.who(*user));
+        if let Ok(found) = tokio::time::timeout(NAMES_WAIT, futures_util::future::join_all(asked)).await {
+            found.into_iter().flatten().for_each(|found| self.people.learn(found.user, &found.handle));
+        }
     }
 
     /// Shows what has come, as far as there is room.
