@@ -35,7 +35,10 @@ pub fn from_env(name: &str, default: u64) -> u64 {
 /// The seed of a test that draws lots: printed, so that MAGPIE_SEED replays it.
 pub fn seed(test: &str) -> u64 {
     let seed = from_env("MAGPIE_SEED", rand::random::<u32>().into());
-    println!("{test}: MAGPIE_SEED={seed}");
+    #[expect(clippy::print_stdout, reason = "the harness shows it when the test fails")]
+    {
+        println!("{test}: MAGPIE_SEED={seed}");
+    }
     seed
 }
 

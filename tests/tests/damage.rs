@@ -1,4 +1,5 @@
 //! Damage to what a stopped node left on its disk: found and named, never served; the truth brings all of it back.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, reason = "a test")]
 
 use std::{
     fs,

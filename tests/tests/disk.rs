@@ -1,4 +1,5 @@
 //! A disk that is full, and one that fails: refused in time or ended in time, and nothing acknowledged is lost.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, reason = "a test")]
 
 use std::{
     fs,

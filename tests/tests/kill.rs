@@ -1,4 +1,5 @@
 //! Nodes that are taken away at random moments under load: nothing acknowledged is lost, repeated or reordered.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, reason = "a test")]
 
 use std::{
     net::SocketAddr,

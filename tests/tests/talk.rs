@@ -1,4 +1,5 @@
 //! People talk.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, reason = "a test")]
 
 use std::time::Duration;
 

@@ -179,8 +179,8 @@ impl SledBase {
         let damaged = |what: &str| StateError::Damaged { place: self.place.clone(), what: what.to_owned() };
         let marker = match guarded(&self.place, || self.tree.get(APPLIED_KEY))? {
             Some(stored) => {
-                let (applied, digest): (Vec<u8>, Digest) = codec::decode_stored(unseal(APPLIED_KEY, &stored)?)
-                    .map_err(|_| damaged("its applied index"))?;
+                let (applied, digest): (Vec<u8>, Digest) =
+                    codec::decode_stored(unseal(APPLIED_KEY, &stored)?).map_err(|_| damaged("its applied index"))?;
                 (Applied::from_bytes(&applied).ok_or_else(|| damaged("its applied index"))?, digest)
             }
             None => Default::default(),
@@ -191,7 +191,10 @@ impl SledBase {
             Ok(())
         })?;
         if found != marker.1 {
-            return Err(damaged(&format!("it holds {} records where {} were written", found.records, marker.1.records)));
+            return Err(damaged(&format!(
+                "it holds {} records where {} were written",
+                found.records, marker.1.records
+            )));
         }
         *self.lock() = marker;
         Ok(())
