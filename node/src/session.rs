@@ -85,6 +85,8 @@ pub struct Actor {
     out: Arc<Outbound>,
     state: State,
     watching: Watching,
+    /// The device asked to follow everything.
+    synced: bool,
 }
 
 impl Actor {
@@ -92,8 +94,8 @@ impl Actor {
     pub(crate) fn begin(shared: Arc<Shared>, link: Link, out: Arc<Outbound>, sink: FrameSink, source: FrameSource) {
         let stall = Duration::from_millis(shared.config.gateway.stall_timeout_ms);
         let mailbox = shared.config.gateway.session_mailbox;
-        let actor =
-            Self { shared, link: link.clone(), out: out.clone(), state: State::New, watching: Watching::default() };
+        let (state, watching) = (State::New, Watching::default());
+        let actor = Self { shared, link: link.clone(), out: out.clone(), state, watching, synced: false };
         let address = Self::create(|context| {
             context.set_mailbox_capacity(mailbox);
             context.add_stream(source.into_stream());
@@ -139,6 +141,8 @@ impl actix::Actor for Actor {
 impl StreamHandler<Result<Frame<Request>, LinkError>> for Actor {
     fn handle(&mut self, frame: Result<Frame<Request>, LinkError>, context: &mut Context<Self>) {
         match frame {
+            // Whoever was told that the session ends may still write: a device that was signed out, for instance.
+            Ok(_) if self.out.is_closed() => {}
             Ok(frame) => self.request(frame, context),
             Err(LinkError::Protocol(error)) => {
                 metrics::counter!(crate::metrics::PROTOCOL_ERRORS).increment(1);

@@ -26,7 +26,14 @@ impl Sessions {
             let is_old = |other: &SessionHandle| {
                 other.identity.device == session.identity.device && other.identity.epoch < session.identity.epoch
             };
-            let replaced: Vec<_> = list.iter().filter(|other| is_old(other)).cloned().collect();
+            let mut replaced: Vec<_> = list.iter().filter(|other| is_old(other)).cloned().collect();
+            let is_newer = |other: &SessionHandle| {
+                other.identity.device == session.identity.device && other.identity.epoch > session.identity.epoch
+            };
+            // One that began later may have entered first.
+            if list.iter().any(is_newer) {
+                replaced.push(session.clone());
+            }
             list.push(session.clone());
             (Some(Arc::new(list)), replaced)
         });

@@ -236,6 +236,12 @@ fn mark_read(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, number: 
 fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String, first: u64, by: UserId) -> Replied {
     let mut list = (*tx.get::<List>(&key(me, table::LIST)).unwrap_or_default()).clone();
     let known = list.0.iter().position(|l| l.conversation == conversation);
+    if known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX {
+        // What has ended makes room for what begins.
+        if let Some(ended) = list.0.iter().position(|l| l.last > 0) {
+            list.0.remove(ended);
+        }
+    }
     let full = known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX;
     if user(tx, me).is_none() || full {
         // The conversation believes in a member that cannot be one.

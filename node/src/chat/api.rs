@@ -17,7 +17,10 @@ use crate::{
     account,
     machine::{self, Outcome},
     node::Shared,
-    session::{Identity, outbound::Outbound},
+    session::{
+        Identity,
+        outbound::{Outbound, ask_error},
+    },
 };
 
 fn not_found(field: &str) -> Answer {
@@ -105,7 +108,16 @@ pub(crate) fn mark_read(
     me: Identity,
     body: &sync::MarkRead,
 ) {
-    let command = account::Command::MarkRead { conversation: body.conversation, number: body.number };
+    // Nobody has read what is not there: a cursor beyond the head would hide what comes.
+    let query = Query::Heads { reader: me.user, conversations: vec![body.conversation] };
+    let head = match shared.router.query(body.conversation.slot(), machine::Query::Chat(query)) {
+        Ok(machine::View::Chat(View::Heads(heads))) => heads.first().map(|head| head.head),
+        Ok(_) => None,
+        Err(error) => return out.answer(request, Answer::Refused(ask_error(&error))),
+    };
+    let Some(head) = head else { return out.answer(request, not_found("conversation")) };
+    let number = body.number.min(head);
+    let command = account::Command::MarkRead { conversation: body.conversation, number };
     let entity = EntityId::user(me.user);
     shared.submit(entity, machine::Command::Account(command), out, request, |_| Answer::Done(Done));
 }

@@ -202,7 +202,10 @@ fn carry_out(
     }
     match content {
         Content::Text(text) => {
-            if text.is_empty() || text.len() > limits::TEXT_LEN_MAX {
+            if text.is_empty() {
+                return Err(WireError::field(ErrorCode::Invalid, "text", "it is empty"));
+            }
+            if text.len() > limits::TEXT_LEN_MAX {
                 let detail = format!("{} bytes; 1 to {} are allowed", text.len(), limits::TEXT_LEN_MAX);
                 return Err(WireError::field(ErrorCode::TooLarge, "text", detail).at(limits::TEXT_LEN_MAX));
             }

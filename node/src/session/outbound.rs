@@ -134,6 +134,11 @@ impl Outbound {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
+    /// Whether nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closing
+    }
+
     fn wake_reader(&self) {
         let reader = self.lock().reader.take();
         if let Some(reader) = reader {

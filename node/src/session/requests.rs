@@ -81,6 +81,7 @@ impl super::Actor {
                 actor.shared.sessions.entered(&handle);
                 actor.state = State::SignedIn(handle);
                 actor.out.answer(request, Answer::SignedIn(signed_in));
+                actor.guard();
             }
             Err(error) => {
                 actor.state = State::Greeted;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use magpie_protocol::{
     Answer, ConversationId, RequestId, ShardId, TimelineId, UserId, WireError,
-    frame::sync::{Behind, Head, Heads},
+    frame::{
+        hello::ClosingReason,
+        sync::{Behind, Head, Heads},
+    },
     limits::PAGE_HEADS_MAX,
 };
 
@@ -21,9 +24,28 @@ fn inbox_head(user: UserId, head: u64) -> Head {
 }
 
 impl super::Actor {
+    /// Ends the session if its device was signed out. The inbox is watched from the sign-in on, whether or not the
+    /// device asks for it: who stole a device need not ask for anything. Watch first, then look.
+    pub(super) fn guard(&mut self) {
+        let Some(session) = self.handle() else { return };
+        let (me, inbox) = (session.identity, TimelineId::Inbox(session.identity.user));
+        self.shared.watches.enter(&mut self.watching, inbox, &session);
+        let shard = self.shared.router.shard_id_of(inbox);
+        match self.shared.router.watch(shard, &[inbox], Query::Account(account::Query::Devices(me.user))) {
+            Ok(View::Account(account::View::Devices(devices))) => {
+                if !devices.iter().any(|device| device.device == me.device) {
+                    self.close(ClosingReason::SignedOut, 0);
+                }
+            }
+            // The device comes back and is asked again.
+            _ => self.out.close(),
+        }
+    }
+
     /// Follows everything, and says where it stands.
     pub(super) fn sync(&mut self, request: RequestId) {
         let Some(me) = self.identity() else { return };
+        self.synced = true;
         match self.follow_all(me) {
             Ok(heads) => {
                 let mut rest = heads.chunks(PAGE_HEADS_MAX).peekable();
@@ -44,6 +66,10 @@ impl super::Actor {
     /// Something of the inbox was missed: follow what is new, and say where everything stands.
     pub(super) fn relist(&mut self) {
         let Some(me) = self.identity() else { return };
+        self.guard();
+        if !self.synced {
+            return;
+        }
         match self.follow_all(me) {
             Ok(heads) => self.push_behind(&heads),
             // The device comes back and asks for everything.
