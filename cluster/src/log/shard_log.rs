@@ -42,6 +42,8 @@ struct Inner {
     cached_from: u64,
     /// Bytes appended since the last purge, as a measure of what a replay would cost.
     bytes_since_purge: u64,
+    /// What the whole log had taken when the oldest entry here was appended.
+    oldest_at_bytes: u64,
 }
 
 /// The log of one shard.
@@ -70,6 +72,7 @@ impl ShardLog {
             cached_bytes: 0,
             cached_from,
             bytes_since_purge: bytes,
+            oldest_at_bytes: 0,
         };
         Arc::new(Self { shard, disk, dir, writer, inner: Mutex::new(inner) })
     }
@@ -104,6 +107,12 @@ impl ShardLog {
         self.lock().bytes_since_purge
     }
 
+    /// Bytes of the whole log, of all shards, that must be kept because of this shard's entries.
+    pub fn bytes_held_back(&self) -> u64 {
+        let inner = self.lock();
+        if inner.slots.is_empty() { 0 } else { self.writer.submitted_bytes().saturating_sub(inner.oldest_at_bytes) }
+    }
+
     /// Whether a command may be proposed: there is room above the reserve.
     pub fn has_space(&self) -> bool {
         self.writer.has_space()
@@ -119,6 +128,9 @@ impl ShardLog {
         let mut records = Vec::with_capacity(entries.iter().map(|e| e.payload.len() + 64).sum());
         let mut places = Vec::with_capacity(entries.len());
         let mut inner = self.lock();
+        if inner.slots.is_empty() {
+            inner.oldest_at_bytes = self.writer.submitted_bytes();
+        }
         for entry in entries {
             let start = records.len();
             let payload = &entry.payload;
@@ -160,6 +172,7 @@ impl ShardLog {
                 inner.bytes_since_purge -= slot.location.map_or(0, |l| u64::from(l.len)).min(inner.bytes_since_purge);
             }
         }
+        inner.oldest_at_bytes = self.writer.submitted_bytes();
         inner.purged = inner.purged.max(Some(position));
         drop(inner);
         self.note(RecordKind::Purge, position, &[], Some(Note::Purge(self.shard, position)), None);

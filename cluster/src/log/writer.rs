@@ -57,6 +57,8 @@ struct Shared {
     ready: Condvar,
     has_space: AtomicBool,
     free_bytes: AtomicU64,
+    /// Bytes handed to the writer since its start.
+    submitted_bytes: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -99,6 +101,7 @@ impl LogWriter {
             ready: Condvar::new(),
             has_space: AtomicBool::new(free > reserve),
             free_bytes: AtomicU64::new(free),
+            submitted_bytes: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
         let writer = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new() };
@@ -107,6 +110,7 @@ impl LogWriter {
 
     /// Hands a job to the writer. Jobs are written in the order of these calls.
     pub fn submit(&self, job: Job) {
+        self.shared.submitted_bytes.fetch_add(job.records.len() as u64, Ordering::Relaxed);
         lock(&self.shared.queue).jobs.push(job);
         self.work();
     }
@@ -127,6 +131,11 @@ impl LogWriter {
             tracing::warn!(%error, "free space is not known");
         }
         self.shared.has_space.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that all shards together have handed over since the start.
+    pub fn submitted_bytes(&self) -> u64 {
+        self.shared.submitted_bytes.load(Ordering::Relaxed)
     }
 
     /// Free bytes on the log's disk when last looked at.

@@ -11,6 +11,8 @@ use crate::{
     state::{Frozen, StateError},
 };
 
+/// A quiet shard makes a snapshot when it holds back this many times what a busy one writes between two.
+const HELD_BACK_FACTOR: u64 = 4;
 /// How often a shard looks whether a checkpoint is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -77,11 +79,11 @@ impl<M: Machine> Shard<M> {
     }
 
     /// A new snapshot is due when the log behind the last has outgrown it, so that writing is amplified by a small
-    /// constant.
+    /// constant; and when the few entries of a quiet shard hold back much of the log that all share.
     async fn snapshot_if_due(&self) {
-        let grown = self.0.log.bytes_since_purge();
-        let snapshot = self.0.snapshot_len.load(Ordering::Relaxed);
-        if grown < self.0.limits.snapshot_bytes_min.max(snapshot) {
+        let enough = self.0.limits.snapshot_bytes_min.max(self.0.snapshot_len.load(Ordering::Relaxed));
+        let held_back = self.0.log.bytes_held_back();
+        if self.0.log.bytes_since_purge() < enough && held_back < HELD_BACK_FACTOR * enough {
             return;
         }
         if let Some(consensus) = self.0.consensus.get()
