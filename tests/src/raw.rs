@@ -33,7 +33,10 @@ pub struct Net {
 impl Net {
     /// A socket of its own, as a good device would have it.
     pub fn new(server: SocketAddr, ca: &[u8]) -> Self {
-        Self::with(server, ca, ALPN, quinn::TransportConfig::default())
+        let mut transport = quinn::TransportConfig::default();
+        // The packet that ends a connection may be lost when many end at once; who speaks is told again.
+        transport.keep_alive_interval(Some(Duration::from_secs(2)));
+        Self::with(server, ca, ALPN, transport)
     }
 
     /// The way to a node of this process.
