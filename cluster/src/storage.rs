@@ -163,6 +163,7 @@ impl<M: Machine> Storage<M> {
         if let Some(sled) = &self.sled {
             sled.close()?;
         }
+        self.shards.iter().for_each(Shard::let_go);
         Ok(())
     }
 
@@ -173,6 +174,7 @@ impl<M: Machine> Storage<M> {
         }
         self.background.stop();
         self.writer.stop();
+        self.shards.iter().for_each(Shard::let_go);
     }
 }
 

@@ -67,6 +67,13 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// Lets go of the state's files, and serves nothing more: handles to the shard may outlive it.
+    pub(crate) fn let_go(&self) {
+        let mut core = lock(&self.0.core);
+        core.failed.get_or_insert_with(|| "the node has ended".to_owned());
+        core.store.let_go();
+    }
+
     /// Refuses new commands, and returns when those accepted are applied.
     pub(crate) async fn drain(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);

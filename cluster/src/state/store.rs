@@ -239,6 +239,11 @@ impl Store {
         self.frozen = None;
     }
 
+    /// Lets go of the state below memory, whoever still holds this store. Nothing can be read any more.
+    pub fn let_go(&mut self) {
+        self.base = Arc::new(super::memory::MemoryBase::default());
+    }
+
     /// The state below memory.
     pub fn base(&self) -> &Arc<dyn StateBase> {
         &self.base
