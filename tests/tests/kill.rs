@@ -18,12 +18,13 @@ use magpie_cluster::{
     log::format::{self, GROUP_HEADER_LEN, Position, Record, RecordKind, SEGMENT_HEADER_LEN},
 };
 use magpie_node::{Config, Options};
-use magpie_protocol::ShardId;
+use magpie_protocol::{Request, ShardId, UserId, frame::contact::Contacts};
 use magpie_tests::{
     InProcess, Place, Process,
     crowd::{Crowd, Shape},
     from_env,
     node::test_config,
+    raw::{Net, Raw},
     seed, until,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -108,6 +109,19 @@ fn kill(node: Process, round: u64, rng: &mut StdRng) -> Process {
     let node = Process::restart(parts).unwrap();
     println!("kill {}: torn: {torn}; up again in {:?}", round + 1, began.elapsed());
     node
+}
+
+#[tokio::test]
+async fn a_device_learns_at_its_next_packet_that_the_node_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &[]).unwrap();
+    let net = Net::new(node.address, &node.ca());
+    let mut raw = Raw::hello(&net).await;
+    let node = node.kill_and_restart().unwrap();
+    raw.send(Request::Contacts(Contacts { after: UserId::from_bits(0) })).await;
+    let why = tokio::time::timeout(Duration::from_secs(5), raw.connection.closed()).await;
+    assert!(matches!(why, Ok(quinn::ConnectionError::Reset)), "{why:?}");
+    assert_eq!(node.terminate(), 0);
 }
 
 #[tokio::test]

@@ -86,7 +86,11 @@ impl Listener {
         let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
         let runtime = Arc::new(quinn::TokioRuntime);
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
-        let endpoint = quinn::EndpointConfig::new(Arc::new(key));
+        let mut endpoint = quinn::EndpointConfig::new(Arc::new(key));
+        // Not the default, which draws from 2^24: with 1,000 connections of eight ids each, one Retry in 2,000 would
+        // hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
+        // restart, and say nothing to the device that still uses it.
+        endpoint.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
         let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), runtime)?;
         Ok(Self { endpoint, buffers })
     }
