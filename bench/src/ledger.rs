@@ -1,30 +1,61 @@
-//! Exact accounts: each message carries who sent it, its number and when it was meant to be sent.
+//! Exact accounts: each message carries who sent it, where, its number, and when it was meant to be sent.
 
 use std::{
     collections::HashMap,
-    io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
-/// Times beyond a minute are all the same.
-const LONGEST_US: u64 = 60_000_000;
+/// Times beyond ten minutes are all the same.
+const LONGEST_US: u64 = 600_000_000;
+
+/// What one counted stretch of time saw.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    pub(crate) acks: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) ack_us: Histogram<u64>,
+    pub(crate) delivery_us: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        #[expect(clippy::expect_used, reason = "the bounds are constants")]
+        let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).expect("good bounds");
+        Self { acks: 0, deliveries: 0, ack_us: histogram(), delivery_us: histogram() }
+    }
+}
+
+/// Whether everything arrived once and in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Accounts {
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) reordered: u64,
+}
+
+impl Accounts {
+    /// Nothing lost, repeated or out of order.
+    pub(crate) fn are_clean(self) -> bool {
+        self == Self::default()
+    }
+}
 
 struct Books {
-    /// By receiver and sender: the last number seen.
-    seen: HashMap<(usize, usize), u64>,
-    sent: HashMap<usize, u64>,
+    /// By room: how many hear what each says.
+    hearers: Vec<u64>,
+    /// By room and sender.
+    sent: HashMap<(u32, u32), u64>,
+    /// By receiver, room and sender: the last number seen.
+    seen: HashMap<(u32, u32, u32), u64>,
+    expected: u64,
     delivered: u64,
     duplicated: u64,
     reordered: u64,
-    counting: bool,
-    counted_acks: u64,
-    counted_deliveries: u64,
-    delivery_us: Histogram<u64>,
-    ack_us: Histogram<u64>,
+    /// Acknowledged, with a failure for an answer.
+    tally: Option<Tally>,
 }
 
 /// The books of a run. Clones share them.
@@ -34,154 +65,164 @@ pub(crate) struct Ledger {
     began: Instant,
 }
 
+struct Mark {
+    sender: u32,
+    room: u32,
+    number: u64,
+    at_us: u64,
+}
+
 /// Reads what [`Ledger::text`] wrote.
-fn parse(text: &str) -> Option<(usize, u64, u64)> {
+fn parse(text: &str) -> Option<Mark> {
     let mut parts = text.split(' ');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    Some(Mark {
+        sender: parts.next()?.parse().ok()?,
+        room: parts.next()?.parse().ok()?,
+        number: parts.next()?.parse().ok()?,
+        at_us: parts.next()?.parse().ok()?,
+    })
 }
 
 impl Ledger {
-    /// Empty books.
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3);
+    /// Empty books for rooms in which so many hear what one says.
+    pub(crate) fn new(hearers: Vec<u64>) -> Self {
         let books = Books {
-            seen: HashMap::new(),
+            hearers,
             sent: HashMap::new(),
+            seen: HashMap::new(),
+            expected: 0,
             delivered: 0,
             duplicated: 0,
             reordered: 0,
-            counting: false,
-            counted_acks: 0,
-            counted_deliveries: 0,
-            delivery_us: histogram()?,
-            ack_us: histogram()?,
+            tally: None,
         };
-        Ok(Self { books: Arc::new(Mutex::new(books)), began: Instant::now() })
+        Self { books: Arc::new(Mutex::new(books)), began: Instant::now() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next message of this sender, of about this many bytes.
-    pub(crate) fn text(&self, sender: usize, intended: Instant, bytes: usize) -> String {
+    /// The next message of this sender in this room, of about this many bytes.
+    pub(crate) fn text(&self, sender: usize, room: usize, intended: Instant, bytes: usize) -> String {
         let mut books = self.lock();
-        let number = books.sent.entry(sender).or_default();
+        let number = books.sent.entry((room as u32, sender as u32)).or_default();
         *number += 1;
+        let number = *number;
+        books.expected += books.hearers.get(room).copied().unwrap_or_default();
+        drop(books);
         let at = intended.saturating_duration_since(self.began).as_micros();
-        let mut text = format!("{sender} {number} {at} ");
-        while text.len() < bytes {
-            text.push('m');
+        let mut text = format!("{sender} {room} {number} {at} ");
+        if text.len() < bytes {
+            text.extend(std::iter::repeat_n('m', bytes - text.len()));
         }
         text
     }
 
     /// A message was acknowledged.
     pub(crate) fn acked(&self, intended: Instant) {
-        let mut books = self.lock();
-        if books.counting {
-            books.counted_acks += 1;
-            books.ack_us.saturating_record(intended.elapsed().as_micros() as u64);
+        let late = intended.elapsed();
+        if let Some(tally) = &mut self.lock().tally {
+            tally.acks += 1;
+            tally.ack_us.saturating_record(late.as_micros() as u64);
         }
     }
 
-    /// A receiver saw a message.
+    /// A receiver saw a message. What a sender sees of its own is not counted.
     pub(crate) fn saw(&self, receiver: usize, text: &str) {
-        let Some((sender, number, at)) = parse(text) else { return };
-        let late = self.began.elapsed().saturating_sub(Duration::from_micros(at));
+        let Some(mark) = parse(text) else { return };
+        if mark.sender as usize == receiver {
+            return;
+        }
+        let late = self.began.elapsed().saturating_sub(Duration::from_micros(mark.at_us));
         let mut books = self.lock();
+        let last = books.seen.entry((receiver as u32, mark.room, mark.sender)).or_default();
+        if mark.number <= *last {
+            books.duplicated += 1;
+            return;
+        }
+        let follows = mark.number == *last + 1;
+        *last = mark.number;
         books.delivered += 1;
-        if books.counting {
-            books.counted_deliveries += 1;
-            books.delivery_us.saturating_record(late.as_micros() as u64);
-        }
-        let last = books.seen.entry((receiver, sender)).or_default();
-        match number {
-            _ if number == *last + 1 => *last = number,
-            _ if number <= *last => books.duplicated += 1,
-            _ => {
-                *last = number;
-                books.reordered += 1;
-            }
+        books.reordered += u64::from(!follows);
+        if let Some(tally) = &mut books.tally {
+            tally.deliveries += 1;
+            tally.delivery_us.saturating_record(late.as_micros() as u64);
         }
     }
 
-    /// From now on it counts, or no more.
-    pub(crate) fn count(&self, counting: bool) {
-        self.lock().counting = counting;
+    /// From now on it counts.
+    pub(crate) fn begin(&self) {
+        self.lock().tally = Some(Tally::new());
     }
 
-    /// Messages that were sent and that these many receivers each have yet to see.
-    pub(crate) fn missing(&self, receivers: u64) -> u64 {
-        let books = self.lock();
-        (books.sent.values().sum::<u64>() * receivers).saturating_sub(books.delivered)
+    /// What was counted; it counts no more.
+    pub(crate) fn end(&self) -> Tally {
+        self.lock().tally.take().unwrap_or_else(Tally::new)
     }
 
-    /// The result of a run.
-    pub(crate) fn result(&self, workload: &str, receivers: u64, seconds: f64, cpu_ms: f64, rss_kib: u64) -> Outcome {
-        let lost = self.missing(receivers);
+    /// Acknowledged and delivered since it counts.
+    pub(crate) fn so_far(&self) -> (u64, u64) {
+        self.lock().tally.as_ref().map_or((0, 0), |tally| (tally.acks, tally.deliveries))
+    }
+
+    /// Deliveries that are still to come.
+    pub(crate) fn missing(&self) -> u64 {
         let books = self.lock();
-        let per = |count: u64| if count == 0 { 0.0 } else { cpu_ms / count as f64 };
-        let ms = |h: &Histogram<u64>, q: f64| h.value_at_quantile(q) as f64 / 1000.0;
-        Outcome {
-            workload: workload.to_owned(),
-            messages: books.counted_acks,
-            deliveries: books.counted_deliveries,
-            per_s: books.counted_acks as f64 / seconds,
-            cpu_ms_per_message: per(books.counted_acks),
-            cpu_ms_per_delivery: per(books.counted_deliveries),
-            ack_p50_ms: ms(&books.ack_us, 0.5),
-            ack_p99_ms: ms(&books.ack_us, 0.99),
-            p50_ms: ms(&books.delivery_us, 0.5),
-            p99_ms: ms(&books.delivery_us, 0.99),
-            rss_mib: rss_kib / 1024,
-            lost,
+        books.expected.saturating_sub(books.delivered)
+    }
+
+    /// How the books stand.
+    pub(crate) fn accounts(&self) -> Accounts {
+        let books = self.lock();
+        Accounts {
+            lost: books.expected.saturating_sub(books.delivered),
             duplicated: books.duplicated,
             reordered: books.reordered,
         }
     }
 }
 
-/// What a run says.
-#[derive(Debug, Serialize)]
-pub(crate) struct Outcome {
-    workload: String,
-    messages: u64,
-    deliveries: u64,
-    per_s: f64,
-    cpu_ms_per_message: f64,
-    cpu_ms_per_delivery: f64,
-    ack_p50_ms: f64,
-    ack_p99_ms: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    rss_mib: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Outcome {
-    /// Whether the accounts are in order; else the run is a failure, whatever its speed.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0 && self.reordered == 0
+    fn books() -> (Ledger, Vec<String>) {
+        let ledger = Ledger::new(vec![1]);
+        let texts = (0..3).map(|_| ledger.text(0, 0, Instant::now(), 100)).collect();
+        (ledger, texts)
     }
 
-    /// For people.
-    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "{}: {} messages, {:.0}/s, {} deliveries",
-            self.workload, self.messages, self.per_s, self.deliveries
-        )?;
-        writeln!(
-            out,
-            "  node       {:.4} ms of CPU a message, {:.4} a delivery",
-            self.cpu_ms_per_message, self.cpu_ms_per_delivery
-        )?;
-        writeln!(out, "  memory     {} MiB", self.rss_mib)?;
-        writeln!(out, "  ack        p50 {:.2} ms, p99 {:.2} ms", self.ack_p50_ms, self.ack_p99_ms)?;
-        writeln!(out, "  delivery   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;
-        writeln!(out, "  lost {}, duplicated {}, reordered {}", self.lost, self.duplicated, self.reordered)
+    fn accounts(lost: u64, duplicated: u64, reordered: u64) -> Accounts {
+        Accounts { lost, duplicated, reordered }
+    }
+
+    #[test]
+    fn what_arrives_once_and_in_order_is_clean() {
+        let (ledger, texts) = books();
+        assert_eq!(ledger.accounts(), accounts(3, 0, 0));
+        texts.iter().for_each(|text| ledger.saw(1, text));
+        assert!(ledger.accounts().are_clean());
+        assert_eq!(texts[0].len(), 100);
+    }
+
+    #[test]
+    fn what_is_lost_repeated_or_late_is_noticed() {
+        let (ledger, texts) = books();
+        ledger.saw(1, &texts[0]);
+        ledger.saw(1, &texts[0]);
+        assert_eq!(ledger.accounts(), accounts(2, 1, 0));
+        ledger.saw(1, &texts[2]);
+        assert_eq!(ledger.accounts(), accounts(1, 1, 1));
+        // What comes after its successor came too late.
+        ledger.saw(1, &texts[1]);
+        assert_eq!(ledger.accounts(), accounts(1, 2, 1));
+    }
+
+    #[test]
+    fn a_sender_is_no_receiver_of_its_own() {
+        let (ledger, texts) = books();
+        ledger.saw(0, &texts[0]);
+        assert_eq!(ledger.accounts(), accounts(3, 0, 0));
     }
 }

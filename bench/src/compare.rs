@@ -1,0 +1,123 @@
+//! Magpie and a peer, with the same work, in turn.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use serde::Serialize;
+
+use crate::{
+    figures::Figures,
+    peers::{Peer, Server},
+    progress::Progress,
+    run::{self, chat::Crowd},
+    workload::{Kind, Workload},
+};
+
+/// What a comparison says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Compared {
+    workload: String,
+    rounds: usize,
+    /// The middle of the rounds.
+    pub(crate) ours: Figures,
+    pub(crate) peer: PeerFigures,
+    ratio: Ratios,
+}
+
+/// The peer's side.
+#[derive(Debug, Serialize)]
+pub(crate) struct PeerFigures {
+    name: String,
+    promise: String,
+    durable: bool,
+    encrypted: bool,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// Ours divided by the peer's: the middle of the rounds, and the smallest and the largest.
+#[derive(Debug, Serialize)]
+struct Ratios {
+    cpu: f64,
+    cpu_spread: (f64, f64),
+    per_s: f64,
+    per_s_spread: (f64, f64),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss: Option<f64>,
+}
+
+/// Runs it: A B A B, so that what else the machine does falls on both.
+pub(crate) async fn run(
+    name: &str,
+    work: &Workload,
+    with: &str,
+    rounds: usize,
+    magpie: Option<&Path>,
+    progress: &Progress,
+) -> anyhow::Result<Compared> {
+    anyhow::ensure!(rounds >= 1, "rounds is 0; it must be at least 1");
+    let peer = Peer::named(with)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    match work.kind {
+        Kind::Direct | Kind::Group | Kind::Mixed => {
+            let (a, b) = (Server::magpie(magpie, None)?, Server::peer(with, magpie)?);
+            let us = Crowd::gather(work, &a, progress).await?;
+            let them = Crowd::gather(work, &b, progress).await?;
+            for _ in 0..rounds {
+                ours.push(us.measure(work, &a, progress).await?.figures);
+                theirs.push(them.measure(work, &b, progress).await?.figures);
+            }
+        }
+        // These are about servers that begin empty.
+        _ => {
+            for _ in 0..rounds {
+                ours.push(run::run(work, &mut Server::magpie(magpie, None)?, progress).await?.figures);
+                theirs.push(run::run(work, &mut Server::peer(with, magpie)?, progress).await?.figures);
+            }
+        }
+    }
+    let ratios = |of: fn(&Figures) -> f64| {
+        let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| of(a) / of(b)).collect();
+        ratios.sort_by(f64::total_cmp);
+        (ratios[ratios.len() / 2], (ratios[0], ratios[ratios.len() - 1]))
+    };
+    let (cpu, cpu_spread) = ratios(|figures| figures.cpu_ms_per_message);
+    let (per_s, per_s_spread) = ratios(|figures| figures.per_s);
+    let rss = ours[0].rss_kb_per_session.and(Some(ratios(|f| f.rss_kb_per_session.unwrap_or(f64::NAN)).0));
+    let Peer { name: peer_name, promise, durable, encrypted, .. } = peer;
+    Ok(Compared {
+        workload: name.to_owned(),
+        rounds,
+        ours: middle(ours),
+        peer: PeerFigures { name: peer_name, promise, durable, encrypted, figures: middle(theirs) },
+        ratio: Ratios { cpu, cpu_spread, per_s, per_s_spread, rss },
+    })
+}
+
+/// The round in the middle, by CPU; with the worst accounts of all.
+fn middle(mut rounds: Vec<Figures>) -> Figures {
+    let worst = |figures: &&Figures| figures.accounts.lost + figures.accounts.duplicated + figures.accounts.reordered;
+    let accounts = rounds.iter().max_by_key(worst).map(|round| round.accounts).unwrap_or_default();
+    rounds.sort_by(|a, b| a.cpu_ms_per_message.total_cmp(&b.cpu_ms_per_message));
+    let mut middle = rounds.swap_remove(rounds.len() / 2);
+    middle.accounts = accounts;
+    middle
+}
+
+impl Compared {
+    /// For people.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        self.ours.write("magpie", out)?;
+        self.peer.figures.write(&self.peer.name, out)?;
+        let Ratios { cpu, cpu_spread, per_s, per_s_spread, rss } = &self.ratio;
+        writeln!(out, "magpie / {} over {} rounds of {}:", self.peer.name, self.rounds, self.workload)?;
+        writeln!(out, "  server CPU  {cpu:.2} ({:.2} to {:.2})", cpu_spread.0, cpu_spread.1)?;
+        writeln!(out, "  a second    {per_s:.2} ({:.2} to {:.2})", per_s_spread.0, per_s_spread.1)?;
+        if let Some(rss) = rss {
+            writeln!(out, "  memory      {rss:.2}")?;
+        }
+        writeln!(out, "{} promises: {}", self.peer.name, self.peer.promise)
+    }
+}

@@ -1,0 +1,73 @@
+//! A chat system under load: people who are connected and say things in rooms. Magpie through its SDK; its peers
+//! through drivers of our own.
+
+pub(crate) mod floor;
+pub(crate) mod magpie;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use crate::ledger::Ledger;
+
+/// Ends when the message is acknowledged.
+pub(crate) type Acknowledged = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// One connected person.
+pub(crate) trait User: Send + Sync {
+    /// Says something in a room that the person is in. It is on its way, in order, when this returns.
+    fn send(&self, room: usize, text: String) -> Acknowledged;
+
+    /// Breaks the connection, which then comes back by itself; where a driver cannot, nothing happens.
+    fn drop_connection(&self) {}
+}
+
+/// Who is there, and which rooms they are in. A room of two is a direct conversation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Topology {
+    pub(crate) users: usize,
+    pub(crate) rooms: Vec<Vec<usize>>,
+}
+
+impl Topology {
+    /// So many people, each in one conversation with one other.
+    pub(crate) fn pairs(users: usize) -> Self {
+        Self { users, rooms: (0..users / 2).map(|pair| vec![2 * pair, 2 * pair + 1]).collect() }
+    }
+
+    /// Adds groups of people of their own.
+    pub(crate) fn with_groups(mut self, groups: usize, members: usize) -> Self {
+        for _ in 0..groups {
+            self.rooms.push((self.users..self.users + members).collect());
+            self.users += members;
+        }
+        self
+    }
+
+    /// Empty books for these rooms.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::new(self.rooms.iter().map(|members| members.len() as u64 - 1).collect())
+    }
+
+    /// Rooms of each person.
+    pub(crate) fn rooms_of(&self) -> Vec<Vec<usize>> {
+        let mut of = vec![Vec::new(); self.users];
+        for (room, members) in self.rooms.iter().enumerate() {
+            members.iter().for_each(|member| of[*member].push(room));
+        }
+        of
+    }
+}
+
+/// Everybody of a topology, connected.
+pub(crate) type Everybody = Vec<Arc<dyn User>>;
+
+/// Waits until it holds, no longer than this.
+pub(crate) async fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = tokio::time::Instant::now() + within;
+    while !holds() {
+        if tokio::time::Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
