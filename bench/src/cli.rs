@@ -8,7 +8,8 @@ use crate::{
     compare,
     peers::{self, Peer, Server},
     progress::Progress,
-    run,
+    record::{self, Record},
+    report, run, size,
     workload::{self, BUILT_IN, Proof, Workload},
 };
 
@@ -43,6 +44,10 @@ enum Command {
         #[arg(long)]
         magpie: Option<PathBuf>,
     },
+    /// Draw results that `--out` wrote: a table, a page, pictures
+    Report(report::ReportArgs),
+    /// Compute what a number of people needs: nodes, cores, memory, disk, network
+    Size(Box<size::SizeArgs>),
     /// List the workloads that need no file
     Workloads,
     /// List the peers and what each promises
@@ -114,6 +119,9 @@ pub(crate) struct What {
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
+    /// Add the result to this file, as one line of JSON (see `magpie-bench report`)
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 fn proof(text: &str) -> Result<Proof, String> {
@@ -193,6 +201,7 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match &cli.command {
         Command::Run { what, target } => {
+            record::check_writable(what.out.as_deref())?;
             let (work, progress) = (what.workload()?, Progress::new());
             let ran = block_on(async {
                 let mut server = target.server()?;
@@ -200,6 +209,9 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
             });
             progress.end();
             let ran = ran?;
+            if let Some(path) = &what.out {
+                Record::of_run(&what.workload, &work, &ran).append(path)?;
+            }
             if what.json {
                 serde_json::to_writer(&mut out, &ran.figures)?;
                 writeln!(out)?;
@@ -209,10 +221,14 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
             Ok(ran.figures.accounts.are_clean())
         }
         Command::Compare { what, with, rounds, magpie } => {
+            record::check_writable(what.out.as_deref())?;
             let (work, progress) = (what.workload()?, Progress::new());
             let compared = block_on(compare::run(&what.workload, &work, with, *rounds, magpie.as_deref(), &progress));
             progress.end();
             let compared = compared?;
+            if let Some(path) = &what.out {
+                Record::of_comparison(&what.workload, &work, &compared)?.append(path)?;
+            }
             if what.json {
                 serde_json::to_writer(&mut out, &compared)?;
                 writeln!(out)?;
@@ -221,6 +237,8 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
             }
             Ok(compared.ours.accounts.are_clean() && compared.peer.figures.accounts.are_clean())
         }
+        Command::Report(args) => report::execute(args, &mut out).map(|()| true),
+        Command::Size(args) => size::execute(args, &mut out).map(|()| true),
         Command::Workloads => {
             for (name, text) in BUILT_IN {
                 writeln!(out, "# {name}\n{text}")?;

@@ -15,8 +15,11 @@ mod ledger;
 mod peers;
 mod process;
 mod progress;
+mod record;
+mod report;
 mod run;
 mod samples;
+mod size;
 mod system;
 mod workload;
 
