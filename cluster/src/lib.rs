@@ -29,7 +29,7 @@ pub use router::{AskError, Reply, Router};
 pub use shard::{Shard, ShardLimits};
 pub use state::{Key, Record, Store, Tx};
 pub use storage::{Storage, StorageConfig, StorageError};
-pub use watch::{Hint, HintSink};
+pub use watch::{Hint, HintSink, Origin};
 
 /// Milliseconds since 1970, from outside. A simulation brings its own.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

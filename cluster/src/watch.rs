@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use magpie_protocol::{ShardId, TimelineId};
+use magpie_protocol::{DeviceId, ShardId, TimelineId};
 
 use crate::machine::RightsChange;
 
@@ -20,14 +20,24 @@ pub struct Hint {
     pub rights_before: u64,
     /// How this entry itself changes rights.
     pub change: Option<RightsChange>,
+    /// The session that appended it, whose answer stands for the entry: see [`HintSink::on_hints`].
+    pub origin: Option<Origin>,
     /// The entry as it is stored.
     pub entry: Bytes,
 }
 
+/// A session, as a command names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub device: DeviceId,
+    pub epoch: u64,
+}
+
 /// Where a node takes hints. Calls must not block and must not call back into the shard.
 pub trait HintSink: Send + Sync + 'static {
-    /// Hints of one applied batch, in order; `count` is how many this shard has sent here with these.
-    fn on_hints(&self, shard: ShardId, count: u64, hints: Vec<Hint>);
+    /// Hints of an applied batch, in order; `count` is how many this shard has sent here with these. The answer to
+    /// a command is given right after its hints and before those of the next.
+    fn on_hints(&self, shard: ShardId, count: u64, hints: &[Hint]);
     /// How many hints this shard has sent here.
     fn on_beat(&self, shard: ShardId, count: u64);
 }
@@ -36,7 +46,7 @@ pub trait HintSink: Send + Sync + 'static {
 /// becomes the set of nodes.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    watched: HashMap<TimelineId, ()>,
+    watched: HashMap<TimelineId, (), foldhash::fast::RandomState>,
     sent: u64,
 }
 

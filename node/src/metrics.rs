@@ -25,6 +25,15 @@ pub const CONVERSATION_ACTORS: &str = "magpie_node_conversation_actors";
 /// Passwords hashed.
 pub const PASSWORDS_HASHED: &str = "magpie_node_passwords_hashed_total";
 
+/// Counts what happens with every message: the counter is looked up once.
+macro_rules! count {
+    ($name:expr, $by:expr) => {{
+        static COUNTER: std::sync::OnceLock<metrics::Counter> = std::sync::OnceLock::new();
+        COUNTER.get_or_init(|| metrics::counter!($name)).increment($by);
+    }};
+}
+pub(crate) use count;
+
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Installs the recorder of this process, once, and describes what is counted.

@@ -6,11 +6,11 @@ use dashmap::{DashMap, mapref::entry::Entry};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Registry<K: Eq + Hash, V>(DashMap<K, V>);
+pub struct Registry<K: Eq + Hash, V>(DashMap<K, V, foldhash::fast::RandomState>);
 
 impl<K: Eq + Hash, V> Default for Registry<K, V> {
     fn default() -> Self {
-        Self(DashMap::new())
+        Self(DashMap::default())
     }
 }
 

@@ -191,9 +191,9 @@ async fn write_out(out: Arc<Outbound>, mut sink: FrameSink, link: Link, stall: D
             link.close("closed");
             return;
         }
-        let bytes = batch.frames.iter().map(bytes::Bytes::len).sum();
-        if !batch.frames.is_empty() {
-            match tokio::time::timeout(stall, sink.write(&mut batch.frames)).await {
+        let bytes = batch.pieces.iter().map(bytes::Bytes::len).sum();
+        if !batch.pieces.is_empty() {
+            match tokio::time::timeout(stall, sink.write(&mut batch.pieces)).await {
                 Ok(Ok(())) => out.written(bytes),
                 Ok(Err(_)) => return,
                 Err(_) => {

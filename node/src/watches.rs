@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use magpie_cluster::{Hint, HintSink};
+use magpie_cluster::{Hint, HintSink, Origin};
 use magpie_protocol::{
     Answer, Body, Entry, Frame, ShardId, TimelineId, UserId,
     frame::sync::{EntryBytes, Pushed},
@@ -41,7 +41,7 @@ impl Watcher {
 
 /// What one session watches.
 #[derive(Default)]
-pub struct Watching(HashMap<TimelineId, Arc<Watcher>>);
+pub struct Watching(HashMap<TimelineId, Arc<Watcher>, foldhash::fast::RandomState>);
 
 type Watchers = Arc<Vec<Arc<Watcher>>>;
 
@@ -134,9 +134,11 @@ impl Watches {
 
     fn hand_on(&self, hint: &Hint) {
         let Some(watchers) = self.table.get(&hint.timeline) else { return };
-        let entry = EntryBytes(hint.entry.clone());
-        let frame = Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes();
-        metrics::counter!(crate::metrics::HINTS).increment(watchers.len() as u64);
+        let frame = std::cell::LazyCell::new(|| {
+            let entry = EntryBytes(hint.entry.clone());
+            Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes()
+        });
+        crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
         for watcher in watchers.iter() {
             if !watcher.may_have(hint) {
                 // Its right may have ended with a hint that was lost: it asks again.
@@ -144,7 +146,11 @@ impl Watches {
                 watcher.session.tell(Message::Behind(vec![hint.timeline]));
                 continue;
             }
-            watcher.session.out().push_hint(hint.timeline, &frame);
+            let me = watcher.session.identity;
+            // Its answer says the same, and comes before any later entry.
+            if hint.origin != Some(Origin { device: me.device, epoch: me.epoch }) {
+                watcher.session.out().push_hint(hint.timeline, &frame);
+            }
             let Some(change) = hint.change else { continue };
             let ends = change.user == watcher.session.identity.user && !change.granted;
             watcher.granted.store(if ends { NOT_GRANTED } else { hint.number }, Ordering::Relaxed);
@@ -210,7 +216,7 @@ fn tell_of_inbox(user: UserId, entry: &[u8], watchers: &Watchers) {
 }
 
 impl HintSink for Watches {
-    fn on_hints(&self, shard: ShardId, count: u64, hints: Vec<Hint>) {
+    fn on_hints(&self, shard: ShardId, count: u64, hints: &[Hint]) {
         if self.drop_hints.load(Ordering::Relaxed) {
             return;
         }
@@ -223,7 +229,7 @@ impl HintSink for Watches {
         }
         known.at_ms = now;
         drop(seen);
-        for hint in &hints {
+        for hint in hints {
             self.hand_on(hint);
         }
     }

@@ -48,11 +48,31 @@ pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "a value of our own did not encode");
 }
 
-/// `value` as bytes.
+/// `value` as bytes, in one allocation of their length.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    encode_into(value, &mut out);
-    out
+    with_scratch(|scratch| {
+        encode_into(value, scratch);
+        scratch.to_vec()
+    })
+}
+
+/// A scratch buffer larger than this is given back.
+const SCRATCH_KEPT: usize = 64 * 1024;
+
+/// Lends a buffer that is empty and has room, so that encoding into it does not grow it step by step. Values within
+/// values get a buffer of their own.
+pub fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    thread_local! { static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) }; }
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    if scratch.capacity() == 0 {
+        scratch.reserve(1024);
+    }
+    let result = work(&mut scratch);
+    if scratch.capacity() <= SCRATCH_KEPT {
+        SCRATCH.set(scratch);
+    }
+    result
 }
 
 /// One value from the wire: all of `bytes`, at most [`FRAME_LEN_MAX`] of them.
@@ -135,13 +155,14 @@ macro_rules! tagged {
         }
         impl ::bincode::Encode for $name {
             fn encode<E: ::bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), ::bincode::error::EncodeError> {
-                let mut payload = Vec::with_capacity(64);
-                match self {
-                    $(Self::$variant(value) => $crate::codec::encode_into(value, &mut payload),)+
-                    Self::Unknown(_) => {}
-                }
-                ::bincode::Encode::encode(&self.tag(), encoder)?;
-                ::bincode::Encode::encode(&payload, encoder)
+                $crate::codec::with_scratch(|payload| {
+                    match self {
+                        $(Self::$variant(value) => $crate::codec::encode_into(value, payload),)+
+                        Self::Unknown(_) => {}
+                    }
+                    ::bincode::Encode::encode(&self.tag(), encoder)?;
+                    ::bincode::Encode::encode(payload.as_slice(), encoder)
+                })
             }
         }
         impl<Context> ::bincode::Decode<Context> for $name {

@@ -26,9 +26,11 @@ pub struct Entry {
 impl Entry {
     /// The entry as it is stored, pushed and paged: encoded once, shared by all.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![ENTRY_VERSION];
-        codec::encode_into(self, &mut out);
-        out
+        codec::with_scratch(|scratch| {
+            scratch.push(ENTRY_VERSION);
+            codec::encode_into(self, scratch);
+            scratch.to_vec()
+        })
     }
 
     /// The inverse of [`Entry::to_bytes`].

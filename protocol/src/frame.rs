@@ -54,15 +54,22 @@ impl<T: Direction> Frame<T> {
 
     /// The whole frame with its length, in one allocation.
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = Vec::with_capacity(128);
+        codec::with_scratch(|scratch| {
+            self.append_to(scratch);
+            Bytes::copy_from_slice(scratch)
+        })
+    }
+
+    /// Appends the whole frame with its length.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
         out.extend_from_slice(&[0; LENGTH_LEN]);
         out.push(FRAME_VERSION);
         out.extend_from_slice(&self.body.tag().to_le_bytes());
         out.extend_from_slice(&self.request.get().to_le_bytes());
-        self.body.encode_payload(&mut out);
-        let len = (out.len() - LENGTH_LEN) as u32;
-        out[..LENGTH_LEN].copy_from_slice(&len.to_le_bytes());
-        Bytes::from(out)
+        self.body.encode_payload(out);
+        let len = (out.len() - begin - LENGTH_LEN) as u32;
+        out[begin..begin + LENGTH_LEN].copy_from_slice(&len.to_le_bytes());
     }
 
     /// A frame without its length.

@@ -45,6 +45,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Resolved {
     pub(crate) key: PostKey,
     pub(crate) waiter: Waiter,
+    /// What was posted.
+    pub(crate) content: Content,
     pub(crate) result: Result<Posted, Error>,
 }
 

@@ -55,7 +55,8 @@ pub(super) fn load(store: &mut Store) -> Result<(u64, HashSet<EntityId>), StateE
 
 /// Answers that wait until the lock is free.
 struct Outcome<M: Machine> {
-    replies: Vec<(Waiter<M>, Answer<M>)>,
+    /// With how many of the hints go before each.
+    replies: Vec<(usize, Waiter<M>, Answer<M>)>,
     hints: Vec<Hint>,
     sent: bool,
     commands: u64,
@@ -118,7 +119,7 @@ impl<M: Machine> Core<M> {
             }
         };
         if let Some(waiter) = waiter {
-            outcome.replies.push((waiter, answer));
+            outcome.replies.push((outcome.hints.len(), waiter, answer));
         }
         Ok(())
     }
@@ -141,7 +142,8 @@ impl<M: Machine> Core<M> {
         match catch_unwind(AssertUnwindSafe(|| machine.apply(&mut tx, entity, command))) {
             Ok(reply) => {
                 outcome.sent |= outbox::stage(&mut tx, &inner.map);
-                outcome.hints.extend(tx.commit());
+                let hints = tx.commit();
+                outcome.hints.extend(hints.into_iter().filter(|hint| self.watches.is_watched(&hint.timeline)));
                 Ok(reply)
             }
             Err(payload) if payload.is::<StateFault>() => {
@@ -192,21 +194,27 @@ impl<M: Machine> Applier for Inner<M> {
             applied.membership = membership;
         }
         core.store.set_applied(applied);
-        outcome.hints.retain(|hint| core.watches.is_watched(&hint.timeline));
-        let count = core.watches.count(outcome.hints.len());
+        let before = core.watches.sent();
+        core.watches.count(outcome.hints.len());
         drop(guard);
-        if !outcome.hints.is_empty()
-            && let Some(sink) = self.sink.get()
-        {
-            sink.on_hints(self.id, count, outcome.hints);
-        }
-        for (waiter, answer) in outcome.replies {
+        let (sink, mut told) = (self.sink.get(), 0);
+        let mut tell = |upto: usize| {
+            if upto > told
+                && let Some(sink) = sink
+            {
+                sink.on_hints(self.id, before + upto as u64, &outcome.hints[told..upto]);
+            }
+            told = upto;
+        };
+        for (hints, waiter, answer) in outcome.replies {
+            tell(hints);
             match (waiter, answer) {
                 (Waiter::Reply(reply), Answer::Reply(value)) => reply(Ok(value)),
                 (Waiter::Delivered(reply), Answer::Number(number)) => reply(Ok(number)),
                 (waiter, _) => waiter.fail(crate::AskError::Unknown),
             }
         }
+        tell(outcome.hints.len());
         if outcome.sent {
             self.outbox_ready.notify_one();
         }

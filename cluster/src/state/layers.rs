@@ -1,10 +1,6 @@
 //! The two shapes of memory above the base: what changed since a checkpoint, and a cache of what is in use.
 
-use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    hash::{BuildHasherDefault, Hash},
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use bytes::Bytes;
 use magpie_protocol::TimelineId;
@@ -15,7 +11,7 @@ use super::{
 };
 
 /// Maps whose order is the same in every process.
-pub type FixedMap<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Most entries, and bytes of entries, that one stored record holds.
 const RECORD_ENTRIES_MAX: usize = 64;

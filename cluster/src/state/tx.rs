@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     machine::{EntityId, RightsChange},
-    watch::Hint,
+    watch::{Hint, Origin},
 };
 
 /// What unwinds out of `apply` when the state below it is damaged: no entity is to blame.
@@ -33,12 +33,13 @@ pub struct Tx<'a> {
     staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
     appends: Vec<Hint>,
     sends: Vec<(EntityId, Vec<u8>)>,
+    origin: Option<Origin>,
 }
 
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        Self { store, time_ms, staged: Vec::new(), appends: Vec::new(), sends: Vec::new() }
+        Self { store, time_ms, staged: Vec::new(), appends: Vec::new(), sends: Vec::new(), origin: None }
     }
 
     /// The shard's time, in milliseconds since 1970.
@@ -103,8 +104,15 @@ impl<'a> Tx<'a> {
     ) -> u64 {
         let number = self.head(timeline) + 1;
         let entry = Bytes::from(Entry { number, time_ms: self.time_ms, sender, body }.to_bytes());
-        self.appends.push(Hint { timeline, number, rights_before, change, entry });
+        let origin = self.origin;
+        self.appends.push(Hint { timeline, number, rights_before, change, origin, entry });
         number
+    }
+
+    /// The session that what is appended from here on comes from. Its answer must say all of the entry that the
+    /// session does not know: the number and the time.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
     }
 
     /// Sends a command to another entity, through the outbox: exactly once, in order with what this shard sends

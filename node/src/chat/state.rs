@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use magpie_cluster::{EntityId, Key, RightsChange, Store, Tx, state::StateError};
+use magpie_cluster::{EntityId, Key, Origin, RightsChange, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, ConversationKind, ErrorCode, TimelineId, UserId, WireError, codec,
     entry::{Created, Joined, Removed},
@@ -175,6 +175,9 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
     sender.fence(post.device, post.epoch)?;
     if let Verdict::Answered(replied) = sender.look(post.incarnation, post.number, hash) {
         return replied;
+    }
+    if matches!(post.content, Content::Text(_)) {
+        tx.set_origin(Origin { device: post.device, epoch: post.epoch });
     }
     let replied = carry_out(tx, id, conversation, post.user, post.content);
     sender.keep(post.incarnation, hash, &replied, tx.time_ms());

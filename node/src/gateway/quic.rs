@@ -208,8 +208,8 @@ impl FrameSource {
 
 impl FrameSink {
     /// Writes all of these in one go.
-    pub async fn write(&mut self, frames: &mut [Bytes]) -> Result<(), LinkError> {
-        self.0.write_all_chunks(frames).await.map_err(gone)
+    pub async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), LinkError> {
+        self.0.write_all_chunks(pieces).await.map_err(gone)
     }
 
     /// Says that nothing follows, and waits until the device has everything.

@@ -19,16 +19,53 @@ use crate::machine::Replied;
 
 /// Bytes queued from which on no further request is read.
 const QUEUED_BYTES_MAX: usize = 256 * 1024;
+/// Longest frame that is copied behind others instead of being shared.
+const COPIED_LEN_MAX: usize = 1024;
+/// Room that a queue begins with when something comes.
+const TAIL_CAPACITY: usize = 256;
 
 #[derive(Default)]
 struct Queue {
-    frames: Vec<Bytes>,
+    /// What comes before the tail.
+    pieces: Vec<Bytes>,
+    /// Short frames, one after the other.
+    tail: Vec<u8>,
     bytes: usize,
     /// Timelines whose hints were dropped: the device must be told to pull.
     behind: BTreeSet<TimelineId>,
     closing: bool,
     writer: Option<Waker>,
     reader: Option<Waker>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.tail.is_empty()
+    }
+
+    /// The tail, for a frame to be appended to.
+    fn tail(&mut self) -> &mut Vec<u8> {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(TAIL_CAPACITY);
+        }
+        &mut self.tail
+    }
+
+    /// A frame of many devices: short ones are copied, for that costs less than to share them.
+    fn shared(&mut self, frame: &Bytes) {
+        if frame.len() <= COPIED_LEN_MAX {
+            self.tail().extend_from_slice(frame);
+        } else {
+            self.end_tail();
+            self.pieces.push(frame.clone());
+        }
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(mem::take(&mut self.tail).into());
+        }
+    }
 }
 
 /// See the module's documentation. Shared by all that write to the device.
@@ -41,7 +78,7 @@ pub struct Outbound {
 /// What the writer takes at a time.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub frames: Vec<Bytes>,
+    pub pieces: Vec<Bytes>,
     /// Timelines to pull, once what was queued is written.
     pub behind: Vec<TimelineId>,
     /// Nothing follows.
@@ -58,13 +95,16 @@ impl Outbound {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, frame: Bytes) {
+    fn push(&self, frame: &Frame<Answer>) {
         let mut queue = self.lock();
         if queue.closing {
             return;
         }
-        queue.bytes += frame.len();
-        queue.frames.push(frame);
+        let tail = queue.tail();
+        let before = tail.len();
+        frame.append_to(tail);
+        let len = tail.len() - before;
+        queue.bytes += len;
         if let Some(writer) = queue.writer.take() {
             drop(queue);
             writer.wake();
@@ -81,7 +121,7 @@ impl Outbound {
         if let Answer::Refused(error) = &answer {
             metrics::counter!(crate::metrics::REFUSALS, "code" => error.code.describe()).increment(1);
         }
-        self.push(Frame::new(request, answer).to_bytes());
+        self.push(&Frame::new(request, answer));
         if self.outstanding.fetch_sub(1, Ordering::Relaxed) == OUTSTANDING_MAX {
             self.wake_reader();
         }
@@ -89,7 +129,7 @@ impl Outbound {
 
     /// A part of the answer to a request; more follow.
     pub fn part(&self, request: RequestId, answer: Answer) {
-        self.push(Frame::new(request, answer).to_bytes());
+        self.push(&Frame::new(request, answer));
     }
 
     /// The answer that a reply of the state machine gives.
@@ -103,7 +143,7 @@ impl Outbound {
 
     /// A frame that nobody asked for and that must arrive.
     pub fn push_answer(&self, answer: Answer) {
-        self.push(Frame::push(answer).to_bytes());
+        self.push(&Frame::push(answer));
     }
 
     /// A hint. A device that is slow is told to pull instead.
@@ -118,7 +158,7 @@ impl Outbound {
             return;
         }
         queue.bytes += frame.len();
-        queue.frames.push(frame.clone());
+        queue.shared(frame);
         if let Some(writer) = queue.writer.take() {
             drop(queue);
             writer.wake();
@@ -168,15 +208,16 @@ impl Outbound {
     pub async fn next(&self) -> Batch {
         poll_fn(|context| {
             let mut queue = self.lock();
-            let behind = if queue.frames.is_empty() { mem::take(&mut queue.behind) } else { BTreeSet::new() };
-            if queue.frames.is_empty() && behind.is_empty() && !queue.closing {
+            let behind = if queue.is_empty() { mem::take(&mut queue.behind) } else { BTreeSet::new() };
+            if queue.is_empty() && behind.is_empty() && !queue.closing {
                 queue.writer = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            let frames = mem::take(&mut queue.frames);
+            queue.end_tail();
+            let pieces = mem::take(&mut queue.pieces);
             Poll::Ready(Batch {
-                last: frames.is_empty() && queue.closing,
-                frames,
+                last: pieces.is_empty() && queue.closing,
+                pieces,
                 behind: behind.into_iter().collect(),
             })
         })

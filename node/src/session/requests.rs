@@ -13,7 +13,7 @@ use crate::{AGENT, account, chat, contact};
 
 impl super::Actor {
     pub(super) fn request(&mut self, frame: Frame<Request>, context: &mut Context<Self>) {
-        metrics::counter!(crate::metrics::REQUESTS).increment(1);
+        crate::metrics::count!(crate::metrics::REQUESTS, 1);
         let request = frame.request;
         self.out.begin_request();
         match (&self.state, frame.body) {

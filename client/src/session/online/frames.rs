@@ -2,11 +2,17 @@
 
 use magpie_protocol::{
     Answer, Body, Entry, Frame, Retry, TimelineId, UserId, WireError,
-    frame::sync::{Head, Page, Pushed},
+    frame::{
+        conversation::Content,
+        sync::{EntryBytes, Head, Page, Pushed},
+    },
 };
 use tokio::time::Instant;
 
-use super::{super::outgoing::Outcome, End, Flight, Online, What, on_closing};
+use super::{
+    super::outgoing::{Outcome, Resolved},
+    End, Flight, Online, What, on_closing,
+};
 use crate::{
     Error, Event, History, backoff,
     session::sync::Verdict,
@@ -59,6 +65,7 @@ impl Online<'_> {
         match (what, frame.body) {
             (What::Post(key), Answer::Posted(posted)) => {
                 let outcome = state.outgoing.on_posted(key, posted);
+                self.on_own(state, &outcome)?;
                 self.conclude(state, outcome)
             }
             (What::Post(key), Answer::Refused(error)) => {
@@ -107,6 +114,22 @@ impl Online<'_> {
             }
             Verdict::Duplicate | Verdict::Gap => Ok(()),
         }
+    }
+
+    /// The answer to a text stands for its entry, which is not pushed to the session that posted it.
+    fn on_own(&mut self, state: &mut State, outcome: &Outcome) -> Result<(), End> {
+        let Some(Resolved { content: Content::Text(text), result: Ok(posted), .. }) = &outcome.resolved else {
+            return Ok(());
+        };
+        let Some(me) = state.identity.user else { return Ok(()) };
+        let timeline = TimelineId::Conversation(posted.conversation);
+        if state.sync.on_pushed(timeline, posted.number) != Verdict::Accept {
+            return Ok(());
+        }
+        let (number, time_ms) = (posted.number, posted.time_ms);
+        let entry = Entry { number, time_ms, sender: me, body: Body::Text(text.clone()) };
+        let new = NewEntry { number, bytes: EntryBytes(entry.to_bytes().into()) };
+        self.accept(state, timeline, std::slice::from_ref(&new), vec![entry])
     }
 
     fn on_page(&mut self, state: &mut State, page: Page, after: u64, now: Instant) -> Result<(), End> {

@@ -94,7 +94,7 @@ impl Outgoing {
 impl Lane {
     fn take(&mut self, key: PostKey, at: usize, result: Result<Posted, Error>) -> Option<Resolved> {
         let item = self.queue.remove(at)?;
-        Some(Resolved { key, waiter: item.waiter, result })
+        Some(Resolved { key, waiter: item.waiter, content: item.content, result })
     }
 
     /// The server counted this number: it cannot be handed on, nor can those before it.
