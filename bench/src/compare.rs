@@ -24,6 +24,9 @@ pub(crate) struct Compared {
     pub(crate) ours: Figures,
     pub(crate) peer: PeerFigures,
     ratio: Ratios,
+    /// What one of them promises and the other does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unlike: Vec<String>,
 }
 
 /// The peer's side.
@@ -86,6 +89,7 @@ pub(crate) async fn run(
     let (cpu, cpu_spread) = ratios(|figures| figures.cpu_ms_per_message);
     let (per_s, per_s_spread) = ratios(|figures| figures.per_s);
     let rss = ours[0].rss_kb_per_session.and(Some(ratios(|f| f.rss_kb_per_session.unwrap_or(f64::NAN)).0));
+    let unlike = unlike(&Peer::ours()?, &peer);
     let Peer { name: peer_name, promise, durable, encrypted, .. } = peer;
     Ok(Compared {
         workload: name.to_owned(),
@@ -93,7 +97,23 @@ pub(crate) async fn run(
         ours: middle(ours),
         peer: PeerFigures { name: peer_name, promise, durable, encrypted, figures: middle(theirs) },
         ratio: Ratios { cpu, cpu_spread, per_s, per_s_spread, rss },
+        unlike,
     })
+}
+
+/// What one promises and the other does not.
+fn unlike(ours: &Peer, theirs: &Peer) -> Vec<String> {
+    let (us, them) = (&ours.name, &theirs.name);
+    let promises = [
+        (ours.durable, theirs.durable, "has a message on disk before it acknowledges it"),
+        (ours.encrypted, theirs.encrypted, "encrypts"),
+    ];
+    let different = promises.into_iter().filter(|(ours, theirs, _)| ours != theirs);
+    let say = |(ours, _, what): (bool, bool, &str)| {
+        let (does, does_not) = if ours { (us, them) } else { (them, us) };
+        format!("{does} {what}; {does_not} does not")
+    };
+    different.map(say).collect()
 }
 
 /// The round in the middle, by CPU; with the worst accounts of all.
@@ -113,10 +133,15 @@ impl Compared {
         self.peer.figures.write(&self.peer.name, out)?;
         let Ratios { cpu, cpu_spread, per_s, per_s_spread, rss } = &self.ratio;
         writeln!(out, "magpie / {} over {} rounds of {}:", self.peer.name, self.rounds, self.workload)?;
-        writeln!(out, "  server CPU  {cpu:.2} ({:.2} to {:.2})", cpu_spread.0, cpu_spread.1)?;
-        writeln!(out, "  a second    {per_s:.2} ({:.2} to {:.2})", per_s_spread.0, per_s_spread.1)?;
+        if cpu.is_finite() {
+            writeln!(out, "  server CPU  {cpu:.2} ({:.2} to {:.2})", cpu_spread.0, cpu_spread.1)?;
+            writeln!(out, "  a second    {per_s:.2} ({:.2} to {:.2})", per_s_spread.0, per_s_spread.1)?;
+        }
         if let Some(rss) = rss {
             writeln!(out, "  memory      {rss:.2}")?;
+        }
+        for unlike in &self.unlike {
+            writeln!(out, "  not alike   {unlike}")?;
         }
         writeln!(out, "{} promises: {}", self.peer.name, self.peer.promise)
     }

@@ -1,22 +1,27 @@
 //! What Magpie is compared with: how each is started, and what it promises.
 
+mod ejabberd;
 pub(crate) mod floor;
+mod mosquitto;
+mod nats;
 
 use std::{
     fs::File,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process_group, setrlimit};
 use serde::Deserialize;
 
 use crate::{
     ledger::Ledger,
     process::Processes,
-    system::{Everybody, Topology, floor::Floor, magpie::Magpie},
+    system::{Everybody, Topology, floor::Floor, magpie::Magpie, mqtt::Mqtt, nats::Nats, xmpp::Xmpp},
 };
 
 /// What a peer is, from `bench/peers/<name>/peer.toml`.
@@ -34,12 +39,22 @@ pub(crate) struct Peer {
     pub(crate) install: String,
 }
 
-const PEERS: &[&str] = &[include_str!("../peers/magpie/peer.toml"), include_str!("../peers/floor/peer.toml")];
+macro_rules! peers {
+    ($($name:literal),+) => { &[$(include_str!(concat!("../peers/", $name, "/peer.toml"))),+] };
+}
+
+const PEERS: &[&str] =
+    peers!["magpie", "floor", "ejabberd", "ejabberd-plain", "ejabberd-archive", "nats", "nats-default", "mosquitto"];
 
 impl Peer {
     /// All of them.
     pub(crate) fn all() -> anyhow::Result<Vec<Self>> {
         PEERS.iter().map(|text| Ok(toml::from_str(text)?)).collect()
+    }
+
+    /// Magpie itself.
+    pub(crate) fn ours() -> anyhow::Result<Self> {
+        Self::named("magpie")
     }
 
     /// The one of this name.
@@ -56,6 +71,9 @@ impl Peer {
 pub(crate) enum System {
     Magpie(Magpie),
     Floor(Floor),
+    Xmpp(Xmpp),
+    Nats(Nats),
+    Mqtt(Mqtt),
 }
 
 impl System {
@@ -64,6 +82,9 @@ impl System {
         match self {
             Self::Magpie(magpie) => magpie.gather(topology, ledger).await,
             Self::Floor(floor) => floor.gather(topology, ledger).await,
+            Self::Xmpp(xmpp) => xmpp.gather(topology, ledger).await,
+            Self::Nats(nats) => nats.gather(topology, ledger).await,
+            Self::Mqtt(mqtt) => mqtt.gather(topology, ledger).await,
         }
     }
 
@@ -88,6 +109,8 @@ struct Started {
     command: Vec<String>,
     environment: Vec<(String, String)>,
     dir: PathBuf,
+    /// What it works with, such as a database.
+    _helpers: Vec<Helper>,
     /// Removed at the end.
     _files: Option<tempfile::TempDir>,
 }
@@ -95,10 +118,34 @@ struct Started {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(started) = &mut self.started {
-            _ = started.child.kill();
-            _ = started.child.wait();
+            end(&mut started.child, Signal::KILL);
         }
     }
+}
+
+/// A program that a server works with; ended with this.
+struct Helper {
+    child: Child,
+    /// What makes it end at once, yet tidily.
+    signal: Signal,
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        end(&mut self.child, self.signal);
+    }
+}
+
+/// Ends a program that [`spawn`] started, and its group.
+fn end(child: &mut Child, signal: Signal) {
+    let group = Pid::from_child(child);
+    _ = kill_process_group(group, signal);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while signal != Signal::KILL && matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    _ = kill_process_group(group, Signal::KILL);
+    _ = child.wait();
 }
 
 /// A UDP port of the loopback that was free a moment ago.
@@ -106,6 +153,12 @@ fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// A TCP port of the loopback that was free a moment ago.
+fn free_tcp_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Starts a program in a group of its own. What it says goes to `server.log`.
 fn spawn(command: &[String], environment: &[(String, String)], dir: &Path) -> anyhow::Result<Child> {
     let (program, arguments) = command.split_first().context("an empty command")?;
     let log = File::options().create(true).append(true).open(dir.join("server.log"))?;
@@ -115,17 +168,27 @@ fn spawn(command: &[String], environment: &[(String, String)], dir: &Path) -> an
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
+        .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {program}"))
 }
 
 /// Waits for a file that the server writes when it is up.
 fn await_file(path: &Path, child: &mut Child, dir: &Path) -> anyhow::Result<Vec<u8>> {
+    await_start(child, dir, || std::fs::read(path).ok().filter(|bytes| !bytes.is_empty()))
+}
+
+/// Waits until a server takes connections.
+fn await_port(address: SocketAddr, child: &mut Child, dir: &Path) -> anyhow::Result<()> {
+    await_start(child, dir, || TcpStream::connect(address).ok().map(drop))
+}
+
+/// Waits for a sign that the server is up.
+fn await_start<T>(child: &mut Child, dir: &Path, sign: impl Fn() -> Option<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        match std::fs::read(path) {
-            Ok(bytes) if !bytes.is_empty() => return Ok(bytes),
-            _ => {}
+        if let Some(seen) = sign() {
+            return Ok(seen);
         }
         let ended = child.try_wait()?;
         let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
@@ -133,6 +196,26 @@ fn await_file(path: &Path, child: &mut Child, dir: &Path) -> anyhow::Result<Vec<
         ensure!(Instant::now() < deadline, "the server did not start within a minute:\n{}", log());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The program of this name, in the path or where Debian keeps servers; if it is nowhere, how to install it.
+fn installed(program: &str, peer: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.with_context(|| missing(program, peer))
+}
+
+fn missing(what: &str, peer: &str) -> String {
+    let install = Peer::named(peer).map(|peer| peer.install).unwrap_or_default();
+    format!("there is no {what} on this machine, which the peer {peer} needs: {install}")
+}
+
+/// A server over TCP has a file open for each person, and so has this program.
+fn allow_connections() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The `magpie` program: the one that was named, or the one beside this program.
@@ -182,8 +265,8 @@ impl Server {
         let ca = await_file(&dir.join("data/dev-ca.pem"), &mut child, &dir)?;
         let processes = Processes(vec![child.id()]);
         let system = System::Magpie(Magpie::new(address, ca)?);
-        let server =
-            Self { system, processes, started: Some(Started { child, command, environment, dir, _files: files }) };
+        let started = Started { child, command, environment, dir, _helpers: Vec::new(), _files: files };
+        let server = Self { system, processes, started: Some(started) };
         Ok(server)
     }
 
@@ -204,15 +287,39 @@ impl Server {
         let ca = await_file(&dir.join("ca.pem"), &mut child, &dir)?;
         let processes = Processes(vec![child.id()]);
         let system = System::Floor(Floor::new(address, &ca)?);
-        let started = Started { child, command, environment: Vec::new(), dir, _files: Some(files) };
+        let started =
+            Started { child, command, environment: Vec::new(), dir, _helpers: Vec::new(), _files: Some(files) };
         Ok(Self { system, processes, started: Some(started) })
+    }
+
+    /// Starts a peer that listens on TCP: this command, in this folder.
+    fn over_tcp(
+        system: System,
+        address: SocketAddr,
+        (command, environment): (Vec<String>, Vec<(String, String)>),
+        helpers: Vec<Helper>,
+        files: tempfile::TempDir,
+    ) -> anyhow::Result<Self> {
+        let dir = files.path().to_owned();
+        let child = spawn(&command, &environment, &dir)?;
+        let processes = Processes([child.id()].into_iter().chain(helpers.iter().map(|one| one.child.id())).collect());
+        let started = Started { child, command, environment, dir, _helpers: helpers, _files: Some(files) };
+        let mut server = Self { system, processes, started: Some(started) };
+        if let Some(Started { child, dir, .. }) = &mut server.started {
+            await_port(address, child, dir)?;
+        }
+        Ok(server)
     }
 
     /// Starts the peer of this name.
     pub(crate) fn peer(name: &str, program: Option<&Path>) -> anyhow::Result<Self> {
+        allow_connections();
         match name {
             "magpie" => Self::magpie(program, None),
             "floor" => Self::floor(),
+            "ejabberd" | "ejabberd-plain" | "ejabberd-archive" => ejabberd::start(name),
+            "nats" | "nats-default" => nats::start(name),
+            "mosquitto" => mosquitto::start(name),
             other => bail!("the peer {other} has no driver"),
         }
     }
@@ -220,8 +327,7 @@ impl Server {
     /// Kills the server and starts it again on its address and data. Only for one that we started.
     pub(crate) fn kill_and_restart(&mut self) -> anyhow::Result<()> {
         let started = self.started.as_mut().context("only a node that magpie-bench started is killed by it")?;
-        started.child.kill()?;
-        started.child.wait()?;
+        end(&mut started.child, Signal::KILL);
         started.child = spawn(&started.command, &started.environment, &started.dir)?;
         self.processes = Processes(vec![started.child.id()]);
         Ok(())

@@ -3,8 +3,17 @@
 
 pub(crate) mod floor;
 pub(crate) mod magpie;
+pub(crate) mod mqtt;
+pub(crate) mod nats;
+pub(crate) mod xmpp;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+};
 
 use crate::ledger::Ledger;
 
@@ -59,6 +68,43 @@ impl Topology {
 
 /// Everybody of a topology, connected.
 pub(crate) type Everybody = Vec<Arc<dyn User>>;
+
+/// What a driver over TCP says: queued, and written by a task of its own, as much as there is at a time.
+#[derive(Clone)]
+pub(crate) struct Outbox(mpsc::UnboundedSender<Bytes>);
+
+impl Outbox {
+    /// Writes to this until all clones are gone or the connection breaks.
+    pub(crate) fn new(mut write: impl AsyncWrite + Unpin + Send + 'static) -> Self {
+        let (queue, mut queued) = mpsc::unbounded_channel::<Bytes>();
+        tokio::spawn(async move {
+            let (mut batch, mut bytes) = (Vec::new(), BytesMut::new());
+            while queued.recv_many(&mut batch, 256).await > 0 {
+                batch.drain(..).for_each(|one| bytes.extend_from_slice(&one));
+                if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
+                    return;
+                }
+                bytes.clear();
+            }
+        });
+        Self(queue)
+    }
+
+    /// Queues it. What a broken connection does not take is noticed by the reader.
+    pub(crate) fn push(&self, bytes: impl Into<Bytes>) {
+        _ = self.0.send(bytes.into());
+    }
+}
+
+/// Ends when the driver's reader says so; fails when the connection ends before.
+pub(crate) fn acknowledged(told: oneshot::Receiver<()>) -> Acknowledged {
+    Box::pin(async move { told.await.map_err(|_| anyhow::anyhow!("the connection ended before the acknowledgement")) })
+}
+
+/// Fails at once.
+pub(crate) fn refused(why: String) -> Acknowledged {
+    Box::pin(async move { anyhow::bail!(why) })
+}
 
 /// Waits until it holds, no longer than this.
 pub(crate) async fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
