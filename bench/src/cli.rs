@@ -5,11 +5,13 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    compare,
+    agent, compare,
     peers::{self, Peer, Server},
     progress::Progress,
     record::{self, Record},
-    report, run, size,
+    report,
+    run::{self, Ran},
+    size,
     workload::{self, BUILT_IN, Proof, Workload},
 };
 
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Draw results that `--out` wrote: a table, a page, pictures
     Report(report::ReportArgs),
+    /// Be one of several generators of a run, for `run --agents`
+    Agent(agent::AgentArgs),
     /// Compute what a number of people needs: nodes, cores, memory, disk, network
     Size(Box<size::SizeArgs>),
     /// List the workloads that need no file
@@ -147,6 +151,9 @@ struct Target {
     /// The `magpie` program to start; default the one beside this program
     #[arg(long, conflicts_with = "server")]
     magpie: Option<PathBuf>,
+    /// Let these generate the load instead, as one run: addresses of `magpie-bench agent`, with commas between
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    agents: Vec<String>,
 }
 
 impl What {
@@ -164,6 +171,19 @@ impl What {
 }
 
 impl Target {
+    /// Runs it, from here or by agents.
+    async fn run(&self, work: &Workload, progress: &Progress) -> anyhow::Result<Ran> {
+        if self.agents.is_empty() {
+            return run::run(work, &mut self.server()?, progress).await;
+        }
+        if let Some(ca) = &self.ca {
+            return agent::run(work, &self.agents, &self.server()?, ca, progress).await;
+        }
+        let folder = tempfile::tempdir()?;
+        let server = Server::magpie(self.magpie.as_deref(), Some(folder.path()))?;
+        agent::run(work, &self.agents, &server, &folder.path().join("data/dev-ca.pem"), progress).await
+    }
+
     fn server(&self) -> anyhow::Result<Server> {
         match (&self.server, &self.ca) {
             (Some(server), Some(ca)) => Server::running(*server, ca, self.pid.clone()),
@@ -188,7 +208,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs on one thread: what a generator needs of the machine is then plain to see.
-fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         tokio::select! {
             done = what => done,
@@ -203,10 +223,7 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
         Command::Run { what, target } => {
             record::check_writable(what.out.as_deref())?;
             let (work, progress) = (what.workload()?, Progress::new());
-            let ran = block_on(async {
-                let mut server = target.server()?;
-                run::run(&work, &mut server, &progress).await
-            });
+            let ran = block_on(target.run(&work, &progress));
             progress.end();
             let ran = ran?;
             if let Some(path) = &what.out {
@@ -238,6 +255,7 @@ fn execute(cli: &Cli) -> anyhow::Result<bool> {
             Ok(compared.ours.accounts.are_clean() && compared.peer.figures.accounts.are_clean())
         }
         Command::Report(args) => report::execute(args, &mut out).map(|()| true),
+        Command::Agent(args) => agent::execute(args, &mut out).map(|()| true),
         Command::Size(args) => size::execute(args, &mut out).map(|()| true),
         Command::Workloads => {
             for (name, text) in BUILT_IN {

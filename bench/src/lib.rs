@@ -8,6 +8,7 @@
 //!
 //! What does not belong here: anything of the server's (`node`, `cluster`). The program is `main.rs`.
 
+mod agent;
 mod cli;
 mod compare;
 mod figures;

@@ -175,9 +175,9 @@ impl Canvas<'_> {
 
     /// The title, and under it what each colour is.
     fn head(&self, title: &str, note: &str, names: &[(String, usize, bool)]) -> anyhow::Result<()> {
-        self.text(title, (16 * FINE, 20 * FINE), 15, TEXT, HPos::Left)?;
+        self.text(title, (16 * FINE, 21 * FINE), 17, TEXT, HPos::Left)?;
         if !note.is_empty() {
-            self.text(note, (WIDTH - 16 * FINE, 20 * FINE), 12, MUTED, HPos::Right)?;
+            self.text(note, (WIDTH - 16 * FINE, 20 * FINE), 13, MUTED, HPos::Right)?;
         }
         let (mut x, y) = (16 * FINE, 42 * FINE);
         for (name, color, dashed) in names {
@@ -187,8 +187,8 @@ impl Canvas<'_> {
             } else {
                 self.box_of([(x, y - 2 * FINE), (end, y + 2 * FINE)], ink)?;
             }
-            self.text(name, (end + 6 * FINE, y), 12, MUTED, HPos::Left)?;
-            x = end + 24 * FINE + width_of(name, 12);
+            self.text(name, (end + 6 * FINE, y), 13, MUTED, HPos::Left)?;
+            x = end + 24 * FINE + width_of(name, 13);
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl LineChart {
     /// Draws it.
     pub(crate) fn draw(&self) -> anyhow::Result<Chart> {
         let height = 300 * FINE;
-        let longest = self.y.ticks.iter().map(|(_, label)| width_of(label, 12)).max().unwrap_or_default();
+        let longest = self.y.ticks.iter().map(|(_, label)| width_of(label, 13)).max().unwrap_or_default();
         let (left, right) = (24 * FINE + longest, WIDTH - 24 * FINE);
         let (top, bottom) = (66 * FINE, height - 46 * FINE);
         draw(&self.name, &self.title, height, |canvas| {
@@ -242,14 +242,14 @@ impl LineChart {
             for (at, label) in &self.y.ticks {
                 let y = self.y.place(*at, bottom, top);
                 canvas.path(vec![(left, y), (right, y)], line(GRID, 2))?;
-                canvas.text(label, (left - 8 * FINE, y), 12, MUTED, HPos::Right)?;
+                canvas.text(label, (left - 8 * FINE, y), 13, MUTED, HPos::Right)?;
             }
             for (at, label) in &self.x.ticks {
                 let x = self.x.place(*at, left, right);
                 canvas.path(vec![(x, bottom), (x, bottom + 4 * FINE)], line(GRID, 2))?;
-                canvas.text(label, (x, bottom + 15 * FINE), 12, MUTED, HPos::Center)?;
+                canvas.text(label, (x, bottom + 15 * FINE), 13, MUTED, HPos::Center)?;
             }
-            canvas.text(&self.x_title, ((left + right) / 2, height - 12 * FINE), 12, MUTED, HPos::Center)?;
+            canvas.text(&self.x_title, ((left + right) / 2, height - 12 * FINE), 13, MUTED, HPos::Center)?;
             for series in &self.series {
                 let place = |(x, y): &(f64, f64)| (self.x.place(*x, left, right), self.y.place(*y, bottom, top));
                 let points: Vec<_> = series.points.iter().map(place).collect();
@@ -274,13 +274,13 @@ impl LineChart {
 impl BarChart {
     /// Draws it.
     pub(crate) fn draw(&self) -> anyhow::Result<Chart> {
-        let (bar, gap, top) = (16 * FINE, 16 * FINE, 66 * FINE);
+        let (bar, gap, top) = (18 * FINE, 16 * FINE, 66 * FINE);
         let bars: usize = self.groups.iter().map(|group| group.bars.len()).sum();
         let height = top + bars as i32 * bar + self.groups.len() as i32 * gap + 4 * FINE;
         let all = || self.groups.iter().flat_map(|group| &group.bars);
         let most = all().map(|bar| bar.value).filter(|v| v.is_finite()).fold(0.0, f64::max).max(1e-12);
-        let label = self.groups.iter().map(|group| width_of(&group.label, 12)).max().unwrap_or_default();
-        let text = all().map(|bar| width_of(&bar.text, 12)).max().unwrap_or_default();
+        let label = self.groups.iter().map(|group| width_of(&group.label, 13)).max().unwrap_or_default();
+        let text = all().map(|bar| width_of(&bar.text, 13)).max().unwrap_or_default();
         let left = 16 * FINE + label.clamp(80 * FINE, 240 * FINE) + 10 * FINE;
         let right = WIDTH - 24 * FINE - text - 8 * FINE;
         let mut names: Vec<(String, usize, bool)> = Vec::new();
@@ -294,13 +294,13 @@ impl BarChart {
             let mut y = top;
             for group in &self.groups {
                 let tall = group.bars.len() as i32 * bar;
-                canvas.text(&group.label, (left - 10 * FINE, y + tall / 2), 12, TEXT, HPos::Right)?;
+                canvas.text(&group.label, (left - 10 * FINE, y + tall / 2), 13, TEXT, HPos::Right)?;
                 canvas.path(vec![(left, y - gap / 4), (left, y + tall + gap / 4)], line(GRID, 2))?;
                 for one in &group.bars {
                     let long = (one.value.max(0.0) / most * f64::from(right - left)).round() as i32;
                     let end = left + if one.value.is_finite() { long.max(FINE) } else { 0 };
                     canvas.box_of([(left, y + FINE), (end, y + bar - FINE)], SERIES[one.color % SERIES.len()])?;
-                    canvas.text(&one.text, (end + 8 * FINE, y + bar / 2), 12, TEXT, HPos::Left)?;
+                    canvas.text(&one.text, (end + 8 * FINE, y + bar / 2), 13, TEXT, HPos::Left)?;
                     y += bar;
                 }
                 y += gap;

@@ -60,7 +60,7 @@ fn latency(name: &str, title: String, series: Vec<Series>) -> Option<LineChart> 
     let ticks = ticks.map(|v| (*v, number::milliseconds(10f64.powf(*v)))).collect();
     let y = Axis { from: low, to: high.max(low + 0.3), ticks };
     let labels = [0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0];
-    let label = |q: f64| if q < 1.0 { number::percent(q) } else { "all".to_owned() };
+    let label = |q: f64| if q < 1.0 { format!("{} %", (q * 1e6).round() / 1e4) } else { "all".to_owned() };
     let x = Axis { from: 0.2, to: 4.8, ticks: labels.map(|q| (place_of(q), label(q))).to_vec() };
     Some(LineChart { name: name.to_owned(), title, x, x_title: "of deliveries came within".into(), y, series })
 }
@@ -189,9 +189,15 @@ pub(crate) fn over_time(name: &str, record: &Record) -> anyhow::Result<Vec<Chart
     };
     let mut charts = Vec::new();
     if !matches!(record.workload.kind, Kind::Idle) {
-        let acknowledged = line("acknowledged", 0, |s| s.acks_per_s);
-        let delivered = line("delivered", 2, |s| s.deliveries_per_s);
-        charts.push(lines("rate", "Messages a second", vec![delivered, acknowledged], number::short)?);
+        let sum = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>();
+        let (acks, deliveries) = (sum(|s| s.acks_per_s), sum(|s| s.deliveries_per_s));
+        let both = if (acks - deliveries).abs() <= 0.02 * deliveries {
+            // Two lines that lie on each other would look like one.
+            vec![line("acknowledged and delivered", 0, |s| s.deliveries_per_s)]
+        } else {
+            vec![line("acknowledged", 2, |s| s.acks_per_s), line("delivered", 0, |s| s.deliveries_per_s)]
+        };
+        charts.push(lines("throughput", "Messages a second", both, number::short)?);
     }
     charts.push(lines("cpu", "Cores that the server used", vec![line("server", 0, |s| s.cores)], number::plain)?);
     let mut memory = vec![line("resident", 0, |s| s.rss_mib * 1.048_576)];

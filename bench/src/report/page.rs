@@ -28,13 +28,14 @@ p{margin:0 0 12px}.muted{color:var(--muted)}
 .card svg{display:block;width:100%;height:auto}
 .wide{overflow-x:auto;margin:14px 0}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:8px 12px;text-align:right;border-top:1px solid var(--rule);white-space:nowrap}
+th,td{padding:8px 10px;text-align:right;border-top:1px solid var(--rule);white-space:nowrap}
 thead th{border-top:0;color:var(--muted);font-weight:500;font-size:13px}
 th:first-child,td:first-child{text-align:left}
-td.promise{white-space:normal;text-align:left;min-width:280px}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:2px 24px;margin:14px 0;padding:14px 16px}
+td.also{white-space:normal;min-width:130px;font-size:13px;color:var(--muted)}
+ul{margin:0 0 12px;padding-left:20px}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:2px 24px;margin:14px 0;padding:14px 16px}
 dl div{display:flex;justify-content:space-between;gap:12px;border-bottom:1px solid var(--rule);padding:4px 0}
-dt{color:var(--muted)}dd{margin:0;text-align:right;font-variant-numeric:tabular-nums}
+dt{color:var(--muted)}dd{margin:0;text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 details{margin:8px 0}summary{cursor:pointer;color:var(--muted)}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:8px 0;padding:12px 16px}
 ";
@@ -119,6 +120,15 @@ fn accounts(figures: &Figures) -> String {
     format!("<td class=\"{class}\">{lost} / {duplicated} / {reordered}</td>")
 }
 
+/// What a workload is about when it is not about messages.
+fn also(figures: &Figures) -> String {
+    let session = figures.rss_kb_per_session.map(|kb| format!("{} a session", bytes(kb * 1000.0)));
+    let slope = figures.memory_slope_per_hour.map(|slope| format!("memory {:+.1} % an hour", slope * 100.0));
+    let away = figures.unavailable_ms.map(|away| format!("unavailable {}", milliseconds(away.p50)));
+    let took = figures.took_s.map(|seconds| format!("took {}", milliseconds(seconds * 1000.0)));
+    [session, slope, away, took].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn runs_table(sections: &[Section], page: &mut String) {
     let runs = sections.iter().filter_map(|section| Some((section.record, section.record.figures.as_ref()?)));
     let or = |value: Option<f64>, shown: fn(f64) -> String| cell(&value.filter(|v| *v > 0.0).map_or("–".into(), shown));
@@ -134,6 +144,7 @@ fn runs_table(sections: &[Section], page: &mut String) {
             or(figures.rss_mib.map(|v| v * 1_048_576.0), bytes),
             or(figures.disk_bytes_per_message, bytes),
             accounts(figures),
+            format!("<td class=\"also\">{}</td>", also(figures)),
         ]
     };
     let rows: Vec<_> = runs.map(row).collect();
@@ -149,7 +160,8 @@ fn runs_table(sections: &[Section], page: &mut String) {
         "p99",
         "memory",
         "disk / message",
-        "lost / duplicated / reordered",
+        "lost / dup. / reord.",
+        "also",
     ];
     table(&head, &rows, page);
 }
@@ -179,7 +191,6 @@ fn comparisons_table(comparisons: &[(&Record, Comparison)], page: &mut String) {
             accounts(&comparison.ours),
             accounts(&peer.figures),
             cell(&format!("{} / {}", yes(peer.durable), yes(peer.encrypted))),
-            format!("<td class=\"promise\">{}</td>", escaped(&peer.promise)),
         ]
     };
     let head = [
@@ -191,9 +202,18 @@ fn comparisons_table(comparisons: &[(&Record, Comparison)], page: &mut String) {
         "our accounts",
         "its accounts",
         "durable / encrypted",
-        "what the peer promises",
     ];
     table(&head, &comparisons.iter().map(row).collect::<Vec<_>>(), page);
+    let mut promises: Vec<_> = comparisons.iter().map(|(_, c)| (&c.peer.name, &c.peer.promise)).collect();
+    promises.sort_unstable();
+    promises.dedup();
+    page.push_str(
+        "<p class=\"muted\">What an acknowledgement and a delivery of each peer mean:</p><ul class=\"muted\">",
+    );
+    for (name, promise) in promises {
+        _ = write!(page, "<li><b>{}</b>: {}</li>", escaped(name), escaped(promise));
+    }
+    page.push_str("</ul>\n");
 }
 
 fn figures_list(title: &str, figures: &Figures, each: &str, page: &mut String) {

@@ -19,7 +19,7 @@ use crate::{
     peers::Server,
     process::{self, Processes},
     progress::Progress,
-    samples::{Sampler, memory_slope_per_hour},
+    samples::{Sample, Sampler, memory_slope_per_hour},
     system::{Everybody, Topology, until},
     workload::{Kind, Payload, Workload},
 };
@@ -187,10 +187,25 @@ impl Crowd {
 
     /// Lets them talk, counts after the warm-up, and waits until everything has arrived.
     pub(crate) async fn measure(&self, work: &Workload, server: &Server, progress: &Progress) -> anyhow::Result<Ran> {
+        let (stretch, samples) = self.count(work, &server.processes, progress).await?;
+        let mut figures = stretch.figures(work.counts_deliveries(), self.ledger.accounts());
+        if work.kind == Kind::Soak {
+            figures.memory_slope_per_hour = memory_slope_per_hour(&samples);
+        }
+        Ok(Ran { figures, samples })
+    }
+
+    /// What [`Crowd::measure`] makes its figures of.
+    pub(crate) async fn count(
+        &self,
+        work: &Workload,
+        it: &Processes,
+        progress: &Progress,
+    ) -> anyhow::Result<(Stretch, Vec<Sample>)> {
         let talk = self.talk(work);
         progress.say("warming up");
         tokio::time::sleep(Duration::from_secs_f64(work.warm_up)).await;
-        let (us, it) = (process::Generator, &server.processes);
+        let us = process::Generator;
         let before = (it.usage(), us.usage());
         self.ledger.begin();
         let mut sampler = Sampler::new(it, before.0);
@@ -202,11 +217,7 @@ impl Crowd {
         until(SETTLE, || self.ledger.missing() == 0).await;
         ensure!(tally.acks > 0, "nothing was acknowledged in {} s", work.seconds);
         let stretch = Stretch { tally, server: (before.0, after.0), generator: (before.1, after.1) };
-        let mut figures = stretch.figures(work.counts_deliveries(), self.ledger.accounts());
-        if work.kind == Kind::Soak {
-            figures.memory_slope_per_hour = memory_slope_per_hour(&sampler.samples);
-        }
-        Ok(Ran { figures, samples: sampler.samples })
+        Ok((stretch, sampler.samples))
     }
 
     async fn watch(&self, seconds: f64, sampler: &mut Sampler, talk: &Talk, progress: &Progress) {

@@ -135,9 +135,11 @@ impl Magpie {
 
     /// Signs so many people up, under names that no run before used.
     pub(crate) async fn sign_up(&self, count: usize, ledger: &Ledger) -> anyhow::Result<Vec<Person>> {
-        let run = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?.as_micros();
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?.as_micros();
+        // Several generators may begin in the same microsecond.
+        let run = format!("{now:x}{:x}", std::process::id());
         all(count, AT_A_TIME, |index| {
-            let (this, ledger) = (self.clone(), ledger.clone());
+            let (this, ledger, run) = (self.clone(), ledger.clone(), run.clone());
             async move {
                 let (client, events) = this.device()?;
                 let handle = format!("load-{run}-{index}");
