@@ -20,6 +20,11 @@ impl<K: Eq + Hash, V: Clone> Registry<K, V> {
         self.0.get(key).map(|v| v.clone())
     }
 
+    /// What `look` makes of what is under this key. It must not touch the registry.
+    pub fn look<R>(&self, key: &K, look: impl FnOnce(&V) -> R) -> Option<R> {
+        self.0.get(key).map(|value| look(&value))
+    }
+
     /// Puts a value there; returns the one before.
     pub fn insert(&self, key: K, value: V) -> Option<V> {
         self.0.insert(key, value)

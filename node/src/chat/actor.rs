@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use actix::{ActorContext, Addr, Context, Handler, Message as ActixMessage};
+use actix::{ActorContext, Addr, Context, Handler, Message as ActixMessage, prelude::SendError};
 use magpie_cluster::{AskError, EntityId, Reply, Shard, router::Front};
 use magpie_protocol::ConversationId;
 
@@ -134,22 +134,21 @@ impl Front<Magpie> for Conversations {
         }
         let id = ConversationId::from_bits(entity.bits());
         let now = (self.clock)();
-        let active = match self.active.get(&id) {
-            Some(active) if active.address.connected() => active,
-            _ => {
-                let active = self.start(shard, entity, now);
-                self.active.insert(id, active.clone());
-                active
+        let mut message = Some(Message::Submit { command, reply });
+        let mut pass = |active: &Active| {
+            let Some(message) = message.take() else { return };
+            active.used_ms.store(now, Ordering::Relaxed);
+            if let Err(SendError::Full(refused) | SendError::Closed(refused)) = active.address.try_send(message)
+                && let Message::Submit { reply, .. } = refused
+            {
+                reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
             }
         };
-        active.used_ms.store(now, Ordering::Relaxed);
-        match active.address.try_send(Message::Submit { command, reply }) {
-            Ok(()) => {}
-            Err(actix::prelude::SendError::Full(message) | actix::prelude::SendError::Closed(message)) => {
-                if let Message::Submit { reply, .. } = message {
-                    reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
-                }
-            }
+        let passed = self.active.look(&id, |active| active.address.connected().then(|| pass(active)));
+        if passed.flatten().is_none() {
+            let active = self.start(shard, entity, now);
+            pass(&active);
+            self.active.insert(id, active);
         }
     }
 }

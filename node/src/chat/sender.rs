@@ -18,26 +18,75 @@ use crate::machine::{Outcome, Replied};
 /// installed anew.
 const WINDOWS_MAX: usize = 2 * DEVICES_MAX;
 
-/// The answer to a number, as it is kept.
+/// The answer to a number, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 enum Answer {
     Posted { number: u64, time_ms: u64 },
     Refused(Box<WireError>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// The answer to a number, as it is kept. A record is cloned with each post: this makes it one copy of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
     hash: u64,
-    answer: Answer,
+    /// The entry's number and time; number 0 for a refusal, which stands apart.
+    number: u64,
+    time_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
     incarnation: Incarnation,
     next: u64,
     kept: VecDeque<Kept>,
+    /// Refusals among the kept, by the number that they answer. There are few.
+    refused: Vec<(u64, WireError)>,
     used_ms: u64,
 }
+
+type StoredWindow = (Incarnation, u64, Vec<(u64, Answer)>, u64);
+
+impl Window {
+    /// The number of the oldest answer that is kept.
+    fn first(&self) -> u64 {
+        self.next - self.kept.len() as u64
+    }
+
+    fn refusal(&self, number: u64) -> Option<&WireError> {
+        self.refused.iter().find(|(refused, _)| *refused == number).map(|(_, error)| error)
+    }
+
+    fn to_stored(&self) -> StoredWindow {
+        let answer = |(number, kept): (u64, &Kept)| match self.refusal(number) {
+            Some(error) => (kept.hash, Answer::Refused(Box::new(error.clone()))),
+            None => (kept.hash, Answer::Posted { number: kept.number, time_ms: kept.time_ms }),
+        };
+        let kept = (self.first()..).zip(&self.kept).map(answer).collect();
+        (self.incarnation, self.next, kept, self.used_ms)
+    }
+
+    fn from_stored((incarnation, next, answers, used_ms): StoredWindow) -> Option<Self> {
+        let mut window = Self { incarnation, next, kept: VecDeque::new(), refused: Vec::new(), used_ms };
+        let first = next.checked_sub(answers.len() as u64)?;
+        for (number, (hash, answer)) in (first..).zip(answers) {
+            window.add(number, hash, answer);
+        }
+        Some(window)
+    }
+
+    fn add(&mut self, asked: u64, hash: u64, answer: Answer) {
+        let (number, time_ms) = match answer {
+            Answer::Posted { number, time_ms } => (number, time_ms),
+            Answer::Refused(error) => {
+                self.refused.push((asked, *error));
+                (0, 0)
+            }
+        };
+        self.kept.push_back(Kept { hash, number, time_ms });
+    }
+}
+
+magpie_protocol::coded_as!(Window, StoredWindow, Window::to_stored, Window::from_stored);
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -101,9 +150,9 @@ impl Sender {
                 let detail = format!("number {number} was used for other content");
                 refused(WireError::field(ErrorCode::IdReused, "content", detail))
             }
-            Some(kept) => Verdict::Answered(match &kept.answer {
-                Answer::Posted { number, time_ms } => Ok(Outcome::Posted { number: *number, time_ms: *time_ms }),
-                Answer::Refused(error) => Err((**error).clone()),
+            Some(kept) => Verdict::Answered(match window.refusal(number) {
+                None => Ok(Outcome::Posted { number: kept.number, time_ms: kept.time_ms }),
+                Some(error) => Err(error.clone()),
             }),
         }
     }
@@ -120,12 +169,14 @@ impl Sender {
             None => self.open(incarnation),
         };
         let window = &mut self.windows[at];
-        window.next += 1;
         window.used_ms = now_ms;
         if window.kept.len() == KEPT_ANSWERS {
+            let first = window.first();
             window.kept.pop_front();
+            window.refused.retain(|(refused, _)| *refused != first);
         }
-        window.kept.push_back(Kept { hash, answer });
+        window.add(window.next, hash, answer);
+        window.next += 1;
     }
 
     fn open(&mut self, incarnation: Incarnation) -> usize {
@@ -135,7 +186,7 @@ impl Sender {
             let gone = self.windows.swap_remove(oldest);
             self.forgotten = self.forgotten.max(gone.incarnation);
         }
-        self.windows.push(Window { incarnation, next: 1, kept: VecDeque::new(), used_ms: 0 });
+        self.windows.push(Window { incarnation, next: 1, kept: VecDeque::new(), refused: Vec::new(), used_ms: 0 });
         self.windows.len() - 1
     }
 }
@@ -172,6 +223,22 @@ mod tests {
         assert_eq!(sender.look(A, 9, 9), Verdict::Answered(posted(9)), "32 are kept");
         let Verdict::Answered(Err(old)) = sender.look(A, 8, 8) else { panic!("accepted") };
         assert_eq!(old.code, ErrorCode::AlreadyResolved);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_stored_bytes_are_read_back() {
+        let mut sender = Sender::default();
+        let error = WireError::field(ErrorCode::TooLarge, "text", "too long");
+        for n in 1..=50 {
+            let replied = if n % 7 == 0 { Err(error.clone()) } else { posted(n) };
+            sender.keep(A, n, &replied, n);
+        }
+        assert_eq!(sender.windows[0].refused.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [21, 28, 35, 42, 49]);
+        let bytes = magpie_protocol::codec::encode(&sender);
+        let read: Sender = magpie_protocol::codec::decode_stored(&bytes).unwrap();
+        assert_eq!(read, sender);
+        assert_eq!(read.look(A, 42, 42), Verdict::Answered(Err(error)));
+        assert_eq!(read.look(A, 43, 43), Verdict::Answered(posted(43)));
     }
 
     #[test]

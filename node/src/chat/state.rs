@@ -162,7 +162,10 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
     }
     let key = sender_key(id, post.user);
     let known = tx.get::<Sender>(&key);
-    let hash = xxh3_64(&codec::encode(&post.content));
+    let hash = codec::with_scratch(|scratch| {
+        codec::encode_into(&post.content, scratch);
+        xxh3_64(scratch)
+    });
     if let Some(Verdict::Answered(replied)) = known.as_ref().map(|s| s.look(post.incarnation, post.number, hash))
         && !matches!(&replied, Err(e) if e.code == ErrorCode::OutOfOrder)
     {
