@@ -9,6 +9,7 @@
 mod coordinate;
 
 use std::{
+    io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -95,7 +96,7 @@ impl Line {
 }
 
 /// Waits for coordinators, one after the other, until it is interrupted.
-pub(crate) fn execute(args: &AgentArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+pub(crate) fn execute(args: &AgentArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
     listener.set_nonblocking(true)?;
     writeln!(out, "agent on {}", listener.local_addr()?)?;
@@ -106,12 +107,12 @@ pub(crate) fn execute(args: &AgentArgs, out: &mut impl std::io::Write) -> anyhow
             Ok((stream.into_std()?, from))
         };
         let (stream, from) = crate::cli::block_on(accept)?;
-        writeln!(out, "{from} begins")?;
         // A runtime of its own: with it ends whatever the run left.
-        match serve(stream) {
-            Ok(()) => writeln!(out, "{from} is done")?,
-            Err(error) => writeln!(out, "{from}: {error:#}")?,
-        }
+        let ended = match serve(stream) {
+            Ok(()) => "is done".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        _ = writeln!(std::io::stderr(), "{from}: {ended}");
     }
 }
 

@@ -1,6 +1,11 @@
 //! What can be asked of `magpie-bench`.
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -217,8 +222,24 @@ pub(crate) fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyh
     })
 }
 
+/// Standard output. Whoever reads it may stop reading: that changes nothing of what is done, nor of the exit code.
+struct Out(io::StdoutLock<'static>);
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+    }
+}
+
 fn execute(cli: &Cli) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
+    let mut out = Out(io::stdout().lock());
     match &cli.command {
         Command::Run { what, target } => {
             record::check_writable(what.out.as_deref())?;

@@ -1,0 +1,213 @@
+//! The load harness: every workload runs through its program with clean accounts. Correctness only, never speed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Instant,
+};
+
+use serde_json::Value;
+
+const BENCH: &str = env!("CARGO_BIN_EXE_magpie-test-bench");
+const NODE: &str = env!("CARGO_BIN_EXE_magpie-test-node");
+/// Short, so that all workloads together take less than a minute.
+const SHORT: &[&str] = &["--seconds", "0.6", "--warm-up", "0.2"];
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(BENCH).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs it; its one JSON object.
+fn json(arguments: &[&str]) -> Value {
+    let began = Instant::now();
+    let output = bench(arguments);
+    println!("{:.1} s: {}", began.elapsed().as_secs_f64(), arguments.join(" "));
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}\n{}", text(&output.stdout));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", text(&output.stdout)))
+}
+
+fn assert_clean(figures: &Value, what: &str) {
+    for account in ["lost", "duplicated", "reordered"] {
+        assert_eq!(figures[account], 0, "{what}: {figures}");
+    }
+}
+
+/// Runs a workload with these changes against a node of its own.
+fn run(workload: &str, changes: &[&str]) -> Value {
+    let arguments = [&["run", workload, "--json", "--magpie", NODE], SHORT, changes].concat();
+    let figures = json(&arguments);
+    assert_clean(&figures, workload);
+    figures
+}
+
+fn assert_more_than_0(figures: &Value, names: &[&str]) {
+    for name in names {
+        assert!(figures[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {figures}");
+    }
+}
+
+#[test]
+fn talk_is_accounted_for() {
+    for (workload, changes) in [
+        ("direct", ["--users", "20"].as_slice()),
+        ("direct-8", &["--users", "20"]),
+        ("direct-rate", &["--users", "20", "--rate", "200"]),
+        ("group", &["--members", "20"]),
+        ("mixed", &["--users", "10", "--groups", "2", "--members", "5", "--rate", "200", "--churn", "2"]),
+        ("soak", &["--users", "10", "--groups", "2", "--members", "5", "--rate", "100"]),
+    ] {
+        let figures = run(workload, changes);
+        assert_more_than_0(&figures, &["per_s", "messages", "deliveries", "p50_ms", "p99_ms", "rss_mib"]);
+    }
+}
+
+#[test]
+fn sessions_are_held_and_come_back() {
+    let figures = run("idle", &["--users", "30"]);
+    assert_more_than_0(&figures, &["rss_kb_per_session"]);
+    run("signin", &["--users", "20", "--members", "5"]);
+    let figures = run("signin", &["--users", "10", "--members", "5", "--proof", "password", "--conversations", "3"]);
+    assert_more_than_0(&figures, &["per_s", "p50_ms", "took_s"]);
+    let figures = run("storm", &["--users", "30", "--members", "10", "--conversations", "3"]);
+    assert_more_than_0(&figures, &["per_s", "p99_ms", "took_s"]);
+    let figures = run("sync", &["--users", "4", "--members", "4", "--missed", "200"]);
+    assert_eq!(figures["deliveries"], 800, "{figures}");
+}
+
+#[test]
+fn a_killed_server_loses_nothing() {
+    let figures = run("failover", &["--users", "10", "--rate", "50", "--kills", "1"]);
+    assert_eq!(figures["kills"], 1);
+    assert_more_than_0(&figures["unavailable_ms"], &["p50", "max"]);
+}
+
+#[test]
+fn a_capacity_is_found() {
+    let changes = ["--users", "20", "--rate", "4000", "--seconds", "0.2", "--warm-up", "0.1", "--p99-ms", "20"];
+    let arguments = [&["run", "capacity", "--json", "--magpie", NODE], changes.as_slice()].concat();
+    let figures = json(&arguments);
+    assert_clean(&figures, "capacity");
+}
+
+#[test]
+fn real_logs_are_replayed_where_they_are() {
+    let folder = std::env::var("MAGPIE_IRC_DIR").unwrap_or_else(|_| "../../shared/data/ubuntu-irc".into());
+    if !Path::new(&folder).is_dir() {
+        println!("skipped: there is no folder {folder}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let logs = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let smallest = logs.filter(|path| path.is_file()).min_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let some: String = text(&std::fs::read(&smallest).unwrap()).lines().take(100).map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("log.txt"), some).unwrap();
+    let output = Command::new(BENCH)
+        .args(["run", "replay", "--json", "--magpie", NODE, "--folder"])
+        .arg(dir.path())
+        .env_remove("MAGPIE_IRC_DIR")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_clean(&figures, "replay");
+    assert_more_than_0(&figures, &["messages"]);
+}
+
+#[test]
+fn comparisons_are_kept_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (results, page, pictures) = (path("results.jsonl"), path("report.html"), path("pictures"));
+    for workload in ["direct", "group"] {
+        let arguments = ["compare", workload, "--json", "--with", "floor", "--magpie", NODE, "--rounds", "1"];
+        let changes = ["--users", "20", "--members", "10", "--out", &results];
+        let compared = json(&[&arguments, SHORT, &changes].concat());
+        assert_eq!(compared["peer"]["name"], "floor");
+        assert_clean(&compared["ours"], workload);
+        assert_clean(&compared["peer"], workload);
+        assert_more_than_0(&compared["ratio"], &["per_s"]);
+    }
+    run("direct", &["--users", "4", "--out", &results]);
+    let drawn = bench(&["report", &results, "--html", &page, "--svg", &pictures]);
+    assert_eq!(drawn.status.code(), Some(0), "{}", text(&drawn.stderr));
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("direct vs floor") && html.contains("</html>"));
+    for outside in ["src=", "href=", "url(", "@import"] {
+        assert!(!html.contains(outside), "the page needs {outside}");
+    }
+    assert!(Path::new(&pictures).join("compare-cpu.svg").exists());
+}
+
+/// An agent, killed at the end.
+struct Agent(Child, String);
+
+impl Agent {
+    fn start() -> Self {
+        let mut command = Command::new(BENCH);
+        let mut child = command.args(["agent", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self(child, address)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[test]
+fn several_generators_work_as_one() {
+    let agents = [Agent::start(), Agent::start()];
+    let both = format!("{},{}", agents[0].1, agents[1].1);
+    for (workload, changes) in [
+        ("direct", ["--users", "20"].as_slice()),
+        ("direct-rate", &["--users", "20", "--rate", "200"]),
+        ("group", &["--groups", "2", "--members", "10"]),
+        ("mixed", &["--users", "12", "--groups", "2", "--members", "5", "--rate", "200", "--churn", "2"]),
+    ] {
+        let figures = run(workload, &[changes, &["--agents", &both]].concat());
+        assert_more_than_0(&figures, &["messages", "deliveries", "p50_ms"]);
+    }
+    let refused = bench(&["run", "direct", "--users", "2", "--agents", &both, "--magpie", NODE]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("users is 2"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    for (arguments, why) in [
+        (["run", "direct", "--users", "3"].as_slice(), "users is 3; pairs need an even number"),
+        (&["run", "direct", "--seconds", "0"], "seconds is 0"),
+        (&["run", "nonsense"], "there is no workload \"nonsense\""),
+        (&["run", "direct", "--magpie", "/nowhere/magpie"], "there is no /nowhere/magpie"),
+        (&["run", "direct", "--user", "3"], "unexpected argument '--user'"),
+        (&["run", "direct", "--out", "/nowhere/results"], "cannot write to /nowhere/results"),
+        (&["compare", "direct", "--with", "nobody"], "there is no peer \"nobody\""),
+        (&["report", "/nowhere/results"], "cannot read /nowhere/results"),
+        (&["report", "Cargo.toml"], "Cargo.toml, line 1 is no result"),
+        (&["run", "direct", "--agents", "127.0.0.1:1", "--magpie", NODE], "127.0.0.1:1"),
+    ] {
+        let output = bench(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let told = text(&output.stderr);
+        assert!(told.contains(why), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn people_are_counted_into_nodes() {
+    let sizes = json(&["size", "--users", "10M", "--json"]);
+    assert_more_than_0(&sizes, &["nodes", "cores_at_peak", "disk_bytes"]);
+    assert_eq!(bench(&["size", "--users", "many"]).status.code(), Some(2));
+}
