@@ -29,13 +29,13 @@ mod cost {
     pub(super) const STORED_BYTES: f64 = 200.0;
     /// Over the network for a direct message besides its text, which goes in and out: the send, the acknowledgement, the
     /// delivery, its acknowledgement, and what QUIC adds. `magpie-bench run direct`: network_bytes_per_message less 200
-    pub(super) const DIRECT_NETWORK_BYTES: f64 = 700.0;
+    pub(super) const DIRECT_NETWORK_BYTES: f64 = 650.0;
     /// Over the network for a delivery in a group besides its text. `magpie-bench run group`: network_bytes_per_message
     /// by members, less the text
     pub(super) const DELIVERY_NETWORK_BYTES: f64 = 150.0;
     /// Assumed, not measured (one node today): CPU of each further copy of a message, as a part of the first.
     pub(super) const COPY_SHARE: f64 = 0.4;
-    /// Assumed, not measured beyond two cores: what a core of a large node does, as a part of what one alone does.
+    /// Assumed, not measured beyond two cores: what each further core of a node does, as a part of the first.
     pub(super) const CORE_SHARE: f64 = 0.7;
     /// Part of a node's cores, memory and disk that peaks may fill: the rest is for a node that fails, and for surprises.
     pub(super) const FILL: f64 = 0.6;
@@ -117,6 +117,9 @@ struct Need {
     deliveries_per_s_peak: f64,
     connects_per_s_peak: f64,
     cores_at_peak: f64,
+    cores_for_messages: f64,
+    cores_for_connects: f64,
+    cores_for_idle_sessions: f64,
     session_memory_bytes: f64,
     disk_bytes_per_day: f64,
     disk_bytes: f64,
@@ -168,11 +171,13 @@ impl SizeArgs {
         let deliveries = group * (self.group_members - 1.0) * self.devices;
         let connects = users * self.devices * self.connects_per_day / DAY * self.peak;
         let copied = 1.0 + (self.copies - 1.0) * cost::COPY_SHARE;
-        let cpu_ms = direct * cost::DIRECT_CPU_MS * copied
+        let message_ms = direct * cost::DIRECT_CPU_MS * copied
             + group * cost::DIRECT_CPU_MS * (copied - 1.0)
-            + deliveries * cost::DELIVERY_CPU_MS
-            + connects * cost::SIGN_IN_CPU_MS;
-        let cores = cpu_ms / 1000.0 + sessions * cost::IDLE_CORES;
+            + deliveries * cost::DELIVERY_CPU_MS;
+        let for_messages = message_ms / 1000.0;
+        let for_connects = connects * cost::SIGN_IN_CPU_MS / 1000.0;
+        let for_idle = sessions * cost::IDLE_CORES;
+        let cores = for_messages + for_connects + for_idle;
         let disk_a_day = messages_per_day * (cost::STORED_BYTES + self.message_bytes) * self.copies;
         let between_nodes = peak * (cost::STORED_BYTES + self.message_bytes) * (self.copies - 1.0);
         let network = direct * (cost::DIRECT_NETWORK_BYTES + 2.0 * self.message_bytes)
@@ -181,7 +186,7 @@ impl SizeArgs {
         let memory = sessions * cost::SESSION_BYTES;
         let nodes = |need: f64, node: f64| (need / node).ceil().max(1.0);
         let by = [
-            ("CPU", nodes(cores, self.node_cores * cost::CORE_SHARE * cost::FILL)),
+            ("CPU", nodes(cores, (1.0 + (self.node_cores - 1.0) * cost::CORE_SHARE) * cost::FILL)),
             ("memory", nodes(memory, self.node_memory_gb * 1e9 * cost::FILL - cost::NODE_BYTES)),
             ("disk", nodes(disk_a_day * self.keep_days, self.node_disk_tb * 1e12 * cost::FILL)),
             ("network", nodes(network * 8.0, self.node_network_gbit * 1e9 * cost::FILL)),
@@ -197,6 +202,9 @@ impl SizeArgs {
             deliveries_per_s_peak: direct + deliveries,
             connects_per_s_peak: connects,
             cores_at_peak: cores,
+            cores_for_messages: for_messages,
+            cores_for_connects: for_connects,
+            cores_for_idle_sessions: for_idle,
             session_memory_bytes: memory,
             disk_bytes_per_day: disk_a_day,
             disk_bytes: disk_a_day * self.keep_days,
@@ -219,7 +227,7 @@ fn bits(value: f64) -> String {
 
 type Row = (&'static str, fn(&Need) -> String);
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 21] = [
     ("people", |n| grouped(n.users)),
     ("sessions at a time", |n| grouped(n.sessions)),
     ("messages a day", |n| grouped(n.messages_per_day)),
@@ -228,6 +236,9 @@ const ROWS: [Row; 18] = [
     ("deliveries a second, peak", |n| plain(n.deliveries_per_s_peak)),
     ("connects a second, peak", |n| plain(n.connects_per_s_peak)),
     ("cores at peak", |n| plain(n.cores_at_peak)),
+    ("  for messages", |n| plain(n.cores_for_messages)),
+    ("  for devices that connect", |n| plain(n.cores_for_connects)),
+    ("  for idle sessions", |n| plain(n.cores_for_idle_sessions)),
     ("memory of sessions", |n| bytes(n.session_memory_bytes)),
     ("disk a day, all copies", |n| bytes(n.disk_bytes_per_day)),
     ("disk in all", |n| bytes(n.disk_bytes)),
