@@ -93,8 +93,8 @@ pub(crate) fn execute(args: &ReportArgs, out: &mut impl Write) -> anyhow::Result
     if args.html.is_none() && args.svg.is_none() {
         return Ok(());
     }
-    let overview = charts::overview(&records, &comparisons)?;
     let names = names(&records);
+    let overview = charts::overview(&records, &names, &comparisons)?;
     let mut sections = Vec::new();
     for (record, name) in records.iter().zip(&names) {
         sections.push(page::Section { record, charts: charts::over_time(name, record)? });

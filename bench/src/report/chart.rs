@@ -89,14 +89,6 @@ impl Axis {
         Self { from: 0.0, to: count as f64 * step, ticks }
     }
 
-    /// The same without empty room beyond the last value: for time.
-    pub(crate) fn exactly_to(most: f64, label: impl Fn(f64) -> String) -> Self {
-        let mut axis = Self::up_to(most, label);
-        axis.ticks.retain(|(at, _)| *at <= most * 1.0001);
-        axis.to = if most > 0.0 { most } else { axis.to };
-        axis
-    }
-
     fn place(&self, value: f64, from: i32, to: i32) -> i32 {
         let part = (value - self.from) / (self.to - self.from).max(1e-12);
         from + (part * f64::from(to - from)).round() as i32
@@ -234,7 +226,7 @@ impl LineChart {
     pub(crate) fn draw(&self) -> anyhow::Result<Chart> {
         let height = 300 * FINE;
         let longest = self.y.ticks.iter().map(|(_, label)| width_of(label, 13)).max().unwrap_or_default();
-        let (left, right) = (24 * FINE + longest, WIDTH - 24 * FINE);
+        let (left, right) = (24 * FINE + longest, WIDTH - 32 * FINE);
         let (top, bottom) = (66 * FINE, height - 46 * FINE);
         draw(&self.name, &self.title, height, |canvas| {
             let names: Vec<_> = self.series.iter().map(|s| (s.name.clone(), s.color, s.dashed)).collect();
@@ -319,8 +311,6 @@ mod tests {
         let axis = Axis::up_to(930.0, |v| v.to_string());
         assert_eq!((axis.to, axis.ticks.len()), (1000.0, 5));
         assert_eq!(Axis::up_to(0.0, |v| v.to_string()).to, 1.0);
-        let time = Axis::exactly_to(19.5, |v| v.to_string());
-        assert_eq!((time.to, time.ticks.last().map(|t| t.0)), (19.5, Some(15.0)));
     }
 
     #[test]

@@ -59,14 +59,18 @@ fn latency(name: &str, title: String, series: Vec<Series>) -> Option<LineChart> 
     let ticks = all.iter().filter(|v| (low - 1e-9..=high + 1e-9).contains(*v));
     let ticks = ticks.map(|v| (*v, number::milliseconds(10f64.powf(*v)))).collect();
     let y = Axis { from: low, to: high.max(low + 0.3), ticks };
-    let labels = [0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0];
+    let labels = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
     let label = |q: f64| if q < 1.0 { format!("{} %", (q * 1e6).round() / 1e4) } else { "all".to_owned() };
     let x = Axis { from: 0.2, to: 4.8, ticks: labels.map(|q| (place_of(q), label(q))).to_vec() };
     Some(LineChart { name: name.to_owned(), title, x, x_title: "of deliveries came within".into(), y, series })
 }
 
 /// The charts that stand above all: latencies of the runs, and the comparisons.
-pub(crate) fn overview(records: &[Record], comparisons: &[(&Record, Comparison)]) -> anyhow::Result<Vec<Chart>> {
+pub(crate) fn overview(
+    records: &[Record],
+    names: &[String],
+    comparisons: &[(&Record, Comparison)],
+) -> anyhow::Result<Vec<Chart>> {
     let mut charts = comparison_bars(comparisons)?;
     for (index, (record, comparison)) in comparisons.iter().enumerate() {
         let peer = &comparison.peer;
@@ -78,9 +82,9 @@ pub(crate) fn overview(records: &[Record], comparisons: &[(&Record, Comparison)]
         }
     }
     let mut series = Vec::new();
-    for (record, figures) in records.iter().filter_map(|record| Some((record, record.figures.as_ref()?))) {
+    for (name, figures) in names.iter().zip(records).filter_map(|(name, r)| Some((name, r.figures.as_ref()?))) {
         let color = series.len();
-        series.extend(percentile_series(&record.name, figures, color));
+        series.extend(percentile_series(name, figures, color));
     }
     // More lines than colours cannot be told apart: several charts then.
     for (index, few) in chunks(series, 6).into_iter().enumerate() {
@@ -153,12 +157,17 @@ fn comparison_bars(comparisons: &[(&Record, Comparison)]) -> anyhow::Result<Vec<
     Ok(charts)
 }
 
-fn seconds(at: f64) -> String {
-    match at {
-        s if s >= 7200.0 => format!("{} h", number::plain(s / 3600.0)),
-        s if s >= 300.0 => format!("{} min", number::plain(s / 60.0)),
-        s => format!("{} s", number::plain(s)),
-    }
+/// An axis of seconds, labelled at whole seconds, minutes or hours.
+fn time(end: f64) -> Axis {
+    let steps = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0];
+    let step = steps.into_iter().find(|step| end / step <= 7.0).unwrap_or_else(|| (end / 7.0 / 3600.0).ceil() * 3600.0);
+    let label = |at: f64| match step {
+        s if s >= 3600.0 => format!("{} h", number::plain(at / 3600.0)),
+        s if s >= 60.0 => format!("{} min", number::plain(at / 60.0)),
+        _ => format!("{} s", number::plain(at)),
+    };
+    let ticks = (0..=(end / step) as usize).map(|n| (n as f64 * step, label(n as f64 * step))).collect();
+    Axis { from: 0.0, to: end.max(1e-3), ticks }
 }
 
 /// What a run looked like over time; nothing when there are too few samples for a line.
@@ -173,7 +182,7 @@ pub(crate) fn over_time(name: &str, record: &Record) -> anyhow::Result<Vec<Chart
         let chart = LineChart {
             name: format!("{name}-{what}"),
             title: title.to_owned(),
-            x: Axis::exactly_to(end, seconds),
+            x: time(end),
             x_title: String::new(),
             y: Axis::up_to(most, label),
             series: lines,
@@ -253,8 +262,12 @@ pub(crate) fn describe(work: &Workload) -> String {
     } else {
         format!("{} outstanding each", work.outstanding)
     };
-    let sizes: Vec<_> = work.payload.iter().map(|p| number::bytes(p.bytes as f64)).collect();
-    let sizes = sizes.join(", ");
+    let mut sizes: Vec<_> = work.payload.iter().map(|payload| payload.bytes).collect();
+    sizes.sort_unstable();
+    let sizes = match sizes.as_slice() {
+        [least, .., most] => format!("{} to {}", number::bytes(*least as f64), number::bytes(*most as f64)),
+        few => few.iter().map(|bytes| number::bytes(*bytes as f64)).collect(),
+    };
     match work.kind {
         Kind::Direct | Kind::Capacity | Kind::Failover => format!("{people} in pairs, {pace}, {sizes}"),
         Kind::Group => format!("groups: {groups}, {} speak in each, {pace}, {sizes}", work.senders),
