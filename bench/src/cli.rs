@@ -218,8 +218,17 @@ pub(crate) fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyh
         tokio::select! {
             done = what => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = asked_to_end() => anyhow::bail!("ended by SIGTERM"),
         }
     })
+}
+
+/// SIGTERM is an end like any other: servers that were started end too.
+async fn asked_to_end() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Standard output. Whoever reads it may stop reading: that changes nothing of what is done, nor of the exit code.

@@ -56,6 +56,26 @@ impl<K: Eq + Hash, V: Clone> Registry<K, V> {
         }
     }
 
+    /// Changes what is under this key in place, from the default where nothing is; `change` says whether it stays.
+    pub fn alter(&self, key: K, change: impl FnOnce(&mut V) -> bool)
+    where
+        V: Default,
+    {
+        match self.0.entry(key) {
+            Entry::Occupied(mut entry) => {
+                if !change(entry.get_mut()) {
+                    entry.remove();
+                }
+            }
+            Entry::Vacant(entry) => {
+                let mut value = V::default();
+                if change(&mut value) {
+                    entry.insert(value);
+                }
+            }
+        }
+    }
+
     /// Clones of everything.
     pub fn values(&self) -> Vec<V> {
         self.0.iter().map(|v| v.clone()).collect()

@@ -87,10 +87,10 @@ impl Watches {
         }
         let watcher = Arc::new(Watcher { session: session.clone(), granted: AtomicU64::new(NOT_GRANTED) });
         watching.0.insert(timeline, watcher.clone());
-        self.table.update(timeline, |list| {
-            let mut list = list.map(|l| (*l).clone()).unwrap_or_default();
-            list.push(watcher);
-            (Some(Arc::new(list)), ())
+        // Copied only while a hint is being handed on by it.
+        self.table.alter(timeline, |list| {
+            Arc::make_mut(list).push(watcher);
+            true
         });
     }
 
@@ -104,11 +104,14 @@ impl Watches {
     /// Takes the session off the timeline's list.
     pub fn leave_one(&self, watching: &mut Watching, timeline: TimelineId, router: &MagpieRouter) {
         let Some(watcher) = watching.0.remove(&timeline) else { return };
-        let empty = self.table.update(timeline, |list| {
-            let mut list = list.map(|l| (*l).clone()).unwrap_or_default();
-            list.retain(|other| !Arc::ptr_eq(other, &watcher));
-            let empty = list.is_empty();
-            ((!empty).then(|| Arc::new(list)), empty)
+        let mut empty = false;
+        self.table.alter(timeline, |list| {
+            let list = Arc::make_mut(list);
+            if let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, &watcher)) {
+                list.swap_remove(at);
+            }
+            empty = list.is_empty();
+            !empty
         });
         if empty && let Some(shard) = router.shard(router.shard_id_of(timeline)) {
             shard.unwatch(&[timeline]);

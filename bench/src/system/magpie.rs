@@ -164,13 +164,12 @@ impl Magpie {
                     }
                     [] => anyhow::bail!("room {room} is empty"),
                 };
-                let timeline = TimelineId::Conversation(conversation);
-                let head = || members.iter().map(|person| person.client.cursor(timeline)).max().unwrap_or_default();
-                let all = || {
-                    let head = head();
-                    head > members.len() as u64 && members.iter().all(|person| person.client.cursor(timeline) == head)
-                };
-                ensure!(until(PATIENCE, all).await, "room {room} did not reach all its members");
+                // It was created, and each of them joined.
+                let (timeline, head) = (TimelineId::Conversation(conversation), members.len() as u64 + 1);
+                for person in &members {
+                    let arrived = until(PATIENCE, || person.client.cursor(timeline) >= head).await;
+                    ensure!(arrived, "room {room} did not reach {}", person.handle);
+                }
                 Ok(conversation)
             }
         })

@@ -77,6 +77,9 @@ fn tls(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> io::
         .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
         .map_err(broken)?;
     config.alpn_protocols = vec![magpie_protocol::ALPN.to_vec()];
+    // One ticket a connection, good at the next, without anything kept here for it.
+    config.send_tls13_tickets = 1;
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(broken)?;
     // Early data can be replayed.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
