@@ -4,7 +4,11 @@
 //! sequences. Three rules keep hostile bytes harmless: a limit on what decoding may claim, no recursive and no
 //! zero-sized types in what is decoded, and every byte consumed.
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::{
+    config::{Configuration, Limit, LittleEndian, Varint},
+    de::{Decoder, read::Reader},
+    error::DecodeError,
+};
 pub use bincode::{Decode, Encode};
 
 use crate::limits::FRAME_LEN_MAX;
@@ -97,12 +101,32 @@ pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, CodecError> {
     if payload.len() <= FRAME_LEN_MAX { decode(payload) } else { decode_stored(payload) }
 }
 
+/// A length and so many bytes, read in place where the decoder has them in memory.
+pub fn read_payload<D: Decoder, T>(
+    decoder: &mut D,
+    read: impl FnOnce(&[u8]) -> Result<T, CodecError>,
+) -> Result<T, DecodeError> {
+    let damaged = |e: CodecError| DecodeError::OtherString(e.to_string());
+    let length = u64::decode(decoder)?;
+    let length = usize::try_from(length).map_err(|_| DecodeError::OutsideUsizeRange(length))?;
+    decoder.claim_container_read::<u8>(length)?;
+    let reader = decoder.reader();
+    if let Some(payload) = reader.peek_read(length) {
+        let value = read(payload).map_err(damaged)?;
+        reader.consume(length);
+        return Ok(value);
+    }
+    let mut payload = vec![0; length];
+    reader.read(&mut payload)?;
+    read(&payload).map_err(damaged)
+}
+
 /// One stored value from the front of `bytes`, and how many bytes it took.
 pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
     bincode::decode_from_slice(bytes, stored()).map_err(|e| CodecError::Damaged(e.to_string()))
 }
 
-fn whole<T>(result: Result<(T, usize), bincode::error::DecodeError>, len: usize) -> Result<T, CodecError> {
+fn whole<T>(result: Result<(T, usize), DecodeError>, len: usize) -> Result<T, CodecError> {
     match result {
         Ok((value, used)) if used == len => Ok(value),
         Ok((_, used)) => Err(CodecError::Trailing(len - used)),
@@ -168,11 +192,11 @@ macro_rules! tagged {
         impl<Context> ::bincode::Decode<Context> for $name {
             fn decode<D: ::bincode::de::Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, ::bincode::error::DecodeError> {
                 let tag = <u16 as ::bincode::Decode<Context>>::decode(decoder)?;
-                let payload = <Vec<u8> as ::bincode::Decode<Context>>::decode(decoder)?;
-                let damaged = |e: $crate::codec::CodecError| ::bincode::error::DecodeError::OtherString(e.to_string());
-                Ok(match tag {
-                    $($tag => Self::$variant($crate::codec::decode_payload(&payload).map_err(damaged)?),)+
-                    other => Self::Unknown(other),
+                $crate::codec::read_payload(decoder, |payload| {
+                    Ok(match tag {
+                        $($tag => Self::$variant($crate::codec::decode_payload(payload)?),)+
+                        other => Self::Unknown(other),
+                    })
                 })
             }
         }

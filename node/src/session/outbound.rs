@@ -51,10 +51,10 @@ impl Queue {
         &mut self.tail
     }
 
-    /// A frame of many devices: short ones are copied, for that costs less than to share them.
+    /// A frame of many devices. A short one is copied behind others: that costs less than a piece of its own.
     fn shared(&mut self, frame: &Bytes) {
-        if frame.len() <= COPIED_LEN_MAX {
-            self.tail().extend_from_slice(frame);
+        if !self.tail.is_empty() && frame.len() <= COPIED_LEN_MAX {
+            self.tail.extend_from_slice(frame);
         } else {
             self.end_tail();
             self.pieces.push(frame.clone());
