@@ -12,8 +12,8 @@ pub const BATCHES_APPLIED: &str = "magpie_cluster_batches_applied_total";
 pub const ENTITIES_QUARANTINED: &str = "magpie_cluster_entities_quarantined_total";
 /// Records that checkpoints wrote to the state store.
 pub const CHECKPOINT_RECORDS: &str = "magpie_cluster_checkpoint_records_total";
-/// Time that checkpoints took, off the hot path.
-pub const CHECKPOINT_SECONDS: &str = "magpie_cluster_checkpoint_seconds_total";
+/// Time that each checkpoint took, off the hot path.
+pub const CHECKPOINT_SECONDS: &str = "magpie_cluster_checkpoint_seconds";
 /// Bytes of snapshots written.
 pub const SNAPSHOT_BYTES: &str = "magpie_cluster_snapshot_bytes_total";
 /// Messages that went from one shard to another.
@@ -27,7 +27,7 @@ pub fn describe() {
     metrics::describe_counter!(BATCHES_APPLIED, "batches applied, one consensus entry each");
     metrics::describe_counter!(ENTITIES_QUARANTINED, "entities quarantined after a panic in apply");
     metrics::describe_counter!(CHECKPOINT_RECORDS, "records written to the state store by checkpoints");
-    metrics::describe_counter!(CHECKPOINT_SECONDS, metrics::Unit::Seconds, "time that checkpoints took");
+    metrics::describe_histogram!(CHECKPOINT_SECONDS, metrics::Unit::Seconds, "time that each checkpoint took");
     metrics::describe_counter!(SNAPSHOT_BYTES, metrics::Unit::Bytes, "bytes of snapshots written");
     metrics::describe_counter!(OUTBOX_DELIVERED, "messages delivered from one shard to another");
 }

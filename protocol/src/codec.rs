@@ -4,12 +4,12 @@
 //! sequences. Three rules keep hostile bytes harmless: a limit on what decoding may claim, no recursive and no
 //! zero-sized types in what is decoded, and every byte consumed.
 
+pub use bincode::{Decode, Encode};
 use bincode::{
     config::{Configuration, Limit, LittleEndian, Varint},
     de::{Decoder, read::Reader},
     error::DecodeError,
 };
-pub use bincode::{Decode, Encode};
 
 use crate::limits::FRAME_LEN_MAX;
 

@@ -104,7 +104,7 @@ impl<M: Machine> Inner<M> {
             Ok(()) => {
                 lock(&self.core).store.thawed();
                 metrics::counter!(crate::metrics::CHECKPOINT_RECORDS).increment(records);
-                metrics::counter!(crate::metrics::CHECKPOINT_SECONDS).increment(began.elapsed().as_secs());
+                metrics::histogram!(crate::metrics::CHECKPOINT_SECONDS).record(began.elapsed().as_secs_f64());
                 tracing::debug!(shard = %self.id, records, index = applied.index(), elapsed = ?began.elapsed(), "checkpoint");
             }
             Err(error @ (StateError::Io(_) | StateError::Damaged { .. })) => {

@@ -14,7 +14,7 @@ use super::{
 pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Most entries, and bytes of entries, that one stored record holds.
-const RECORD_ENTRIES_MAX: usize = 64;
+const RECORD_ENTRIES_MAX: usize = 256;
 const RECORD_BYTES_MAX: usize = 32 * 1024;
 
 /// Entries appended to one timeline, from `first` on.
