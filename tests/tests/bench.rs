@@ -90,7 +90,7 @@ fn a_killed_server_loses_nothing() {
 
 #[test]
 fn a_capacity_is_found() {
-    let changes = ["--users", "20", "--rate", "4000", "--seconds", "0.2", "--warm-up", "0.1", "--p99-ms", "20"];
+    let changes = ["--users", "20", "--rate", "1000", "--seconds", "0.5", "--warm-up", "0.1", "--p99-ms", "500"];
     let arguments = [&["run", "capacity", "--json", "--magpie", NODE], changes.as_slice()].concat();
     let figures = json(&arguments);
     assert_clean(&figures, "capacity");
