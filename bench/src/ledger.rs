@@ -54,7 +54,7 @@ struct Books {
     delivered: u64,
     duplicated: u64,
     reordered: u64,
-    /// Acknowledged, with a failure for an answer.
+    /// While it counts.
     tally: Option<Tally>,
 }
 

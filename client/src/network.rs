@@ -111,7 +111,7 @@ fn client_config(ca: &[u8]) -> Result<ClientConfig, Error> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
-        // The node does the same: messages fit the least size of packet.
+        // The node does the same: most messages fit the least size of packet.
         .mtu_discovery_config(None);
     let mut client = ClientConfig::new(Arc::new(quic));
     client.transport_config(Arc::new(transport));

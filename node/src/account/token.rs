@@ -1,7 +1,6 @@
 //! Tokens: what a signed-in device shows at its next connection. Any node checks one without a look-up.
 //!
-//! `version u8 | payload | HMAC-SHA256`, made with the cluster's token key, which every node holds and no device: a
-//! check costs a hundredth of a public-key signature's, at every sign-in.
+//! `version u8 | payload | HMAC-SHA256`, made with the cluster's token key, which every node holds and no device.
 
 use std::path::Path;
 

@@ -64,7 +64,7 @@ fn transport(config: &Gateway) -> TransportConfig {
         .receive_window(VarInt::from_u32(128 * 1024))
         .send_window(256 * 1024)
         .datagram_receive_buffer_size(None)
-        // Probing for larger packets costs a sign-in a third of its packets, and messages are shorter than the least.
+        // Probing for larger packets costs every sign-in some, and most messages are shorter than the least.
         .mtu_discovery_config(None)
         .max_idle_timeout(idle);
     transport
@@ -89,8 +89,8 @@ impl Listener {
         let runtime = Arc::new(quinn::TokioRuntime);
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
         let mut endpoint = quinn::EndpointConfig::new(Arc::new(key));
-        // Not the default, which draws from 2^24: with 1,000 connections of eight ids each, one Retry in 2,000 would
-        // hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
+        // Not the default, which draws from 2^24: with 1,000 connections of some ids each, one Retry in a few thousand
+        // would hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
         // restart, and say nothing to the device that still uses it.
         endpoint.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
         let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), runtime)?;
