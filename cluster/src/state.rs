@@ -8,6 +8,7 @@ pub mod base;
 pub mod key;
 pub mod layers;
 pub mod memory;
+mod runs;
 pub mod sled;
 pub mod store;
 pub mod tx;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::future::join_all;
 use magpie_cluster::{EntityId, Fatal, ShardLimits, Storage, StorageConfig, disk::memory::MemoryDisk, log::LogLimits};
-use magpie_node::{Command, Magpie, account, chat, machine::MagpieRouter, session::outbound::Outbound};
+use magpie_node::{Command, Magpie, account, chat, machine::MagpieRouter, session::{outbound::Outbound, writer::Writer}};
 use magpie_protocol::{
     Answer, Body, ConversationId, DeviceId, Entry, Frame, Incarnation, NodeId, Request, Slot, TimelineId, UserId,
     frame::{
@@ -77,19 +77,13 @@ fn codec_encode_push(bencher: Bencher) {
 /// What a hint costs for so many sessions: encoded once, queued by reference for each, taken by each writer.
 #[divan::bench(args = [1, 50, 500])]
 fn fan_out(bencher: Bencher, sessions: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let timeline = TimelineId::Conversation(conversation());
-    let sessions: Vec<Arc<Outbound>> = (0..sessions).map(|_| Outbound::new(1 << 20)).collect();
+    let sessions: Vec<Arc<Outbound>> = (0..sessions).map(|_| Outbound::new(1 << 20, Writer::default())).collect();
     let frame = pushed();
     bencher.counter(ItemsCount::new(sessions.len())).bench_local(|| {
         let bytes: Bytes = black_box(&frame).to_bytes();
         sessions.iter().for_each(|session| session.push_hint(timeline, &bytes));
-        runtime.block_on(async {
-            for session in &sessions {
-                let batch = session.next().await;
-                session.written(batch.pieces.iter().map(Bytes::len).sum());
-            }
-        });
+        sessions.iter().for_each(|session| drop(black_box(session.drain())));
     });
 }
 

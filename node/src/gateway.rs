@@ -43,7 +43,7 @@ pub(crate) async fn serve(listener: Listener, shared: Arc<Shared>) {
 /// Shakes hands and starts the session, all within the time that a sign-in may take.
 async fn connect(caller: Caller, shared: &Arc<Shared>) {
     let limit = Duration::from_millis(shared.config.gateway.sign_in_timeout_ms);
-    let out = Outbound::new(shared.config.gateway.hints_bytes_max);
+    let out = Outbound::new(shared.config.gateway.hints_bytes_max, shared.writer.clone());
     let mut link: Option<Link> = None;
     let opened = tokio::time::timeout(limit, async {
         let link = link.insert(caller.accept().await?);

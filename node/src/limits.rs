@@ -65,11 +65,16 @@ impl ByAddress {
         if self.buckets.len() > SWEEP_AT {
             self.buckets.retain(|_, bucket| !bucket.is_full(self.rate, now_ms));
         }
-        self.buckets.update(address, |bucket| {
-            let mut bucket = bucket.unwrap_or(Bucket::full(self.rate, now_ms));
-            let taken = bucket.take(self.rate, now_ms);
-            (Some(bucket), taken)
-        })
+        let mut taken = Ok(());
+        self.buckets.alter(
+            address,
+            || Bucket::full(self.rate, now_ms),
+            |bucket| {
+                taken = bucket.take(self.rate, now_ms);
+                true
+            },
+        );
+        taken
     }
 }
 

@@ -26,7 +26,10 @@ use crate::{
     gateway::{self, quic::Listener, tls},
     limits::{ByAddress, Rate},
     machine::{Command, MagpieRouter, Query, View},
-    session::outbound::{Outbound, ask_error},
+    session::{
+        outbound::{Outbound, ask_error},
+        writer::Writer,
+    },
     sessions::Sessions,
     watches::Watches,
 };
@@ -88,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) token_key: TokenKey,
     pub(crate) password_limit: ByAddress,
     pub(crate) clock: Clock,
+    pub(crate) writer: Writer,
 }
 
 impl Shared {
@@ -113,7 +117,7 @@ impl Shared {
         &self,
         slot: Slot,
         query: Query,
-        out: &Outbound,
+        out: &Arc<Outbound>,
         request: RequestId,
         to_answer: impl FnOnce(View) -> Option<Answer>,
     ) {
@@ -224,9 +228,11 @@ impl Node {
             token_key,
             password_limit: ByAddress::new(rate),
             clock,
+            writer: Writer::default(),
         });
         let sweeping = conversations.clone();
         let tasks = vec![
+            tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(async move {
                 loop {

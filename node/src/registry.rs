@@ -1,4 +1,4 @@
-//! A concurrent map that hands out clones only: a guard held across a wait, or two at once, would deadlock.
+//! A concurrent map that hands out no guards: one held across a wait, or two at once, would deadlock.
 
 use std::hash::Hash;
 
@@ -17,50 +17,29 @@ impl<K: Eq + Hash, V> Default for Registry<K, V> {
 impl<K: Eq + Hash, V: Clone> Registry<K, V> {
     /// A clone of what is under this key.
     pub fn get(&self, key: &K) -> Option<V> {
-        self.0.get(key).map(|v| v.clone())
+        self.look(key, V::clone)
     }
 
-    /// What `look` makes of what is under this key. It must not touch the registry.
+    /// Clones of everything.
+    pub fn values(&self) -> Vec<V> {
+        self.0.iter().map(|v| v.clone()).collect()
+    }
+}
+
+/// What is given to these methods must not touch the registry, nor wait.
+impl<K: Eq + Hash, V> Registry<K, V> {
+    /// What `look` makes of what is under this key.
     pub fn look<R>(&self, key: &K, look: impl FnOnce(&V) -> R) -> Option<R> {
         self.0.get(key).map(|value| look(&value))
     }
 
-    /// Puts a value there; returns the one before.
-    pub fn insert(&self, key: K, value: V) -> Option<V> {
-        self.0.insert(key, value)
+    /// What `change` makes of what is under this key, if something is.
+    pub fn change<R>(&self, key: &K, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        self.0.get_mut(key).map(|mut value| change(&mut value))
     }
 
-    /// Takes what is under this key.
-    pub fn remove(&self, key: &K) -> Option<V> {
-        self.0.remove(key).map(|(_, v)| v)
-    }
-
-    /// Changes what is under this key, in place; `None` from `change` removes it.
-    pub fn update<R>(&self, key: K, change: impl FnOnce(Option<V>) -> (Option<V>, R)) -> R {
-        match self.0.entry(key) {
-            Entry::Occupied(mut entry) => {
-                let (value, result) = change(Some(entry.get().clone()));
-                match value {
-                    Some(value) => drop(entry.insert(value)),
-                    None => drop(entry.remove()),
-                }
-                result
-            }
-            Entry::Vacant(entry) => {
-                let (value, result) = change(None);
-                if let Some(value) = value {
-                    entry.insert(value);
-                }
-                result
-            }
-        }
-    }
-
-    /// Changes what is under this key in place, from the default where nothing is; `change` says whether it stays.
-    pub fn alter(&self, key: K, change: impl FnOnce(&mut V) -> bool)
-    where
-        V: Default,
-    {
+    /// Changes what is under this key, from `start` where nothing is; `change` says whether it stays.
+    pub fn alter(&self, key: K, start: impl FnOnce() -> V, change: impl FnOnce(&mut V) -> bool) {
         match self.0.entry(key) {
             Entry::Occupied(mut entry) => {
                 if !change(entry.get_mut()) {
@@ -68,7 +47,7 @@ impl<K: Eq + Hash, V: Clone> Registry<K, V> {
                 }
             }
             Entry::Vacant(entry) => {
-                let mut value = V::default();
+                let mut value = start();
                 if change(&mut value) {
                     entry.insert(value);
                 }
@@ -76,9 +55,14 @@ impl<K: Eq + Hash, V: Clone> Registry<K, V> {
         }
     }
 
-    /// Clones of everything.
-    pub fn values(&self) -> Vec<V> {
-        self.0.iter().map(|v| v.clone()).collect()
+    /// Puts a value there; returns the one before.
+    pub fn insert(&self, key: K, value: V) -> Option<V> {
+        self.0.insert(key, value)
+    }
+
+    /// Looks at everything.
+    pub fn each(&self, mut look: impl FnMut(&K, &V)) {
+        self.0.iter().for_each(|entry| look(entry.key(), entry.value()));
     }
 
     /// Keeps what `keep` says.

@@ -3,6 +3,7 @@
 pub mod outbound;
 mod requests;
 mod sync;
+pub mod writer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use crate::{
     watches::Watching,
 };
 use outbound::Outbound;
+use writer::Destination;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,23 +49,49 @@ pub enum Message {
 
 /// The way to a session. Clones share it.
 #[derive(Clone)]
-pub struct SessionHandle {
-    pub identity: Identity,
+pub struct SessionHandle(Arc<Session>);
+
+struct Session {
+    identity: Identity,
     out: Arc<Outbound>,
     address: Addr<Actor>,
 }
 
 impl SessionHandle {
+    fn new(identity: Identity, out: Arc<Outbound>, address: Addr<Actor>) -> Self {
+        Self(Arc::new(Session { identity, out, address }))
+    }
+
+    /// Who is at the other end.
+    pub fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
     /// Tells the session. One whose mailbox is full cannot keep up: it is ended, and its device comes back.
     pub fn tell(&self, message: Message) {
-        if self.address.try_send(message).is_err() {
-            self.out.close();
+        if self.0.address.try_send(message).is_err() {
+            self.0.out.close();
         }
     }
 
     /// The device's queue.
     pub fn out(&self) -> &Arc<Outbound> {
-        &self.out
+        &self.0.out
+    }
+}
+
+/// Handles are equal when they lead to the same session.
+impl PartialEq for SessionHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SessionHandle {}
+
+impl std::hash::Hash for SessionHandle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 
@@ -101,12 +129,12 @@ impl Actor {
             context.add_stream(source.into_stream());
             actor
         });
-        tokio::spawn(write_out(out, sink, link, stall, address));
+        out.begin(Box::new(Destination { sink, link, address, stall }));
     }
 
     fn identity(&self) -> Option<Identity> {
         match &self.state {
-            State::SignedIn(handle) => Some(handle.identity),
+            State::SignedIn(handle) => Some(handle.identity()),
             _ => None,
         }
     }
@@ -133,8 +161,8 @@ impl actix::Actor for Actor {
         self.out.close();
         if let State::SignedIn(handle) = &self.state {
             self.shared.sessions.left(handle);
+            self.shared.watches.leave(&mut self.watching, handle);
         }
-        self.shared.watches.leave(&mut self.watching, &self.shared.router);
     }
 }
 
@@ -174,37 +202,6 @@ impl Handler<Message> for Actor {
             }
             Message::Behind(timelines) => self.tell_behind(timelines),
             Message::Relist => self.relist(),
-        }
-    }
-}
-
-/// Writes what is queued, all of it in one go, until the session ends.
-async fn write_out(out: Arc<Outbound>, mut sink: FrameSink, link: Link, stall: Duration, address: Addr<Actor>) {
-    loop {
-        let mut batch = tokio::select! {
-            batch = out.next() => batch,
-            () = link.closed() => return,
-        };
-        if batch.last {
-            // Give the device a moment to take what was written.
-            _ = tokio::time::timeout(Duration::from_secs(2), sink.finish()).await;
-            link.close("closed");
-            return;
-        }
-        let bytes = batch.pieces.iter().map(bytes::Bytes::len).sum();
-        if !batch.pieces.is_empty() {
-            match tokio::time::timeout(stall, sink.write(&mut batch.pieces)).await {
-                Ok(Ok(())) => out.written(bytes),
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    tracing::debug!(address = %link.address(), "closing a session that takes nothing");
-                    link.close("nothing was taken");
-                    return;
-                }
-            }
-        }
-        if !batch.behind.is_empty() && address.try_send(Message::Behind(batch.behind)).is_err() {
-            out.close();
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The sessions of this node, by person.
 
-use std::sync::Arc;
-
 use magpie_protocol::{UserId, frame::hello::ClosingReason};
 
 use crate::{
@@ -11,31 +9,22 @@ use crate::{
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Sessions(Registry<UserId, Arc<Vec<SessionHandle>>>);
-
-fn same(a: &SessionHandle, b: &SessionHandle) -> bool {
-    Arc::ptr_eq(a.out(), b.out())
-}
+pub struct Sessions(Registry<UserId, Vec<SessionHandle>>);
 
 impl Sessions {
     /// A session began. Older ones of the same device are told that it took over.
     pub fn entered(&self, session: &SessionHandle) {
         metrics::gauge!(crate::metrics::SESSIONS).increment(1);
-        let replaced = self.0.update(session.identity.user, |list| {
-            let mut list = list.map(|l| (*l).clone()).unwrap_or_default();
-            let is_old = |other: &SessionHandle| {
-                other.identity.device == session.identity.device && other.identity.epoch < session.identity.epoch
-            };
-            let mut replaced: Vec<_> = list.iter().filter(|other| is_old(other)).cloned().collect();
-            let is_newer = |other: &SessionHandle| {
-                other.identity.device == session.identity.device && other.identity.epoch > session.identity.epoch
-            };
-            // One that began later may have entered first.
-            if list.iter().any(is_newer) {
-                replaced.push(session.clone());
+        let me = session.identity();
+        let mut replaced = Vec::new();
+        self.0.alter(me.user, Vec::new, |list| {
+            for other in list.iter().filter(|other| other.identity().device == me.device) {
+                // One that began later may have entered first.
+                let older = if other.identity().epoch < me.epoch { other } else { session };
+                replaced.push(older.clone());
             }
             list.push(session.clone());
-            (Some(Arc::new(list)), replaced)
+            true
         });
         for old in replaced {
             old.tell(Message::Close { reason: ClosingReason::Replaced, reconnect_after_ms: 0 });
@@ -45,23 +34,26 @@ impl Sessions {
     /// A session ended.
     pub fn left(&self, session: &SessionHandle) {
         metrics::gauge!(crate::metrics::SESSIONS).decrement(1);
-        self.0.update(session.identity.user, |list| {
-            let mut list = list.map(|l| (*l).clone()).unwrap_or_default();
-            list.retain(|other| !same(other, session));
-            ((!list.is_empty()).then(|| Arc::new(list)), ())
+        self.0.alter(session.identity().user, Vec::new, |list| {
+            list.retain(|other| other != session);
+            !list.is_empty()
         });
     }
 
     /// Tells every session that the node stops.
     pub fn stopping(&self, reconnect_after_ms: u32) {
-        for session in self.0.values().iter().flat_map(|list| list.iter()) {
-            session.tell(Message::Close { reason: ClosingReason::Stopping, reconnect_after_ms });
-        }
+        self.0.each(|_, list| {
+            for session in list {
+                session.tell(Message::Close { reason: ClosingReason::Stopping, reconnect_after_ms });
+            }
+        });
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.values().iter().map(|list| list.len()).sum()
+        let mut all = 0;
+        self.0.each(|_, list| all += list.len());
+        all
     }
 
     /// Whether there are none.

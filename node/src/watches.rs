@@ -4,10 +4,10 @@
 //! change of rights. Where that is not known, the session asks again and its device pulls.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -24,30 +24,28 @@ use crate::{
 };
 
 /// A session's place in the list of a timeline.
-pub struct Watcher {
+struct Watcher {
     session: SessionHandle,
-    /// The right to follow was seen as of this number; `u64::MAX` before it was.
-    granted: AtomicU64,
+    /// The right to follow was seen as of this number; `NOT_GRANTED` before it was.
+    granted: u64,
 }
 
 const NOT_GRANTED: u64 = u64::MAX;
 
 impl Watcher {
     fn may_have(&self, hint: &Hint) -> bool {
-        let granted = self.granted.load(Ordering::Relaxed);
-        granted != NOT_GRANTED && granted >= hint.rights_before
+        self.granted != NOT_GRANTED && self.granted >= hint.rights_before
     }
 }
 
 /// What one session watches.
 #[derive(Default)]
-pub struct Watching(HashMap<TimelineId, Arc<Watcher>, foldhash::fast::RandomState>);
-
-type Watchers = Arc<Vec<Arc<Watcher>>>;
+pub struct Watching(HashSet<TimelineId, foldhash::fast::RandomState>);
 
 /// See the module's documentation.
 pub struct Watches {
-    table: Registry<TimelineId, Watchers>,
+    /// No list is empty.
+    table: Registry<TimelineId, Vec<Watcher>>,
     /// Hints seen of each shard, and when it last gave a sign.
     seen: Mutex<BTreeMap<ShardId, Seen>>,
     router: OnceLock<MagpieRouter>,
@@ -82,46 +80,57 @@ impl Watches {
 
     /// Puts the session on the timeline's list. It is handed nothing before [`Watches::grant`].
     pub fn enter(&self, watching: &mut Watching, timeline: TimelineId, session: &SessionHandle) {
-        if watching.0.contains_key(&timeline) {
-            return;
+        if watching.0.insert(timeline) {
+            self.table.alter(timeline, Vec::new, |list| {
+                list.push(Watcher { session: session.clone(), granted: NOT_GRANTED });
+                true
+            });
         }
-        let watcher = Arc::new(Watcher { session: session.clone(), granted: AtomicU64::new(NOT_GRANTED) });
-        watching.0.insert(timeline, watcher.clone());
-        // Copied only while a hint is being handed on by it.
-        self.table.alter(timeline, |list| {
-            Arc::make_mut(list).push(watcher);
-            true
-        });
     }
 
     /// The session may follow the timeline, as its shard said when this was its last change of rights.
-    pub fn grant(&self, watching: &Watching, timeline: TimelineId, rights: u64) {
-        if let Some(watcher) = watching.0.get(&timeline) {
-            watcher.granted.store(rights, Ordering::Relaxed);
-        }
+    pub fn grant(&self, timeline: TimelineId, session: &SessionHandle, rights: u64) {
+        self.table.change(&timeline, |list| {
+            list.iter_mut().filter(|w| w.session == *session).for_each(|w| w.granted = rights);
+        });
+    }
+
+    /// Takes the session off the timeline's list. True when nobody is left on it.
+    fn strike(&self, timeline: TimelineId, session: &SessionHandle) -> bool {
+        let mut empty = false;
+        self.table.alter(timeline, Vec::new, |list| {
+            if let Some(at) = list.iter().position(|w| w.session == *session) {
+                list.swap_remove(at);
+                empty = list.is_empty();
+            }
+            !list.is_empty()
+        });
+        empty
     }
 
     /// Takes the session off the timeline's list.
-    pub fn leave_one(&self, watching: &mut Watching, timeline: TimelineId, router: &MagpieRouter) {
-        let Some(watcher) = watching.0.remove(&timeline) else { return };
-        let mut empty = false;
-        self.table.alter(timeline, |list| {
-            let list = Arc::make_mut(list);
-            if let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, &watcher)) {
-                list.swap_remove(at);
-            }
-            empty = list.is_empty();
-            !empty
-        });
-        if empty && let Some(shard) = router.shard(router.shard_id_of(timeline)) {
-            shard.unwatch(&[timeline]);
+    pub fn leave_one(&self, watching: &mut Watching, timeline: TimelineId, session: &SessionHandle) {
+        if watching.0.remove(&timeline) && self.strike(timeline, session) {
+            self.unwatch([timeline]);
         }
     }
 
     /// Takes the session off every list.
-    pub fn leave(&self, watching: &mut Watching, router: &MagpieRouter) {
-        for timeline in watching.0.keys().copied().collect::<Vec<_>>() {
-            self.leave_one(watching, timeline, router);
+    pub fn leave(&self, watching: &mut Watching, session: &SessionHandle) {
+        self.unwatch(watching.0.drain().filter(|timeline| self.strike(*timeline, session)));
+    }
+
+    /// Tells the shards of these timelines that no session here follows them.
+    fn unwatch(&self, timelines: impl IntoIterator<Item = TimelineId>) {
+        let Some(router) = self.router.get() else { return };
+        let mut by_shard: BTreeMap<ShardId, Vec<TimelineId>> = BTreeMap::new();
+        for timeline in timelines {
+            by_shard.entry(router.shard_id_of(timeline)).or_default().push(timeline);
+        }
+        for (shard, timelines) in by_shard {
+            if let Some(shard) = router.shard(shard) {
+                shard.unwatch(&timelines);
+            }
         }
     }
 
@@ -136,57 +145,33 @@ impl Watches {
     }
 
     fn hand_on(&self, hint: &Hint) {
-        let Some(watchers) = self.table.get(&hint.timeline) else { return };
-        let frame = std::cell::LazyCell::new(|| {
-            let entry = EntryBytes(hint.entry.clone());
-            Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes()
+        self.table.change(&hint.timeline, |watchers| {
+            crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
+            hand_to(watchers, hint);
+            if let TimelineId::Inbox(user) = hint.timeline {
+                tell_of_inbox(user, &hint.entry, watchers);
+            }
         });
-        crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
-        for watcher in watchers.iter() {
-            if !watcher.may_have(hint) {
-                // Its right may have ended with a hint that was lost: it asks again.
-                watcher.granted.store(NOT_GRANTED, Ordering::Relaxed);
-                watcher.session.tell(Message::Behind(vec![hint.timeline]));
-                continue;
-            }
-            let me = watcher.session.identity;
-            // Its answer says the same, and comes before any later entry.
-            if hint.origin != Some(Origin { device: me.device, epoch: me.epoch }) {
-                watcher.session.out().push_hint(hint.timeline, &frame);
-            }
-            let Some(change) = hint.change else { continue };
-            let ends = change.user == watcher.session.identity.user && !change.granted;
-            watcher.granted.store(if ends { NOT_GRANTED } else { hint.number }, Ordering::Relaxed);
-            if ends {
-                watcher.session.tell(Message::Behind(vec![hint.timeline]));
-            }
-        }
-        if let TimelineId::Inbox(user) = hint.timeline {
-            tell_of_inbox(user, &hint.entry, &watchers);
-        }
     }
 
     /// Registers the watches of a shard again and lets every session concerned ask where it stands.
     fn repair(&self, shard: ShardId) {
         let Some(router) = self.router.get() else { return };
         metrics::counter!(crate::metrics::HINT_REPAIRS).increment(1);
-        let mut sessions: HashMap<usize, (SessionHandle, BTreeSet<TimelineId>)> = HashMap::new();
+        let mut sessions: HashMap<SessionHandle, BTreeSet<TimelineId>> = HashMap::new();
         let mut timelines = Vec::new();
-        self.table.retain(|timeline, watchers| {
+        self.table.each(|timeline, watchers| {
             if router.shard_id_of(*timeline) == shard {
                 timelines.push(*timeline);
-                for watcher in watchers.iter() {
-                    let key = Arc::as_ptr(watcher.session.out()) as usize;
-                    let entry = sessions.entry(key).or_insert_with(|| (watcher.session.clone(), BTreeSet::new()));
-                    entry.1.insert(*timeline);
+                for watcher in watchers {
+                    sessions.entry(watcher.session.clone()).or_default().insert(*timeline);
                 }
             }
-            true
         });
         if let Some(shard) = router.shard(shard) {
             shard.rewatch(&timelines);
         }
-        for (session, timelines) in sessions.into_values() {
+        for (session, timelines) in sessions {
             session.tell(Message::Behind(timelines.into_iter().collect()));
         }
     }
@@ -205,10 +190,37 @@ impl Watches {
     }
 }
 
+/// Hands a hint to those who may have it. None of this waits or comes back to the table.
+fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
+    let frame = std::cell::LazyCell::new(|| {
+        let entry = EntryBytes(hint.entry.clone());
+        Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes()
+    });
+    for watcher in watchers {
+        let (session, me) = (&watcher.session, watcher.session.identity());
+        if !watcher.may_have(hint) {
+            // Its right may have ended with a hint that was lost: it asks again.
+            watcher.granted = NOT_GRANTED;
+            session.tell(Message::Behind(vec![hint.timeline]));
+            continue;
+        }
+        // Its answer says the same, and comes before any later entry.
+        if hint.origin != Some(Origin { device: me.device, epoch: me.epoch }) {
+            session.out().push_hint(hint.timeline, &frame);
+        }
+        let Some(change) = hint.change else { continue };
+        let ends = change.user == me.user && !change.granted;
+        watcher.granted = if ends { NOT_GRANTED } else { hint.number };
+        if ends {
+            session.tell(Message::Behind(vec![hint.timeline]));
+        }
+    }
+}
+
 /// What an inbox entry means to the sessions of its person on this node.
-fn tell_of_inbox(user: UserId, entry: &[u8], watchers: &Watchers) {
+fn tell_of_inbox(user: UserId, entry: &[u8], watchers: &[Watcher]) {
     let Ok(entry) = Entry::from_bytes(entry) else { return };
-    for watcher in watchers.iter().filter(|w| w.session.identity.user == user) {
+    for watcher in watchers.iter().filter(|w| w.session.identity().user == user) {
         match &entry.body {
             Body::ConversationAdded(added) => watcher.session.tell(Message::Follow(added.conversation)),
             Body::ConversationEnded(ended) => watcher.session.tell(Message::Unfollow(ended.conversation)),

@@ -78,18 +78,22 @@ pub trait StateBase: Send + Sync + 'static {
     fn clear(&self) -> Result<(), StateError>;
     /// The state cannot be trusted: rebuild it at the next start.
     fn distrust(&self);
-    /// Leaves the state so that the next start trusts it.
-    fn close(&self) -> Result<(), StateError>;
 }
 
-/// The version at the front of every stored record.
+/// The version at the front of a stored record.
 const RECORD_VERSION: u8 = 1;
+/// The same of one whose payload is where the record lies instead.
+pub(super) const FAR_VERSION: u8 = 2;
 
 /// Puts a record in its envelope: `version u8 | payload | checksum u64`, the checksum seeded with the key, so
 /// that a record under another's key does not check out either.
 pub fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
+    seal_as(RECORD_VERSION, key, payload)
+}
+
+pub(super) fn seal_as(version: u8, key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 9);
-    out.push(RECORD_VERSION);
+    out.push(version);
     out.extend_from_slice(payload);
     let checksum = xxh3_64(&out) ^ xxh3_64(key);
     out.extend_from_slice(&checksum.to_le_bytes());
@@ -98,6 +102,10 @@ pub fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
 
 /// The payload of a record in its envelope.
 pub fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], StateError> {
+    unseal_as(RECORD_VERSION, key, stored)
+}
+
+pub(super) fn unseal_as<'a>(version: u8, key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], StateError> {
     let damaged = |what: &str| StateError::Damaged { place: format!("record {}", hex(key)), what: what.to_owned() };
     let Some((body, checksum)) = stored.split_last_chunk::<8>() else {
         return Err(damaged("shorter than its envelope"));
@@ -106,7 +114,7 @@ pub fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], StateError> 
         return Err(damaged("its checksum does not match"));
     }
     match body.split_first() {
-        Some((&RECORD_VERSION, payload)) => Ok(payload),
+        Some((found, payload)) if *found == version => Ok(payload),
         _ => Err(damaged("a version that this build does not know")),
     }
 }

@@ -88,12 +88,19 @@ impl fmt::Debug for Key {
 }
 
 /// A typed record. Its encoding is append-only: fields are added at the end of a new version.
-pub trait Record: Encode + Decode<()> + Send + Sync + 'static {}
+pub trait Record: Encode + Decode<()> + Send + Sync + Sized + 'static {
+    /// What the record takes of memory beyond its own size, in bytes, about.
+    fn heap_bytes(&self) -> usize {
+        64
+    }
+}
 
 /// A record whose type is not known here.
 pub trait AnyRecord: Any + Send + Sync {
     /// The record as it is stored, without checksum and version.
     fn encode(&self) -> Vec<u8>;
+    /// What it takes of memory, in bytes, about.
+    fn weight(&self) -> usize;
     /// For downcasting.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -101,6 +108,10 @@ pub trait AnyRecord: Any + Send + Sync {
 impl<R: Record> AnyRecord for R {
     fn encode(&self) -> Vec<u8> {
         codec::encode(self)
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<R>() + self.heap_bytes()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

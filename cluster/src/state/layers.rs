@@ -91,35 +91,48 @@ impl Layer {
 pub struct Generations<K, V> {
     young: FixedMap<K, V>,
     old: FixedMap<K, V>,
-    cost: usize,
-    cost_max: usize,
+    weight: usize,
+    weight_max: usize,
 }
 
-impl<K: Hash + Eq + Copy, V> Generations<K, V> {
-    /// A cache of at most about twice `cost_max`.
-    pub fn new(cost_max: usize) -> Self {
-        Self { young: FixedMap::default(), old: FixedMap::default(), cost: 0, cost_max }
+/// What a cached value takes of memory, in bytes, about.
+pub trait Weigh {
+    fn weight(&self) -> usize;
+}
+
+impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
+    /// A cache of at most about twice `weight_max`.
+    pub fn new(weight_max: usize) -> Self {
+        Self { young: FixedMap::default(), old: FixedMap::default(), weight: 0, weight_max }
     }
 
     /// What is cached under this key.
-    pub fn get(&mut self, key: &K, cost: usize) -> Option<&mut V> {
+    pub fn get(&mut self, key: &K) -> Option<&mut V> {
         if !self.young.contains_key(key) {
             let value = self.old.remove(key)?;
-            self.insert(*key, value, cost);
+            self.insert(*key, value);
         }
         self.young.get_mut(key)
     }
 
     /// Caches a value.
-    pub fn insert(&mut self, key: K, value: V, cost: usize) {
-        if !self.young.contains_key(&key) {
-            if self.cost + cost > self.cost_max {
-                self.old = std::mem::take(&mut self.young);
-                self.cost = 0;
-            }
-            self.cost += cost;
+    pub fn insert(&mut self, key: K, value: V) {
+        if let Some(cached) = self.young.get_mut(&key) {
+            *cached = value;
+            return;
         }
+        let weight = value.weight();
+        if self.weight + weight > self.weight_max {
+            self.old = std::mem::take(&mut self.young);
+            self.weight = 0;
+        }
+        self.weight += weight;
         self.young.insert(key, value);
+    }
+
+    /// A value that [`Generations::get`] gave has grown, or become smaller.
+    pub fn grown(&mut self, bytes: isize) {
+        self.weight = self.weight.saturating_add_signed(bytes);
     }
 
     /// How many values are cached.

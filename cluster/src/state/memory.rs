@@ -69,8 +69,4 @@ impl StateBase for MemoryBase {
     }
 
     fn distrust(&self) {}
-
-    fn close(&self) -> Result<(), StateError> {
-        Ok(())
-    }
 }

@@ -18,10 +18,16 @@ use bincode::{Decode, Encode};
 use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::base::{Applied, StateBase, StateError, Stored, Visit, Write, hex, seal, unseal};
+use super::{
+    base::{Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, Write, hex, seal, seal_as, unseal, unseal_as},
+    key::table,
+    runs::{Place, Runs},
+};
 
 const APPLIED_KEY: &[u8] = b"\xff\xff\xffapplied";
 const TRUST_FILE: &str = "trusted";
+/// Runs of entries from this length on lie beside sled.
+const FAR_LEN_MIN: usize = 512;
 
 /// The database that holds the trees of all shards of a node.
 #[derive(Clone)]
@@ -91,8 +97,8 @@ impl SledDb {
             place: format!("{}, tree {shard}", self.dir.join("sled").display()),
             redo: self.dir.join(format!("redo-{shard}")),
             dir: self.dir.clone(),
-            db: self.db.clone(),
             tree,
+            runs: Runs::open(&self.dir, shard).map_err(io(&self.dir))?,
             applied: Mutex::default(),
         };
         if let Err(error) = base.recover() {
@@ -105,7 +111,7 @@ impl SledDb {
     /// Leaves the database so that even a start after a power loss trusts it.
     pub fn close(&self) -> Result<(), StateError> {
         guarded("sled", || self.db.flush())?;
-        for dir in [self.dir.join("sled"), self.dir.join("sled/blobs")] {
+        for dir in [self.dir.clone(), self.dir.join("sled"), self.dir.join("sled/blobs")] {
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
                 if entry.path().is_file() {
                     File::open(entry.path()).and_then(|f| f.sync_all()).map_err(io(&entry.path()))?;
@@ -123,11 +129,11 @@ impl SledDb {
 
 /// One shard's tree.
 pub struct SledBase {
-    db: sled::Db,
     tree: sled::Tree,
     dir: PathBuf,
     redo: PathBuf,
     place: String,
+    runs: Runs,
     applied: Mutex<(Applied, Digest)>,
 }
 
@@ -186,10 +192,12 @@ impl SledBase {
             None => Default::default(),
         };
         let mut found = Digest::default();
-        self.scan(&mut |_, sealed| {
-            found.add(sealed);
-            Ok(())
-        })?;
+        let mut records = self.tree.iter();
+        while let Some((key, sealed)) = guarded(&self.place, || records.next().transpose())? {
+            if key != APPLIED_KEY {
+                found.add(&sealed);
+            }
+        }
         if found != marker.1 {
             return Err(damaged(&format!(
                 "it holds {} records where {} were written",
@@ -215,6 +223,41 @@ impl SledBase {
         Ok(())
     }
 
+    /// Seals these writes; those of long runs become their places.
+    fn seal_all(&self, writes: Vec<Write>) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StateError> {
+        let mut sealed: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(writes.len());
+        let (mut far, mut runs) = (Vec::new(), Vec::new());
+        for (key, value) in writes {
+            let key = key.as_bytes();
+            let value = value.map(|value| seal(key, &value));
+            match value {
+                Some(run) if key.get(2) == Some(&table::TIMELINE) && run.len() >= FAR_LEN_MIN => {
+                    far.push(sealed.len());
+                    runs.push(run);
+                    sealed.push((key.to_vec(), None));
+                }
+                value => sealed.push((key.to_vec(), value)),
+            }
+        }
+        let places = self.runs.append(&runs).map_err(io(&self.dir))?;
+        for (at, place) in far.into_iter().zip(places) {
+            let (key, value) = &mut sealed[at];
+            *value = Some(seal_as(FAR_VERSION, key, &codec::encode(&place)));
+        }
+        Ok(sealed)
+    }
+
+    /// What is stored under a key, fetched from where it lies.
+    fn fetch(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, StateError> {
+        if stored.first() != Some(&FAR_VERSION) {
+            return Ok(stored.to_vec());
+        }
+        let damaged = |what: String| StateError::Damaged { place: format!("{}, {}", self.place, hex(key)), what };
+        let place: Place =
+            codec::decode_stored(unseal_as(FAR_VERSION, key, stored)?).map_err(|e| damaged(e.to_string()))?;
+        self.runs.read(place).map_err(|e| damaged(format!("its run: {e}")))
+    }
+
     fn write_redo(&self, chunks: &[Redo]) -> std::io::Result<()> {
         let mut body = Vec::new();
         chunks.iter().for_each(|chunk| codec::encode_into(chunk, &mut body));
@@ -231,12 +274,14 @@ impl StateBase for SledBase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(guarded(&self.place, || self.tree.get(key))?.map(|v| v.to_vec()))
+        let found = guarded(&self.place, || self.tree.get(key))?;
+        found.map(|stored| self.fetch(key, &stored)).transpose()
     }
 
     fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Stored>, StateError> {
         let found = guarded(&self.place, || self.tree.range(from..).next().transpose())?;
-        Ok(found.filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.to_vec(), v.to_vec())))
+        let found = found.filter(|(key, _)| key.starts_with(prefix));
+        found.map(|(key, stored)| Ok((key.to_vec(), self.fetch(&key, &stored)?))).transpose()
     }
 
     fn last(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
@@ -246,15 +291,12 @@ impl StateBase for SledBase {
 
     fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError> {
         let mut digest = self.lock().1;
-        let mut sealed = Vec::with_capacity(writes.len());
-        for (key, value) in writes {
-            let key = key.as_bytes();
+        let sealed = self.seal_all(writes)?;
+        for (key, value) in &sealed {
             if let Some(old) = guarded(&self.place, || self.tree.get(key))? {
                 digest.remove(&old);
             }
-            let value = value.map(|value| seal(key, &value));
             value.iter().for_each(|value| digest.add(value));
-            sealed.push((key.to_vec(), value));
         }
         let marker = codec::encode(&(applied.to_bytes(), digest));
         let mut chunks: Vec<Redo> = Vec::new();
@@ -283,7 +325,7 @@ impl StateBase for SledBase {
         let mut records = self.tree.iter();
         while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
             if key != APPLIED_KEY {
-                visit(&key, &value)?;
+                visit(&key, &self.fetch(&key, &value)?)?;
             }
         }
         Ok(())
@@ -291,6 +333,7 @@ impl StateBase for SledBase {
 
     fn clear(&self) -> Result<(), StateError> {
         guarded(&self.place, || self.tree.clear())?;
+        self.runs.clear().map_err(io(&self.dir))?;
         fs::remove_file(&self.redo).ok();
         *self.lock() = Default::default();
         Ok(())
@@ -299,10 +342,5 @@ impl StateBase for SledBase {
     fn distrust(&self) {
         tracing::error!(place = %self.place, key = %hex(APPLIED_KEY), "the state is no longer trusted");
         fs::write(self.dir.join(TRUST_FILE), "damaged").ok();
-    }
-
-    fn close(&self) -> Result<(), StateError> {
-        guarded(&self.place, || self.db.flush())?;
-        Ok(())
     }
 }

@@ -8,19 +8,34 @@ use magpie_protocol::{TimelineId, codec};
 use super::{
     base::{Applied, StateBase, StateError, Write, decode_entries, unseal},
     key::{AnyRecord, Key, Record},
-    layers::{Generations, Layer},
+    layers::{Generations, Layer, Weigh},
 };
 
-/// What a cached record is taken to cost, in bytes.
-const RECORD_COST: usize = 1024;
-/// What a cached timeline is taken to cost, in bytes.
-const TAIL_COST: usize = 2048;
+/// What a place in a cache takes beyond its value, in bytes.
+const PLACE_BYTES: usize = 96;
 /// Newest entries of a timeline that stay in memory.
 const TAIL_ENTRIES: usize = 16;
 
 struct Tail {
     head: u64,
     entries: VecDeque<Bytes>,
+}
+
+/// What an entry takes in a tail.
+fn entry_weight(entry: &Bytes) -> usize {
+    entry.len() + 64
+}
+
+impl Weigh for Tail {
+    fn weight(&self) -> usize {
+        PLACE_BYTES + self.entries.iter().map(entry_weight).sum::<usize>()
+    }
+}
+
+impl Weigh for Option<Arc<dyn AnyRecord>> {
+    fn weight(&self) -> usize {
+        PLACE_BYTES + self.as_ref().map_or(0, |record| record.weight())
+    }
 }
 
 /// Entries of a timeline, and where it ends.
@@ -61,8 +76,9 @@ impl Store {
         let applied = base.applied();
         Self {
             base,
-            records: Generations::new(cache_bytes / 4),
-            tails: Generations::new(cache_bytes / 4),
+            // Each holds up to twice this.
+            records: Generations::new(cache_bytes / 8 * 3),
+            tails: Generations::new(cache_bytes / 8),
             dirty: Layer::default(),
             frozen: None,
             applied,
@@ -92,7 +108,7 @@ impl Store {
 
     /// The record under this key.
     pub fn get<R: Record>(&mut self, key: &Key) -> Result<Option<Arc<R>>, StateError> {
-        if let Some(cached) = self.records.get(key, RECORD_COST) {
+        if let Some(cached) = self.records.get(key) {
             return Ok(typed(cached.clone()));
         }
         let changed = self.dirty.records.get(key).or_else(|| self.frozen.as_ref()?.layer.records.get(key));
@@ -108,26 +124,26 @@ impl Store {
                 None => None,
             },
         };
-        self.records.insert(*key, record.clone(), RECORD_COST);
+        self.records.insert(*key, record.clone());
         Ok(typed(record))
     }
 
     pub(super) fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
-        self.records.insert(key, record.clone(), RECORD_COST);
+        self.records.insert(key, record.clone());
         self.dirty.put(key, record);
     }
 
     fn tail(&mut self, timeline: TimelineId) -> Result<&mut Tail, StateError> {
-        if self.tails.get(&timeline, TAIL_COST).is_none() {
+        if self.tails.get(&timeline).is_none() {
             let changed = self.dirty.runs.get(&timeline).or_else(|| self.frozen.as_ref()?.layer.runs.get(&timeline));
             let head = match changed {
                 Some(run) => run.head(),
                 None => self.base_head(timeline)?,
             };
-            self.tails.insert(timeline, Tail { head, entries: VecDeque::new() }, TAIL_COST);
+            self.tails.insert(timeline, Tail { head, entries: VecDeque::new() });
         }
         let missing = || StateError::Io("the cache lost what it was given".into());
-        self.tails.get(&timeline, TAIL_COST).ok_or_else(missing)
+        self.tails.get(&timeline).ok_or_else(missing)
     }
 
     fn base_head(&self, timeline: TimelineId) -> Result<u64, StateError> {
@@ -144,10 +160,12 @@ impl Store {
     pub(super) fn append(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
         if let Ok(tail) = self.tail(timeline) {
             tail.head = number;
+            let mut grown = entry_weight(&entry) as isize;
             tail.entries.push_back(entry.clone());
             if tail.entries.len() > TAIL_ENTRIES {
-                tail.entries.pop_front();
+                grown -= tail.entries.pop_front().map_or(0, |old| entry_weight(&old) as isize);
             }
+            self.tails.grown(grown);
         }
         self.dirty.append(timeline, number, entry);
     }

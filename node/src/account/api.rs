@@ -159,7 +159,7 @@ pub(crate) fn sign_out(
 }
 
 /// The devices of this account.
-pub(crate) fn devices(shared: &Shared, out: &Outbound, request: RequestId, me: Identity) {
+pub(crate) fn devices(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity) {
     let query = machine::Query::Account(Query::Devices(me.user));
     shared.read(me.user.slot(), query, out, request, |view| match view {
         machine::View::Account(View::Devices(devices)) => {

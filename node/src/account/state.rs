@@ -38,7 +38,11 @@ pub struct User {
     tries: u32,
     tries_since_ms: u64,
 }
-impl Record for User {}
+impl Record for User {
+    fn heap_bytes(&self) -> usize {
+        self.handle.len() + self.password_hash.len()
+    }
+}
 
 /// A device that may begin sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -53,7 +57,11 @@ pub struct Device {
 
 #[derive(Clone, Default, Encode, Decode)]
 struct Devices(Vec<Device>);
-impl Record for Devices {}
+impl Record for Devices {
+    fn heap_bytes(&self) -> usize {
+        self.0.iter().map(|device| size_of::<Device>() + device.name.len()).sum()
+    }
+}
 
 /// One conversation on a person's list. A copy that follows the conversation through the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -68,7 +76,11 @@ pub struct Listed {
 
 #[derive(Clone, Default, Encode, Decode)]
 struct List(Vec<Listed>);
-impl Record for List {}
+impl Record for List {
+    fn heap_bytes(&self) -> usize {
+        self.0.len() * size_of::<Listed>()
+    }
+}
 
 /// What can be read of accounts.
 #[derive(Clone, Debug)]

@@ -71,7 +71,7 @@ pub(crate) fn create_group(
 }
 
 /// The members of a conversation, for one of them.
-pub(crate) fn members(shared: &Shared, out: &Outbound, request: RequestId, me: Identity, body: &wire::Members) {
+pub(crate) fn members(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Members) {
     let query = machine::Query::Chat(Query::Members { reader: me.user, conversation: body.conversation });
     shared.read(body.conversation.slot(), query, out, request, |view| match view {
         machine::View::Chat(View::Members(Some(members))) => Some(Answer::MemberList(wire::MemberList {
@@ -85,7 +85,7 @@ pub(crate) fn members(shared: &Shared, out: &Outbound, request: RequestId, me: I
 }
 
 /// A page of a timeline.
-pub(crate) fn pull(shared: &Shared, out: &Outbound, request: RequestId, me: Identity, pull: &sync::Pull) {
+pub(crate) fn pull(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, pull: &sync::Pull) {
     let timeline: TimelineId = pull.timeline;
     let query = Query::Pull { reader: me.user, timeline, after: pull.after, limit: pull.limit };
     shared.read(timeline.slot(), machine::Query::Chat(query), out, request, |view| match view {

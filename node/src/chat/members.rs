@@ -32,7 +32,11 @@ pub struct Conversation {
     /// Sorted by user.
     members: Vec<Member>,
 }
-impl Record for Conversation {}
+impl Record for Conversation {
+    fn heap_bytes(&self) -> usize {
+        self.title.len() + self.members.len() * size_of::<Member>()
+    }
+}
 
 impl Conversation {
     /// A conversation that nobody is in yet.

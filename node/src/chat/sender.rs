@@ -96,7 +96,12 @@ pub struct Sender {
     /// The newest incarnation that was forgotten: nothing at or below it begins anew.
     forgotten: Incarnation,
 }
-impl Record for Sender {}
+impl Record for Sender {
+    fn heap_bytes(&self) -> usize {
+        let window = |window: &Window| size_of::<Window>() + window.kept.capacity() * size_of::<Kept>();
+        self.epochs.len() * size_of::<(DeviceId, u64)>() + self.windows.iter().map(window).sum::<usize>()
+    }
+}
 
 /// What is to be done with a number.
 #[derive(Debug, PartialEq, Eq)]

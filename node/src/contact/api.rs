@@ -21,7 +21,7 @@ use crate::{
 const PAGE: usize = 500;
 
 /// Who has this handle?
-pub(crate) fn find(shared: &Shared, out: &Outbound, request: RequestId, body: wire::Find) {
+pub(crate) fn find(shared: &Shared, out: &Arc<Outbound>, request: RequestId, body: wire::Find) {
     let slot = account::state::slot_of(&body.handle);
     if body.handle.len() > limits::HANDLE_LEN_MAX
         || account::state::canonical(&body.handle).len() > limits::HANDLE_LEN_MAX
@@ -32,11 +32,11 @@ pub(crate) fn find(shared: &Shared, out: &Outbound, request: RequestId, body: wi
 }
 
 /// What is this person's handle?
-pub(crate) fn who(shared: &Shared, out: &Outbound, request: RequestId, body: &wire::Who) {
+pub(crate) fn who(shared: &Shared, out: &Arc<Outbound>, request: RequestId, body: &wire::Who) {
     found(shared, out, request, body.user.slot(), account::Query::Who(body.user), "user");
 }
 
-fn found(shared: &Shared, out: &Outbound, request: RequestId, slot: Slot, query: account::Query, field: &'static str) {
+fn found(shared: &Shared, out: &Arc<Outbound>, request: RequestId, slot: Slot, query: account::Query, field: &'static str) {
     shared.read(slot, machine::Query::Account(query), out, request, |view| match view {
         machine::View::Account(account::View::Found(Some((user, handle)))) => {
             Some(Answer::Found(wire::Found { user, handle }))
@@ -78,7 +78,7 @@ pub(crate) fn accept(
 }
 
 /// A page of contacts.
-pub(crate) fn contacts(shared: &Shared, out: &Outbound, request: RequestId, me: Identity, body: &wire::Contacts) {
+pub(crate) fn contacts(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Contacts) {
     let query = machine::Query::Contact(Query::After { user: me.user, after: body.after, limit: PAGE });
     shared.read(me.user.slot(), query, out, request, |view| match view {
         machine::View::Contact(View::Page { contacts, last }) => {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use magpie_protocol::{Frame, PROOF_LABEL, Request, codec::CodecError, frame::FrameReader};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
@@ -212,6 +212,16 @@ impl FrameSink {
     /// Writes all of these in one go.
     pub async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), LinkError> {
         self.0.write_all_chunks(pieces).await.map_err(gone)
+    }
+
+    /// The same, as far as that goes at once; `None` when some is left, which is then all that `pieces` holds.
+    pub fn write_now(&mut self, pieces: &mut Vec<Bytes>) -> Option<Result<(), LinkError>> {
+        let written = self.0.write_all_chunks(pieces).now_or_never();
+        if written.is_none() {
+            // Those that were taken are empty now.
+            pieces.retain(|piece| !piece.is_empty());
+        }
+        Some(written?.map_err(gone))
     }
 
     /// Says that nothing follows, and waits until the device has everything.

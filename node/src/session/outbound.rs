@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use magpie_protocol::{Answer, ErrorCode, Frame, RequestId, TimelineId, WireError, limits::OUTSTANDING_MAX};
 
+use super::writer::{Destination, Writer};
 use crate::machine::Replied;
 
 /// Bytes queued from which on no further request is read.
@@ -34,7 +35,10 @@ struct Queue {
     /// Timelines whose hints were dropped: the device must be told to pull.
     behind: BTreeSet<TimelineId>,
     closing: bool,
-    writer: Option<Waker>,
+    /// Where it goes; `None` before the session begins, while something is being written, and after the end.
+    destination: Option<Box<Destination>>,
+    /// The queue is on the writer's list.
+    listed: bool,
     reader: Option<Waker>,
 }
 
@@ -61,6 +65,22 @@ impl Queue {
         }
     }
 
+    /// Whether the writer has something to do here. If so, the queue is taken to be on its list.
+    fn list(&mut self) -> bool {
+        let work = self.closing || !self.is_empty() || !self.behind.is_empty();
+        let list = work && !self.listed && self.destination.is_some();
+        self.listed |= list;
+        list
+    }
+
+    fn next_batch(&mut self) -> Batch {
+        let behind = if self.is_empty() { mem::take(&mut self.behind) } else { BTreeSet::new() };
+        self.end_tail();
+        let pieces = mem::take(&mut self.pieces);
+        let last = pieces.is_empty() && behind.is_empty() && self.closing;
+        Batch { pieces, behind: behind.into_iter().collect(), last }
+    }
+
     fn end_tail(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push(mem::take(&mut self.tail).into());
@@ -71,6 +91,7 @@ impl Queue {
 /// See the module's documentation. Shared by all that write to the device.
 pub struct Outbound {
     queue: Mutex<Queue>,
+    writer: Writer,
     outstanding: AtomicUsize,
     hints_bytes_max: usize,
 }
@@ -87,15 +108,34 @@ pub struct Batch {
 
 impl Outbound {
     /// An empty queue that takes hints up to this many bytes.
-    pub fn new(hints_bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::default(), outstanding: AtomicUsize::new(0), hints_bytes_max })
+    pub fn new(hints_bytes_max: usize, writer: Writer) -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::default(), writer, outstanding: AtomicUsize::new(0), hints_bytes_max })
+    }
+
+    /// The session begins: what is queued goes there.
+    pub fn begin(self: &Arc<Self>, destination: Box<Destination>) {
+        self.rest(self.lock(), destination);
+    }
+
+    /// Nothing is being written any more; what came meanwhile is.
+    fn rest(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, destination: Box<Destination>) {
+        queue.destination = Some(destination);
+        self.tell_writer(queue);
+    }
+
+    fn tell_writer(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        let list = queue.list();
+        drop(queue);
+        if list {
+            self.writer.add(self.clone());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, frame: &Frame<Answer>) {
+    fn push(self: &Arc<Self>, frame: &Frame<Answer>) {
         let mut queue = self.lock();
         if queue.closing {
             return;
@@ -105,10 +145,7 @@ impl Outbound {
         frame.append_to(tail);
         let len = tail.len() - before;
         queue.bytes += len;
-        if let Some(writer) = queue.writer.take() {
-            drop(queue);
-            writer.wake();
-        }
+        self.tell_writer(queue);
     }
 
     /// A request is being worked on; [`Outbound::answer`] ends it.
@@ -117,7 +154,7 @@ impl Outbound {
     }
 
     /// The last answer to a request.
-    pub fn answer(&self, request: RequestId, answer: Answer) {
+    pub fn answer(self: &Arc<Self>, request: RequestId, answer: Answer) {
         if let Answer::Refused(error) = &answer {
             metrics::counter!(crate::metrics::REFUSALS, "code" => error.code.describe()).increment(1);
         }
@@ -128,12 +165,12 @@ impl Outbound {
     }
 
     /// A part of the answer to a request; more follow.
-    pub fn part(&self, request: RequestId, answer: Answer) {
+    pub fn part(self: &Arc<Self>, request: RequestId, answer: Answer) {
         self.push(&Frame::new(request, answer));
     }
 
     /// The answer that a reply of the state machine gives.
-    pub fn reply(&self, request: RequestId, replied: Replied, to_answer: impl FnOnce(crate::Outcome) -> Answer) {
+    pub fn reply(self: &Arc<Self>, request: RequestId, replied: Replied, to_answer: impl FnOnce(crate::Outcome) -> Answer) {
         let answer = match replied {
             Ok(outcome) => to_answer(outcome),
             Err(error) => Answer::Refused(error),
@@ -142,12 +179,12 @@ impl Outbound {
     }
 
     /// A frame that nobody asked for and that must arrive.
-    pub fn push_answer(&self, answer: Answer) {
+    pub fn push_answer(self: &Arc<Self>, answer: Answer) {
         self.push(&Frame::push(answer));
     }
 
     /// A hint. A device that is slow is told to pull instead.
-    pub fn push_hint(&self, timeline: TimelineId, frame: &Bytes) {
+    pub fn push_hint(self: &Arc<Self>, timeline: TimelineId, frame: &Bytes) {
         let mut queue = self.lock();
         if queue.closing {
             return;
@@ -159,19 +196,18 @@ impl Outbound {
         }
         queue.bytes += frame.len();
         queue.shared(frame);
-        if let Some(writer) = queue.writer.take() {
-            drop(queue);
-            writer.wake();
-        }
+        self.tell_writer(queue);
     }
 
     /// Nothing more is taken; what is queued is still written.
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Self>) {
         let mut queue = self.lock();
         queue.closing = true;
-        let wakers = [queue.writer.take(), queue.reader.take()];
-        drop(queue);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        let reader = queue.reader.take();
+        self.tell_writer(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Whether nothing more is taken.
@@ -186,52 +222,47 @@ impl Outbound {
         }
     }
 
-    /// Returns when another request may be read: not too many are outstanding, and the device takes its answers.
+    /// Returns when another request may be read: not too many are outstanding, and the device takes its answers; or
+    /// when the session is ending.
     pub async fn ready_for_request(&self) {
         poll_fn(|context| {
-            let outstanding = || self.outstanding.load(Ordering::Relaxed);
             let mut queue = self.lock();
-            if outstanding() < OUTSTANDING_MAX && queue.bytes < QUEUED_BYTES_MAX {
+            let ready = |queue: &Queue| {
+                let outstanding = self.outstanding.load(Ordering::Relaxed);
+                queue.closing || (outstanding < OUTSTANDING_MAX && queue.bytes < QUEUED_BYTES_MAX)
+            };
+            if ready(&queue) {
                 return Poll::Ready(());
             }
             queue.reader = Some(context.waker().clone());
             // An answer may have come between the look and the waker.
-            if outstanding() < OUTSTANDING_MAX && queue.bytes < QUEUED_BYTES_MAX {
-                return Poll::Ready(());
-            }
-            Poll::Pending
+            if ready(&queue) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    /// What is to be written next. One task asks.
-    pub async fn next(&self) -> Batch {
-        poll_fn(|context| {
-            let mut queue = self.lock();
-            let behind = if queue.is_empty() { mem::take(&mut queue.behind) } else { BTreeSet::new() };
-            if queue.is_empty() && behind.is_empty() && !queue.closing {
-                queue.writer = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            queue.end_tail();
-            let pieces = mem::take(&mut queue.pieces);
-            Poll::Ready(Batch {
-                last: pieces.is_empty() && queue.closing,
-                pieces,
-                behind: behind.into_iter().collect(),
-            })
-        })
-        .await
+    /// What is to be written next, and where; `None` where there is nothing or the session has not begun.
+    pub fn take(&self) -> Option<(Batch, Box<Destination>)> {
+        let mut queue = self.lock();
+        queue.listed = false;
+        let destination = queue.destination.take()?;
+        Some((queue.next_batch(), destination))
+    }
+
+    /// The same before the session begins, as if it had been written at once.
+    pub fn drain(&self) -> Batch {
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        queue.next_batch()
     }
 
     /// So many bytes are with the transport now.
-    pub fn written(&self, bytes: usize) {
+    pub fn written(self: &Arc<Self>, bytes: usize, destination: Box<Destination>) {
         let mut queue = self.lock();
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if queue.bytes < QUEUED_BYTES_MAX
-            && let Some(reader) = queue.reader.take()
-        {
-            drop(queue);
+        let reader = if queue.bytes < QUEUED_BYTES_MAX { queue.reader.take() } else { None };
+        self.rest(queue, destination);
+        if let Some(reader) = reader {
             reader.wake();
         }
     }

@@ -18,7 +18,7 @@ impl super::Actor {
         self.out.begin_request();
         match (&self.state, frame.body) {
             (State::SignedIn(handle), body) => {
-                let me = handle.identity;
+                let me = handle.identity();
                 self.serve(request, me, body);
             }
             (State::New, Request::Hello(hello)) => {
@@ -77,7 +77,7 @@ impl super::Actor {
         self.state = State::SigningIn;
         context.spawn(wrap_future::<_, Self>(work).map(move |result, actor, context| match result {
             Ok((identity, signed_in)) => {
-                let handle = SessionHandle { identity, out: actor.out.clone(), address: context.address() };
+                let handle = SessionHandle::new(identity, actor.out.clone(), context.address());
                 actor.shared.sessions.entered(&handle);
                 actor.state = State::SignedIn(handle);
                 actor.out.answer(request, Answer::SignedIn(signed_in));

@@ -11,7 +11,7 @@ use magpie_protocol::{
     limits::PAGE_HEADS_MAX,
 };
 
-use super::{Identity, outbound};
+use super::{Identity, SessionHandle, outbound};
 use crate::{
     account::{self, Listed},
     chat::{self, HeadView},
@@ -28,7 +28,8 @@ impl super::Actor {
     /// device asks for it: who stole a device need not ask for anything. Watch first, then look.
     pub(super) fn guard(&mut self) {
         let Some(session) = self.handle() else { return };
-        let (me, inbox) = (session.identity, TimelineId::Inbox(session.identity.user));
+        let me = session.identity();
+        let inbox = TimelineId::Inbox(me.user);
         self.shared.watches.enter(&mut self.watching, inbox, &session);
         let shard = self.shared.router.shard_id_of(inbox);
         match self.shared.router.watch(shard, &[inbox], Query::Account(account::Query::Devices(me.user))) {
@@ -89,7 +90,7 @@ impl super::Actor {
         let View::Account(account::View::List { listed, inbox: head }) = view else {
             return Err(outbound::ask_error(&magpie_cluster::AskError::Unavailable));
         };
-        shared.watches.grant(&self.watching, inbox, 0);
+        shared.watches.grant(inbox, &session, 0);
         let mut heads = vec![inbox_head(me.user, head)];
         let mut by_shard: BTreeMap<ShardId, Vec<Listed>> = BTreeMap::new();
         for listed in listed {
@@ -113,14 +114,14 @@ impl super::Actor {
             }
         }
         let conversations = listed.iter().map(|l| l.conversation).collect();
-        let query = Query::Chat(chat::Query::Heads { reader: session.identity.user, conversations });
+        let query = Query::Chat(chat::Query::Heads { reader: session.identity().user, conversations });
         let view = shared.router.watch(shard, &timelines, query).map_err(|e| outbound::ask_error(&e))?;
         let View::Chat(chat::View::Heads(views)) = view else {
             return Err(outbound::ask_error(&magpie_cluster::AskError::Unavailable));
         };
         let mut heads = Vec::with_capacity(views.len());
         for view in views {
-            self.settle(&view);
+            self.settle(&session, &view);
             let read = listed.iter().find(|l| l.conversation == view.conversation).map_or(0, |l| l.read);
             heads.push(to_head(&view, read));
         }
@@ -128,12 +129,12 @@ impl super::Actor {
     }
 
     /// Grants or ends the watch of a conversation as its shard says.
-    fn settle(&mut self, view: &HeadView) {
+    fn settle(&mut self, session: &SessionHandle, view: &HeadView) {
         let timeline = TimelineId::Conversation(view.conversation);
         if view.follows {
-            self.shared.watches.grant(&self.watching, timeline, view.rights);
+            self.shared.watches.grant(timeline, session, view.rights);
         } else {
-            self.shared.watches.leave_one(&mut self.watching, timeline, &self.shared.router);
+            self.shared.watches.leave_one(&mut self.watching, timeline, session);
         }
     }
 
@@ -154,7 +155,8 @@ impl super::Actor {
 
     /// Tells the device where these timelines stand, so that it pulls.
     pub(super) fn tell_behind(&mut self, timelines: Vec<TimelineId>) {
-        let Some(me) = self.identity() else { return };
+        let Some(session) = self.handle() else { return };
+        let me = session.identity();
         let mut by_shard: BTreeMap<ShardId, Vec<ConversationId>> = BTreeMap::new();
         for timeline in timelines {
             match timeline {
@@ -171,7 +173,7 @@ impl super::Actor {
             match self.shared.router.watch(shard, &[], query) {
                 Ok(View::Chat(chat::View::Heads(views))) => {
                     for view in views {
-                        self.settle(&view);
+                        self.settle(&session, &view);
                         heads.push(to_head(&view, 0));
                     }
                 }
@@ -187,7 +189,7 @@ impl super::Actor {
         }
     }
 
-    fn handle(&self) -> Option<super::SessionHandle> {
+    fn handle(&self) -> Option<SessionHandle> {
         match &self.state {
             super::State::SignedIn(handle) => Some(handle.clone()),
             _ => None,
