@@ -85,12 +85,15 @@ pub(crate) fn serve(args: &FloorArgs) -> anyhow::Result<()> {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der())
         .map_err(|error| anyhow::anyhow!("a key that is none: {error}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    // The suite that Magpie chooses, for the same reason.
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(vec![key.cert.der().clone()], private)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.ignore_client_order = true;
     let mut config =
         quinn::ServerConfig::with_crypto(Arc::new(quinn::crypto::rustls::QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport()));

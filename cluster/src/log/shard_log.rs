@@ -17,7 +17,7 @@ use super::{
 use crate::disk::Disk;
 
 /// Payload bytes of written entries that one shard keeps in memory for replicas that are nearly up to date.
-const TAIL_BYTES_MAX: usize = 2 * 1024 * 1024;
+const TAIL_BYTES_MAX: usize = 1024 * 1024;
 
 /// An entry as the log keeps it.
 #[derive(Clone, Debug)]

@@ -86,6 +86,10 @@ impl BatchBuilder {
         self.bytes[1] = VERSION;
         self.bytes[2..10].copy_from_slice(&id.to_le_bytes());
         self.bytes[10..18].copy_from_slice(&time_ms.to_le_bytes());
+        // The log keeps it for a while.
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
         self.bytes.into()
     }
 }

@@ -12,6 +12,10 @@ use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, gateway::tls, m
 pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
     let config = args.load()?;
     crate::cli::log_to_stderr(&config.log.level)?;
+    // Memory of many small sessions is scattered: huge pages would keep what was freed, as databases know.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(config, disk))?;
     Ok(0)

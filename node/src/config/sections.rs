@@ -95,7 +95,7 @@ section! {
         /// Memory for records and timelines in use, over all shards, in bytes.
         cache_bytes: usize = 134_217_728,
         /// Cache of the state store below it, in bytes.
-        state_cache_bytes: u64 = 33_554_432,
+        state_cache_bytes: u64 = 8_388_608,
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 
 use rand::RngCore;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{
+    CipherSuite,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("certificates: {error}"))
@@ -71,12 +74,15 @@ pub fn server_config(data_dir: &Path, names: &[String]) -> io::Result<Arc<rustls
 }
 
 fn tls(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> io::Result<Arc<rustls::ServerConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
         .map_err(broken)?;
     config.alpn_protocols = vec![magpie_protocol::ALPN.to_vec()];
+    // Processors do SHA-256 themselves, not the SHA-384 of the suite that most clients name first.
+    config.ignore_client_order = true;
     // One ticket a connection, good at the next, without anything kept here for it.
     config.send_tls13_tickets = 1;
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(broken)?;
