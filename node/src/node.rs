@@ -288,6 +288,7 @@ impl Node {
         }
         self.conversations.stop();
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.writer.stop();
         self.listener.close(Duration::from_secs(1)).await;
         self.storage.stop().await?;
         Ok(())
@@ -296,6 +297,7 @@ impl Node {
     /// Stops at once and writes nothing more, as a crash would. For tests.
     pub async fn crash(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.writer.stop();
         self.conversations.stop();
         self.storage.crash();
         self.listener.close(Duration::from_millis(100)).await;

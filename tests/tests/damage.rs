@@ -217,6 +217,13 @@ async fn a_flipped_bit_in_a_snapshot_is_named_when_it_is_needed_and_harmless_whe
     assert_eq!(left.must_tell(needed.path(), "every bit is as it was"), None);
 }
 
+/// The files that hold long runs of entries.
+fn runs(state: &Path) -> Vec<PathBuf> {
+    let mut runs = files(state);
+    runs.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("runs-")));
+    runs
+}
+
 /// Flips bits of the files that a state store is made of. Each is found, or does no harm.
 async fn flip_state(crash: bool, test: &str) {
     let (seed, flips) = (seed(test), from_env("MAGPIE_FLIPS", 60));
@@ -225,10 +232,11 @@ async fn flip_state(crash: bool, test: &str) {
     let mut reported = 0;
     for _ in 0..flips {
         let work = left.copy();
-        let store = work.path().join("state/sled");
+        let (state, store) = (work.path().join("state"), work.path().join("state/sled"));
         let mut files = files(&store);
-        // Most of what is there is in one file, much of which is not used.
+        // Most of what is there is in one file, much of which is not used, and in those beside it.
         files.extend(vec![store.join("db"); 8]);
+        files.extend(runs(&state));
         let file = files.swap_remove(rng.random_range(0..files.len()));
         let bytes = fs::read(&file).unwrap();
         let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
@@ -273,6 +281,14 @@ async fn a_state_that_is_gone_or_covered_in_garbage_comes_back_from_the_truth() 
                 fs::write(work.path().join(format!("state/redo-shard{shard}")), noise).unwrap();
             }
             assert_eq!(left.must_tell(work.path(), "with garbage in place of a checkpoint"), None);
+        }
+        for file in runs(&work.path().join("state")) {
+            let what = format!("with half of {}", file.display());
+            let half = fs::metadata(&file).unwrap().len() / 2;
+            fs::File::options().write(true).open(&file).unwrap().set_len(half).unwrap();
+            assert!(left.must_tell(work.path(), &what).is_some(), "{what}: nothing was reported");
+            fs::remove_file(&file).unwrap();
+            left.must_tell(work.path(), "without a file of runs");
         }
         fs::write(work.path().join("state/sled/db"), b"no database").unwrap();
         left.must_tell(work.path(), "with garbage in place of the store");

@@ -249,6 +249,11 @@ impl Outbound {
         Some((queue.next_batch(), destination))
     }
 
+    /// Drops the stream; what is queued is not written.
+    pub(super) fn let_go(&self) {
+        drop(self.take());
+    }
+
     /// The same before the session begins, as if it had been written at once.
     pub fn drain(&self) -> Batch {
         let mut queue = self.lock();

@@ -22,8 +22,14 @@ pub struct Writer(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    ready: Mutex<Vec<Arc<Outbound>>>,
+    list: Mutex<List>,
     wake: Notify,
+}
+
+#[derive(Default)]
+struct List {
+    ready: Vec<Arc<Outbound>>,
+    stopped: bool,
 }
 
 /// Where a session's frames go, and who hears of what is in the way.
@@ -36,29 +42,43 @@ pub struct Destination {
 }
 
 impl Writer {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Outbound>>> {
-        self.0.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.0.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a queue on the list. Each is on it once.
     pub(super) fn add(&self, out: Arc<Outbound>) {
-        let mut ready = self.lock();
-        ready.push(out);
-        let first = ready.len() == 1;
-        drop(ready);
+        let mut list = self.lock();
+        if list.stopped {
+            drop(list);
+            return out.let_go();
+        }
+        list.ready.push(out);
+        let first = list.ready.len() == 1;
+        drop(list);
         if first {
             self.0.wake.notify_one();
         }
     }
 
-    /// Writes as long as the node runs. What is still listed at the end is dropped with it.
+    /// Writes until it is stopped.
     pub async fn run(self) {
         let mut round = Vec::new();
-        loop {
+        while !self.lock().stopped {
             self.0.wake.notified().await;
-            mem::swap(&mut round, &mut *self.lock());
+            mem::swap(&mut round, &mut self.lock().ready);
             round.drain(..).for_each(write);
         }
+    }
+
+    /// Writes nothing more: streams are dropped where they are.
+    pub fn stop(&self) {
+        let mut list = self.lock();
+        list.stopped = true;
+        let ready = mem::take(&mut list.ready);
+        drop(list);
+        ready.iter().for_each(|out| out.let_go());
+        self.0.wake.notify_one();
     }
 }
 
