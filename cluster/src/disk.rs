@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync + 'static {
     fn open(&self, path: &Path, len: u64) -> io::Result<Box<dyn DiskFile>>;
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Bytes of a file.
+    fn len(&self, path: &Path) -> io::Result<u64>;
     /// Exactly `len` bytes from `offset`.
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>>;
     /// Gives a file another name, replacing one of that name.

@@ -13,11 +13,13 @@ pub mod log;
 pub mod machine;
 pub mod map;
 pub mod metrics;
+mod remote;
 pub mod router;
 pub mod shard;
 pub mod snapshot;
 pub mod state;
 pub mod storage;
+pub mod transport;
 pub mod watch;
 pub mod work;
 
@@ -28,7 +30,7 @@ pub use map::ShardMap;
 pub use router::{AskError, Reply, Router};
 pub use shard::{Shard, ShardLimits};
 pub use state::{Key, Record, Store, Tx};
-pub use storage::{Storage, StorageConfig, StorageError};
+pub use storage::{Outside, Storage, StorageConfig, StorageError};
 pub use watch::{Hint, HintSink, Origin};
 
 /// Milliseconds since 1970, from outside. A simulation brings its own.

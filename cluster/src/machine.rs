@@ -50,7 +50,7 @@ impl EntityId {
 }
 
 /// Somebody's right to follow a timeline began or ended with an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RightsChange {
     pub user: UserId,
     pub granted: bool,
@@ -62,13 +62,13 @@ pub struct RightsChange {
 /// validates, and only then writes. A panic discards what it wrote and quarantines the entity.
 pub trait Machine: Send + Sync + 'static {
     /// What can be asked, as data.
-    type Command: Encode + Decode<()> + Send + 'static;
-    /// What comes back when it was applied.
-    type Reply: Send + 'static;
+    type Command: Encode + Decode<()> + Clone + Send + Sync + 'static;
+    /// What comes back when it was applied. It travels between nodes, as do queries and views.
+    type Reply: Encode + Decode<()> + Send + 'static;
     /// What can be read.
-    type Query: Send + 'static;
+    type Query: Encode + Decode<()> + Clone + Send + Sync + 'static;
     /// What a read gives.
-    type View: Send + 'static;
+    type View: Encode + Decode<()> + Send + 'static;
 
     /// Carries out one command on one entity.
     fn apply(&self, tx: &mut Tx<'_>, entity: EntityId, command: Self::Command) -> Self::Reply;

@@ -18,18 +18,18 @@ use std::{
     },
 };
 
-use magpie_protocol::{ShardId, TimelineId};
-use tokio::sync::Notify;
+use magpie_protocol::{NodeId, ShardId, TimelineId};
+use tokio::sync::{Notify, watch};
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap,
-    consensus::{Consensus, SnapshotFile},
+    consensus::{Consensus, Leadership, SnapshotFile},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
     router::Reply,
     state::Store,
-    watch::WatchTable,
+    watch::{Sinks, WatchTable},
     work::Background,
 };
 use batch::BatchBuilder;
@@ -93,6 +93,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) quarantined: HashSet<EntityId>,
     pub(crate) watches: WatchTable,
     pub(crate) failed: Option<String>,
+    /// The state is being replaced by another replica's.
+    pub(crate) installing: bool,
 }
 
 /// A batch that is not yet handed on.
@@ -103,6 +105,7 @@ pub(crate) struct OpenBatch<M: Machine> {
 
 pub(crate) struct Inner<M: Machine> {
     pub(crate) id: ShardId,
+    pub(crate) me: NodeId,
     pub(crate) map: ShardMap,
     pub(crate) limits: ShardLimits,
     pub(crate) core: Mutex<Core<M>>,
@@ -111,8 +114,8 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
     pub(crate) stopping: AtomicBool,
-    pub(crate) consensus: OnceLock<Arc<dyn Consensus>>,
-    pub(crate) sink: OnceLock<Arc<dyn HintSink>>,
+    pub(crate) consensus: OnceLock<Running>,
+    pub(crate) sinks: Sinks,
     pub(crate) log: Arc<ShardLog>,
     pub(crate) clock: Clock,
     pub(crate) fatal: Fatal,
@@ -123,9 +126,17 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) snapshot_len: AtomicU64,
 }
 
+/// The shard's consensus group, and who leads it.
+pub(crate) struct Running {
+    pub(crate) group: Arc<dyn Consensus>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+}
+
 /// What a shard is made of.
 pub struct ShardParts<M: Machine> {
     pub id: ShardId,
+    /// This node.
+    pub me: NodeId,
     pub map: ShardMap,
     pub limits: ShardLimits,
     pub machine: M,
@@ -165,9 +176,11 @@ impl<M: Machine> Shard<M> {
             quarantined,
             watches: WatchTable::default(),
             failed: None,
+            installing: false,
         };
         Ok(Self(Arc::new(Inner {
             id: parts.id,
+            me: parts.me,
             map: parts.map,
             limits: parts.limits,
             core: Mutex::new(core),
@@ -177,7 +190,7 @@ impl<M: Machine> Shard<M> {
             outbox_ready: Notify::new(),
             stopping: AtomicBool::new(false),
             consensus: OnceLock::new(),
-            sink: OnceLock::new(),
+            sinks: Sinks::default(),
             log: parts.log,
             clock: parts.clock,
             fatal: parts.fatal,
@@ -194,11 +207,33 @@ impl<M: Machine> Shard<M> {
         self.0.id
     }
 
-    /// Where hints go. Set once, before the first watch.
+    /// Where the hints for this node's own sessions go. Set once, before the first watch.
     pub fn set_sink(&self, sink: Arc<dyn HintSink>) {
-        if self.0.sink.set(sink).is_err() {
+        if !self.0.sinks.set_local(self.0.me, sink) {
             tracing::error!(shard = %self.0.id, "a second hint sink was refused");
         }
+    }
+
+    /// Where the hints for this node's own sessions go.
+    pub(crate) fn sink(&self) -> Option<Arc<dyn HintSink>> {
+        self.0.sinks.local().cloned()
+    }
+
+    /// Who leads the shard, as far as this replica knows.
+    pub fn leadership(&self) -> Leadership {
+        self.0.consensus.get().map(|running| *running.leadership.borrow()).unwrap_or_default()
+    }
+
+    /// The same, with every change.
+    pub fn follow_leadership(&self) -> Option<watch::Receiver<Leadership>> {
+        self.0.consensus.get().map(|running| running.leadership.clone())
+    }
+
+    /// Whether this replica serves commands and reads.
+    fn lead(&self) -> Result<(), AskError> {
+        let Leadership { leader, leads, .. } = self.leadership();
+        // One that leads and is not ready yet sends nobody to itself.
+        if leads { Ok(()) } else { Err(AskError::NotLeader { leader: leader.filter(|node| *node != self.0.me) }) }
     }
 
     /// Adds a command to the open batch. `reply` is called once: with the reply when the command is durable and
@@ -233,6 +268,7 @@ impl<M: Machine> Shard<M> {
     }
 
     fn admit(&self) -> Result<(), AskError> {
+        self.lead()?;
         if self.0.stopping.load(Ordering::Relaxed) {
             return Err(AskError::Stopping);
         }
@@ -261,8 +297,14 @@ impl<M: Machine> Shard<M> {
         self.0.ready.notify_one();
     }
 
-    /// Answers a read from applied state.
+    /// Answers a read from the leader's applied state.
     pub fn query(&self, query: M::Query) -> Result<M::View, AskError> {
+        self.lead()?;
+        self.look(query)
+    }
+
+    /// Answers a read from what this replica has applied, which may lag behind the leader.
+    pub fn look(&self, query: M::Query) -> Result<M::View, AskError> {
         let mut core = lock(&self.0.core);
         self.0.check(&core)?;
         let Core { store, machine, .. } = &mut *core;
@@ -275,34 +317,36 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    /// Registers the node's watch of these timelines and answers the query from the same applied state, so that
-    /// no entry falls between.
-    pub fn watch(&self, timelines: &[TimelineId], query: M::Query) -> Result<M::View, AskError> {
-        self.rewatch(timelines);
-        self.query(query)
-    }
-
-    /// Registers watches again, after a gap in the hints.
-    pub fn rewatch(&self, timelines: &[TimelineId]) {
+    /// Registers a node's watch of these timelines; a query that is answered after it misses no entry.
+    pub fn watch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
+        self.lead()?;
         let mut core = lock(&self.0.core);
         for timeline in timelines {
-            core.watches.watch(*timeline);
+            core.watches.watch(node, *timeline);
+        }
+        Ok(())
+    }
+
+    /// Ends a node's watch of these timelines.
+    pub fn unwatch(&self, node: NodeId, timelines: &[TimelineId]) {
+        let mut core = lock(&self.0.core);
+        for timeline in timelines {
+            core.watches.unwatch(node, *timeline);
         }
     }
 
-    /// Ends the node's watch of these timelines.
-    pub fn unwatch(&self, timelines: &[TimelineId]) {
-        let mut core = lock(&self.0.core);
-        for timeline in timelines {
-            core.watches.unwatch(*timeline);
-        }
-    }
-
-    /// How many hints were sent; what a beat says every second.
+    /// Says to each node that watches how many hints it was sent; every second, by the leader.
     pub fn beat(&self) {
-        let count = lock(&self.0.core).watches.sent();
-        if let Some(sink) = self.0.sink.get() {
-            sink.on_beat(self.0.id, count);
+        let leads = self.leadership().leads;
+        let mut core = lock(&self.0.core);
+        if !leads {
+            // Whoever watches hears nothing and asks the new leader.
+            return core.watches.clear();
+        }
+        let sent = core.watches.sent();
+        drop(core);
+        for (node, count) in sent {
+            self.0.sinks.of(node).on_beat(self.0.id, count);
         }
     }
 
@@ -338,6 +382,7 @@ impl<M: Machine> Inner<M> {
     fn check(&self, core: &Core<M>) -> Result<(), AskError> {
         match &core.failed {
             Some(_) => Err(AskError::Unavailable),
+            None if core.installing => Err(AskError::Unavailable),
             None => Ok(()),
         }
     }

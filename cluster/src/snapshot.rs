@@ -5,6 +5,10 @@
 //! LZ4`, raw being records of `key len u16 | key | value len u32 | value`; the end is a block of length 0 whose
 //! checksum covers those of all blocks and the meta. Checksums are XXH3-64, numbers little endian.
 
+mod incoming;
+
+pub use incoming::{keep_only, receive};
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -157,47 +161,84 @@ pub fn read_meta(disk: &Arc<dyn Disk>, path: &Path) -> Result<Applied, SnapshotE
 /// What [`read`] calls for each key and value.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), SnapshotError> + 'a;
 
+/// A file that is read from its front, a window at a time: snapshots are longer than memory has room for.
+struct Reader<'a> {
+    disk: &'a Arc<dyn Disk>,
+    path: &'a Path,
+    len: u64,
+    at: u64,
+    window: Vec<u8>,
+    used: usize,
+}
+
+const WINDOW_BYTES: u64 = 1 << 20;
+
+impl<'a> Reader<'a> {
+    fn open(disk: &'a Arc<dyn Disk>, path: &'a Path) -> io::Result<Self> {
+        Ok(Self { disk, path, len: disk.len(path)?, at: 0, window: Vec::new(), used: 0 })
+    }
+
+    fn damaged(&self, what: &str) -> SnapshotError {
+        let offset = self.at as usize;
+        SnapshotError::Damaged { file: self.path.display().to_string(), offset, what: what.to_owned() }
+    }
+
+    fn take(&mut self, len: usize) -> Result<Vec<u8>, SnapshotError> {
+        if self.len - self.at < len as u64 {
+            return Err(self.damaged("cut short"));
+        }
+        if self.window.len() - self.used < len {
+            let more = (self.len - self.at).min(WINDOW_BYTES.max(len as u64));
+            self.window = self.disk.read_at(self.path, self.at, more as usize)?;
+            self.used = 0;
+        }
+        let bytes = self.window[self.used..self.used + len].to_vec();
+        self.used += len;
+        self.at += len as u64;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, SnapshotError> {
+        Ok(self.take(4)?.try_into().map_or(0, u32::from_le_bytes))
+    }
+
+    fn u64(&mut self) -> Result<u64, SnapshotError> {
+        Ok(self.take(8)?.try_into().map_or(0, u64::from_le_bytes))
+    }
+}
+
 /// Reads a whole snapshot, checking every block before its records are given out.
 pub fn read(disk: &Arc<dyn Disk>, path: &Path, visit: &mut Visit<'_>) -> Result<Applied, SnapshotError> {
-    let bytes = disk.read(path)?;
-    let damaged = |offset: usize, what: &str| SnapshotError::Damaged {
-        file: path.display().to_string(),
-        offset,
-        what: what.to_owned(),
-    };
-    let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    if bytes.get(..8) != Some(&MAGIC[..]) {
-        return Err(damaged(0, "its header does not check out"));
+    let mut reader = Reader::open(disk, path)?;
+    if reader.len < MAGIC.len() as u64 || reader.take(MAGIC.len())? != MAGIC {
+        reader.at = 0;
+        return Err(reader.damaged("its header does not check out"));
     }
-    let meta_len = u32_at(8).ok_or_else(|| damaged(8, "cut short"))? as usize;
-    let meta = bytes.get(12..12 + meta_len).ok_or_else(|| damaged(12, "cut short"))?;
-    let applied = open_meta(meta).ok_or_else(|| damaged(12, "its position does not check out"))?;
+    let meta_len = reader.u32()? as usize;
+    let meta = reader.take(meta_len)?;
+    let applied = open_meta(&meta).ok_or_else(|| reader.damaged("its position does not check out"))?;
     let mut total = Xxh3::new();
-    total.update(meta);
-    let mut at = 12 + meta_len;
+    total.update(&meta);
     loop {
-        let cut = || damaged(at, "cut short");
-        let (packed_len, raw_len) = (u32_at(at).ok_or_else(cut)? as usize, u32_at(at + 4).ok_or_else(cut)? as usize);
-        let checksum = u64_at(at + 8).ok_or_else(cut)?;
+        let (packed_len, raw_len) = (reader.u32()? as usize, reader.u32()? as usize);
+        let checksum = reader.u64()?;
         if packed_len == 0 {
-            return if raw_len == 0 && checksum == total.digest() && at + 16 == bytes.len() {
+            return if raw_len == 0 && checksum == total.digest() && reader.at == reader.len {
                 Ok(applied)
             } else {
-                Err(damaged(at, "its end does not check out"))
+                Err(reader.damaged("its end does not check out"))
             };
         }
-        let packed = bytes.get(at + 16..at + 16 + packed_len).ok_or_else(cut)?;
-        if xxh3_64(packed) != checksum || raw_len > 64 * 1024 * 1024 {
-            return Err(damaged(at, "a block does not check out"));
+        let packed = reader.take(packed_len)?;
+        if xxh3_64(&packed) != checksum || raw_len > 64 * 1024 * 1024 {
+            return Err(reader.damaged("a block does not check out"));
         }
         total.update(&checksum.to_le_bytes());
-        let raw = lz4_flex::block::decompress(packed, raw_len).map_err(|e| damaged(at, &e.to_string()))?;
+        let raw = lz4_flex::block::decompress(&packed, raw_len).map_err(|e| reader.damaged(&e.to_string()))?;
         if raw.len() != raw_len {
-            return Err(damaged(at, "a block has another length than it says"));
+            return Err(reader.damaged("a block has another length than it says"));
         }
-        visit_records(&raw, visit)?.then_some(()).ok_or_else(|| damaged(at, "its records do not add up"))?;
-        at += 16 + packed_len;
+        visit_records(&raw, visit)?.then_some(()).ok_or_else(|| reader.damaged("its records do not add up"))?;
     }
 }
 

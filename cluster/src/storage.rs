@@ -7,13 +7,18 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Clock, Fatal, Router, ShardMap,
-    consensus::{Consensus, ProposeError, SnapshotFile, openraft::Group},
+    consensus::{
+        ProposeError, SnapshotFile,
+        openraft::{Group, GroupParts},
+    },
     disk::Disk,
     log::{LogError, LogLimits, LogWriter, Recovered, ShardLog, segments::Segments},
     machine::Machine,
+    remote::{Host, Remote, RemoteSink},
     shard::{Shard, ShardLimits, ShardParts},
     snapshot::{self, SnapshotError},
     state::{StateBase, StateError, Store, memory::MemoryBase, sled::SledDb},
+    transport::Transport,
     work::Background,
 };
 
@@ -24,6 +29,8 @@ pub struct StorageConfig {
     pub dir: PathBuf,
     /// This node.
     pub node: NodeId,
+    /// The replicas that every shard begins with, this node among them.
+    pub voters: Vec<NodeId>,
     /// How many shards; fixed when the cluster is created.
     pub shards: u16,
     /// Keep the state in memory instead of sled; it is rebuilt at each start.
@@ -35,6 +42,15 @@ pub struct StorageConfig {
     pub sled_cache_bytes: u64,
     pub log: LogLimits,
     pub shard: ShardLimits,
+}
+
+/// What a node's storage is given from outside.
+pub struct Outside {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub fatal: Fatal,
+    /// The way to the other nodes; none for a node that is alone.
+    pub transport: Option<Arc<dyn Transport>>,
 }
 
 /// Why storage does not open.
@@ -66,15 +82,11 @@ pub struct Storage<M: Machine> {
 }
 
 impl<M: Machine> Storage<M> {
-    /// Opens everything, recovers, and returns when every shard leads and has applied its log. Must be called in
-    /// a tokio runtime, where its tasks then live.
-    pub async fn open(
-        config: &StorageConfig,
-        disk: Arc<dyn Disk>,
-        clock: Clock,
-        fatal: Fatal,
-        machine: impl Fn() -> M,
-    ) -> Result<Self, StorageError> {
+    /// Opens everything and recovers. A node that is alone returns when every shard leads and has applied its log; one
+    /// of several, which needs the way to the others, at once. Must be called in a tokio runtime, where its tasks then
+    /// live.
+    pub async fn open(config: &StorageConfig, outside: Outside, machine: impl Fn() -> M) -> Result<Self, StorageError> {
+        let Outside { disk, clock, fatal, transport } = outside;
         let log_dir = config.dir.join("log");
         let snapshot_dir = config.dir.join("snapshots");
         let (segments, mut found) = Segments::open(disk.clone(), &log_dir, config.log)?;
@@ -97,6 +109,7 @@ impl<M: Machine> Storage<M> {
             let snapshot = restore(&disk, &snapshot_dir, id, &recovered, &*base)?;
             shards.push(Shard::new(ShardParts {
                 id,
+                me: config.node,
                 map: map.clone(),
                 limits: config.shard,
                 machine: machine(),
@@ -114,12 +127,28 @@ impl<M: Machine> Storage<M> {
             let what = format!("the log holds entries of {shard}, but the configuration says {} shards", config.shards);
             return Err(StorageError::Inconsistent(what));
         }
-        let starts = shards.iter().map(|shard| Group::start(config.node, shard.0.log.clone(), shard.applier()));
+        let starts = shards.iter().map(|shard| {
+            Group::start(GroupParts {
+                node: config.node,
+                voters: config.voters.clone(),
+                log: shard.0.log.clone(),
+                applier: shard.applier(),
+                transport: transport.clone(),
+                disk: disk.clone(),
+            })
+        });
         for (shard, group) in shards.iter().zip(futures_util::future::try_join_all(starts).await?) {
-            let group: Arc<dyn Consensus> = Arc::new(group);
-            shard.set_consensus(group);
+            shard.set_consensus(Arc::new(group));
         }
-        let router = Router::new(map, shards.clone());
+        let remote = transport.clone().map(Remote::new);
+        let router = Router::new(config.node, map, shards.clone(), remote);
+        if let Some(transport) = transport {
+            for shard in &shards {
+                let transport = transport.clone();
+                shard.0.sinks.set_elsewhere(move |node| Arc::new(RemoteSink::new(transport.clone(), node)));
+            }
+            transport.set_service(Arc::new(Host::new(router.clone())));
+        }
         let mut tasks = Vec::new();
         for shard in &shards {
             tasks.push(tokio::spawn(shard.clone().drive()));
@@ -195,7 +224,9 @@ fn restore(
         None => None,
     };
     let held = base.applied().index();
-    if held > last {
+    let received = newest.as_ref().map_or(0, |file| file.applied.index());
+    // A snapshot of another replica may reach beyond this one's log.
+    if held > last.max(received) {
         return Err(StorageError::Inconsistent(format!(
             "{shard}: the state holds entry {held}, but the log ends at {last}: acknowledged entries are missing from \
              the log. Nothing is served: restore the log, or remove the data folder and rejoin under a new node id"

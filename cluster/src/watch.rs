@@ -3,15 +3,18 @@
 //! A hint may be lost. The leader counts its hints for each watching node and says the count every second, so a
 //! node that missed one knows, and watches again from the heads.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+};
 
-use bytes::Bytes;
-use magpie_protocol::{DeviceId, ShardId, TimelineId};
+use bincode::{Decode, Encode};
+use magpie_protocol::{DeviceId, NodeId, ShardId, TimelineId, frame::sync::EntryBytes};
 
 use crate::machine::RightsChange;
 
 /// An entry was appended to a timeline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Hint {
     pub timeline: TimelineId,
     pub number: u64,
@@ -23,11 +26,11 @@ pub struct Hint {
     /// The session that appended it, whose answer stands for the entry: see [`HintSink::on_hints`].
     pub origin: Option<Origin>,
     /// The entry as it is stored.
-    pub entry: Bytes,
+    pub entry: EntryBytes,
 }
 
 /// A session, as a command names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Origin {
     pub device: DeviceId,
     pub epoch: u64,
@@ -42,38 +45,98 @@ pub trait HintSink: Send + Sync + 'static {
     fn on_beat(&self, shard: ShardId, count: u64);
 }
 
-/// The leader's table: which timelines are watched. With one node there is one watcher; with more, the value
-/// becomes the set of nodes.
+/// The leader's table: which nodes watch which timelines, and how many hints each was sent.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    watched: HashMap<TimelineId, (), foldhash::fast::RandomState>,
-    sent: u64,
+    /// No list is empty.
+    watched: HashMap<TimelineId, Arc<[NodeId]>, foldhash::fast::RandomState>,
+    /// Lists of one, shared: most timelines are watched by one node or by few.
+    alone: BTreeMap<NodeId, Arc<[NodeId]>>,
+    sent: BTreeMap<NodeId, u64>,
 }
 
 impl WatchTable {
     /// The node wants hints of this timeline.
-    pub fn watch(&mut self, timeline: TimelineId) {
-        self.watched.insert(timeline, ());
+    pub fn watch(&mut self, node: NodeId, timeline: TimelineId) {
+        let alone = self.alone.entry(node).or_insert_with(|| Arc::from([node]));
+        let watchers = self.watched.entry(timeline).or_insert_with(|| alone.clone());
+        if !watchers.contains(&node) {
+            *watchers = watchers.iter().copied().chain([node]).collect();
+        }
+        self.sent.entry(node).or_default();
     }
 
     /// The node no longer wants them.
-    pub fn unwatch(&mut self, timeline: TimelineId) {
-        self.watched.remove(&timeline);
+    pub fn unwatch(&mut self, node: NodeId, timeline: TimelineId) {
+        let Some(watchers) = self.watched.get_mut(&timeline) else { return };
+        let rest: Vec<NodeId> = watchers.iter().copied().filter(|other| *other != node).collect();
+        match rest.as_slice() {
+            [] => drop(self.watched.remove(&timeline)),
+            [one] => *watchers = self.alone.entry(*one).or_insert_with(|| Arc::from([*one])).clone(),
+            _ => *watchers = rest.into(),
+        }
     }
 
-    /// Whether anybody watches.
-    pub fn is_watched(&self, timeline: &TimelineId) -> bool {
-        self.watched.contains_key(timeline)
+    /// The nodes that watch a timeline, if any does.
+    pub fn watchers(&self, timeline: &TimelineId) -> Option<&Arc<[NodeId]>> {
+        self.watched.get(timeline)
     }
 
-    /// Counts hints that are about to be sent; returns the count with them.
-    pub fn count(&mut self, hints: usize) -> u64 {
-        self.sent += hints as u64;
-        self.sent
+    /// Counts hints that are about to be sent to a node; returns the count with them.
+    pub fn count(&mut self, node: NodeId, hints: usize) -> u64 {
+        let sent = self.sent.entry(node).or_default();
+        *sent += hints as u64;
+        *sent
     }
 
-    /// How many hints were sent.
-    pub fn sent(&self) -> u64 {
-        self.sent
+    /// How many hints each watching node was sent.
+    pub fn sent(&self) -> Vec<(NodeId, u64)> {
+        self.sent.iter().map(|(node, sent)| (*node, *sent)).collect()
     }
+
+    /// Forgets everything: another replica leads.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Where the hints of a shard go: to this node's own sessions, and to other nodes.
+#[derive(Default)]
+pub struct Sinks {
+    local: OnceLock<Arc<dyn HintSink>>,
+    elsewhere: OnceLock<Box<dyn Fn(NodeId) -> Arc<dyn HintSink> + Send + Sync>>,
+    me: OnceLock<NodeId>,
+}
+
+impl Sinks {
+    /// This node's own. Set once, before the first watch. False for a second.
+    pub fn set_local(&self, me: NodeId, sink: Arc<dyn HintSink>) -> bool {
+        _ = self.me.set(me);
+        self.local.set(sink).is_ok()
+    }
+
+    /// The way to other nodes. Set once; none for a node that is alone.
+    pub fn set_elsewhere(&self, way: impl Fn(NodeId) -> Arc<dyn HintSink> + Send + Sync + 'static) {
+        _ = self.elsewhere.set(Box::new(way));
+    }
+
+    /// This node's own.
+    pub fn local(&self) -> Option<&Arc<dyn HintSink>> {
+        self.local.get()
+    }
+
+    /// That of a node, this one or another.
+    pub fn of(&self, node: NodeId) -> Arc<dyn HintSink> {
+        let local = || if self.me.get() == Some(&node) { self.local.get().cloned() } else { None };
+        let elsewhere = || self.elsewhere.get().map(|way| way(node));
+        local().or_else(elsewhere).unwrap_or_else(|| Arc::new(Nowhere))
+    }
+}
+
+/// Hints may be lost.
+struct Nowhere;
+
+impl HintSink for Nowhere {
+    fn on_hints(&self, _: ShardId, _: u64, _: &[Hint]) {}
+    fn on_beat(&self, _: ShardId, _: u64) {}
 }

@@ -6,8 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::future::join_all;
-use magpie_cluster::{EntityId, Fatal, ShardLimits, Storage, StorageConfig, disk::memory::MemoryDisk, log::LogLimits};
-use magpie_node::{Command, Magpie, account, chat, machine::MagpieRouter, session::{outbound::Outbound, writer::Writer}};
+use magpie_cluster::{
+    EntityId, Fatal, Outside, ShardLimits, Storage, StorageConfig, disk::memory::MemoryDisk, log::LogLimits,
+};
+use magpie_node::{
+    Command, Magpie, account, chat,
+    machine::MagpieRouter,
+    session::{outbound::Outbound, writer::Writer},
+};
 use magpie_protocol::{
     Answer, Body, ConversationId, DeviceId, Entry, Frame, Incarnation, NodeId, Request, Slot, TimelineId, UserId,
     frame::{
@@ -91,6 +97,7 @@ async fn storage() -> Storage<Magpie> {
     let config = StorageConfig {
         dir: "/m".into(),
         node: NodeId::new(1, 1),
+        voters: vec![NodeId::new(1, 1)],
         shards: 8,
         state_in_memory: true,
         threads: false,
@@ -99,7 +106,9 @@ async fn storage() -> Storage<Magpie> {
         shard: ShardLimits::default(),
     };
     let fatal = Fatal::new(|why| panic!("{why}"));
-    Storage::open(&config, Arc::new(MemoryDisk::default()), Arc::new(|| 1_000_000), fatal, || Magpie).await.unwrap()
+    let disk = Arc::new(MemoryDisk::default());
+    let outside = Outside { disk, clock: Arc::new(|| 1_000_000), fatal, transport: None };
+    Storage::open(&config, outside, || Magpie).await.unwrap()
 }
 
 async fn sign_up(router: &MagpieRouter, n: u64) {

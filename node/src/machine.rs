@@ -27,7 +27,7 @@ pub enum TestCommand {
 }
 
 /// What comes back from a command that was carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Outcome {
     Done,
     /// The account is there and its device has a session of this epoch.
@@ -48,8 +48,8 @@ pub enum Outcome {
 /// What a subsystem replies.
 pub type Replied = Result<Outcome, WireError>;
 
-/// What can be read.
-#[derive(Clone, Debug)]
+/// What can be read. Like commands and replies it travels between nodes: variants are append-only.
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum Query {
     Account(account::Query),
     Contact(contact::Query),
@@ -57,7 +57,7 @@ pub enum Query {
 }
 
 /// What a read gives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum View {
     Account(account::View),
     Contact(contact::View),

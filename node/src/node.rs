@@ -12,9 +12,10 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, EntityId, Fatal, HintSink, ShardLimits, Storage, StorageConfig, StorageError,
+    Clock, EntityId, Fatal, HintSink, Outside, ShardLimits, Storage, StorageConfig, StorageError,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
+    transport::Transport,
 };
 use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError};
 use tokio::task::JoinHandle;
@@ -46,6 +47,18 @@ pub enum NodeError {
     InUse(String),
 }
 
+/// The other nodes of a cluster.
+pub struct Others {
+    /// This node.
+    pub me: NodeId,
+    /// Those whose replicas a new cluster begins with, this one among them.
+    pub voters: Vec<NodeId>,
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The name of a node that is alone.
+const ALONE: NodeId = NodeId::new(1, 1);
+
 /// What a node is started with besides its configuration. The defaults are the real things.
 pub struct Options {
     pub disk: Arc<dyn Disk>,
@@ -56,6 +69,8 @@ pub struct Options {
     pub state_in_memory: bool,
     /// Threads for the log and the checkpoints. A simulation has none.
     pub threads: bool,
+    /// The other nodes; none for a node that is alone.
+    pub others: Option<Others>,
     /// For tests: while set, hints are lost between shard and sessions.
     pub drop_hints: Arc<AtomicBool>,
 }
@@ -76,6 +91,7 @@ impl Default for Options {
             }),
             state_in_memory: false,
             threads: true,
+            others: None,
             drop_hints: Arc::default(),
         }
     }
@@ -119,13 +135,17 @@ impl Shared {
         query: Query,
         out: &Arc<Outbound>,
         request: RequestId,
-        to_answer: impl FnOnce(View) -> Option<Answer>,
+        to_answer: impl FnOnce(View) -> Option<Answer> + Send + 'static,
     ) {
-        let answer = match self.router.query(slot, query) {
+        let answer = move |view| match view {
             Ok(view) => to_answer(view).unwrap_or_else(|| Answer::Refused(WireError::new(ErrorCode::Internal))),
             Err(error) => Answer::Refused(ask_error(&error)),
         };
-        out.answer(request, answer);
+        if self.router.is_here(slot) {
+            return out.answer(request, answer(self.router.query_here(slot, query)));
+        }
+        let (router, out) = (self.router.clone(), out.clone());
+        tokio::spawn(async move { out.answer(request, answer(router.query(slot, query).await)) });
     }
 }
 
@@ -169,7 +189,8 @@ fn storage_config(config: &Config, options: &Options) -> StorageConfig {
     let storage = &config.storage;
     StorageConfig {
         dir: config.node.data_dir.clone(),
-        node: NodeId::new(1, 1),
+        node: options.others.as_ref().map_or(ALONE, |others| others.me),
+        voters: options.others.as_ref().map_or(vec![ALONE], |others| others.voters.clone()),
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,
@@ -207,7 +228,9 @@ impl Node {
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?)?;
         let stored = storage_config(&config, &options);
         let clock = options.clock.clone();
-        let storage = Storage::open(&stored, options.disk, clock.clone(), options.fatal, || Magpie).await?;
+        let transport = options.others.map(|others| others.transport);
+        let outside = Outside { disk: options.disk, clock: clock.clone(), fatal: options.fatal, transport };
+        let storage = Storage::open(&stored, outside, || Magpie).await?;
         let router = storage.router().clone();
         let watches = Arc::new(Watches::new(clock.clone(), options.drop_hints));
         watches.set_router(router.clone());

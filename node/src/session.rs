@@ -190,18 +190,18 @@ impl StreamHandler<Result<Frame<Request>, LinkError>> for Actor {
 impl Handler<Message> for Actor {
     type Result = ();
 
-    fn handle(&mut self, message: Message, _: &mut Context<Self>) {
+    fn handle(&mut self, message: Message, context: &mut Context<Self>) {
         match message {
             Message::Close { reason, reconnect_after_ms } => self.close(reason, reconnect_after_ms),
-            Message::Follow(conversation) => self.follow(conversation),
-            Message::Unfollow(conversation) => self.unfollow(conversation),
+            Message::Follow(conversation) => self.follow(conversation, context),
+            Message::Unfollow(conversation) => self.unfollow(conversation, context),
             Message::SignedOut(device) => {
                 if self.identity().is_some_and(|me| me.device == device) {
                     self.close(ClosingReason::SignedOut, 0);
                 }
             }
-            Message::Behind(timelines) => self.tell_behind(timelines),
-            Message::Relist => self.relist(),
+            Message::Behind(timelines) => self.tell_behind(timelines, context),
+            Message::Relist => self.relist(context),
         }
     }
 }

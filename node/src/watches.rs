@@ -12,10 +12,7 @@ use std::{
 };
 
 use magpie_cluster::{Hint, HintSink, Origin};
-use magpie_protocol::{
-    Answer, Body, Entry, Frame, ShardId, TimelineId, UserId,
-    frame::sync::{EntryBytes, Pushed},
-};
+use magpie_protocol::{Answer, Body, Entry, Frame, ShardId, TimelineId, UserId, frame::sync::Pushed};
 
 use crate::{
     machine::MagpieRouter,
@@ -128,9 +125,7 @@ impl Watches {
             by_shard.entry(router.shard_id_of(timeline)).or_default().push(timeline);
         }
         for (shard, timelines) in by_shard {
-            if let Some(shard) = router.shard(shard) {
-                shard.unwatch(&timelines);
-            }
+            router.unwatch(shard, timelines);
         }
     }
 
@@ -149,7 +144,7 @@ impl Watches {
             crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
             hand_to(watchers, hint);
             if let TimelineId::Inbox(user) = hint.timeline {
-                tell_of_inbox(user, &hint.entry, watchers);
+                tell_of_inbox(user, &hint.entry.0, watchers);
             }
         });
     }
@@ -168,12 +163,16 @@ impl Watches {
                 }
             }
         });
-        if let Some(shard) = router.shard(shard) {
-            shard.rewatch(&timelines);
-        }
-        for (session, timelines) in sessions {
-            session.tell(Message::Behind(timelines.into_iter().collect()));
-        }
+        let router = router.clone();
+        tokio::spawn(async move {
+            // Watch first, then look. If nobody can be asked, the silence goes on and this is done again.
+            if let Err(error) = router.rewatch(shard, timelines).await {
+                return tracing::debug!(%shard, %error, "watches are not registered again yet");
+            }
+            for (session, timelines) in sessions {
+                session.tell(Message::Behind(timelines.into_iter().collect()));
+            }
+        });
     }
 
     /// Registers again the watches of shards that have been silent. Called every second.
@@ -193,7 +192,7 @@ impl Watches {
 /// Hands a hint to those who may have it. None of this waits or comes back to the table.
 fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
     let frame = std::cell::LazyCell::new(|| {
-        let entry = EntryBytes(hint.entry.clone());
+        let entry = hint.entry.clone();
         Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes()
     });
     for watcher in watchers {

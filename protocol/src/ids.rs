@@ -297,6 +297,10 @@ impl NodeId {
     pub const fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
+    /// The node whose parts are in this number.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self { index: (bits >> 32) as u32, generation: bits as u32 }
+    }
     /// Both parts in one number, as consensus names its voters.
     pub const fn bits(self) -> u64 {
         ((self.index as u64) << 32) | self.generation as u64

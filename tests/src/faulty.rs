@@ -76,6 +76,9 @@ impl Disk for FaultyDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         OsDisk.read(path)
     }
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        OsDisk.len(path)
+    }
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         OsDisk.read_at(path, offset, len)
     }

@@ -13,7 +13,7 @@ pub struct Subjects {
 }
 
 fn ask(router: &MagpieRouter, slot: Slot, query: Query) -> Result<View, AskError> {
-    match router.query(slot, query)? {
+    match router.shard_of(slot).look(query)? {
         View::Failed => Err(AskError::Unavailable),
         view => Ok(view),
     }

@@ -65,7 +65,7 @@ pub(super) fn decode_members(bytes: &[u8]) -> Option<StoredMembership<u64, Basic
     Some(StoredMembership::new(log_id, Membership::new(configs, nodes)))
 }
 
-fn encode_entry(entry: Entry<Types>) -> LogEntry {
+pub(super) fn encode_entry(entry: Entry<Types>) -> LogEntry {
     let position = to_position(&entry.log_id);
     let payload = match entry.payload {
         EntryPayload::Blank => Bytes::from_static(&[BLANK]),
@@ -79,7 +79,7 @@ fn encode_entry(entry: Entry<Types>) -> LogEntry {
     LogEntry { position, payload }
 }
 
-fn decode_entry(entry: LogEntry) -> Option<Entry<Types>> {
+pub(super) fn decode_entry(entry: LogEntry) -> Option<Entry<Types>> {
     let payload = match *entry.payload.first()? {
         BLANK => EntryPayload::Blank,
         NORMAL => EntryPayload::Normal(Batch(entry.payload)),

@@ -25,12 +25,8 @@ impl Adapter {
     }
 }
 
-fn unsupported() -> StorageError<u64> {
-    failed(ErrorVerb::Write, std::io::Error::other("a group of one voter receives no snapshot"))
-}
-
 #[expect(clippy::result_large_err, reason = "openraft's own error type")]
-fn to_snapshot(file: SnapshotFile) -> Result<Snapshot<Types>, StorageError<u64>> {
+pub(super) fn to_snapshot(file: SnapshotFile) -> Result<Snapshot<Types>, StorageError<u64>> {
     let unreadable = || failed(ErrorVerb::Read, std::io::Error::other("the members in a snapshot do not check out"));
     let meta = SnapshotMeta {
         last_log_id: file.applied.position.map(from_position),
@@ -85,15 +81,16 @@ impl RaftStateMachine<Types> for Adapter {
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError<u64>> {
-        Err(unsupported())
+        let whole = std::io::Error::other("snapshots are received by the shard, and whole");
+        Err(failed(ErrorVerb::Write, whole))
     }
 
     async fn install_snapshot(
         &mut self,
         _: &SnapshotMeta<u64, BasicNode>,
-        _: Box<SnapshotFile>,
+        file: Box<SnapshotFile>,
     ) -> Result<(), StorageError<u64>> {
-        Err(unsupported())
+        self.applier.clone().install(*file).await.map_err(|e| failed(ErrorVerb::Write, e))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {

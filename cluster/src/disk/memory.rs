@@ -146,6 +146,10 @@ impl Disk for MemoryDisk {
         self.lock().files.get(path).map(|c| c.bytes.clone()).ok_or_else(|| gone(path))
     }
 
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.lock().files.get(path).ok_or_else(|| gone(path))?.bytes.len() as u64)
+    }
+
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let inner = self.lock();
         let content = inner.files.get(path).ok_or_else(|| gone(path))?;

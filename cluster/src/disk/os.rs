@@ -62,6 +62,10 @@ impl Disk for OsDisk {
         fs::read(path).map_err(|e| named(path, e))
     }
 
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path).map_err(|e| named(path, e))?.len())
+    }
+
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         let file = File::open(path).map_err(|e| named(path, e))?;

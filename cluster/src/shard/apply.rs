@@ -1,14 +1,14 @@
 //! Running batches: the one place where durable state changes.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
 };
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use magpie_protocol::{codec, codec::CodecError};
+use magpie_protocol::{NodeId, codec, codec::CodecError};
 
 use super::{
     Core, Inner, Waiter,
@@ -16,7 +16,7 @@ use super::{
     lock, outbox,
 };
 use crate::{
-    consensus::{Applier, BoxFuture, SnapshotFile},
+    consensus::{Applier, BoxFuture, Incoming, SnapshotFile},
     log::Position,
     machine::{EntityId, Machine},
     snapshot::SnapshotError,
@@ -57,7 +57,10 @@ pub(super) fn load(store: &mut Store) -> Result<(u64, HashSet<EntityId>), StateE
 struct Outcome<M: Machine> {
     /// With how many of the hints go before each.
     replies: Vec<(usize, Waiter<M>, Answer<M>)>,
+    /// For this node's own sessions.
     hints: Vec<Hint>,
+    /// For other nodes.
+    elsewhere: BTreeMap<NodeId, Vec<Hint>>,
     sent: bool,
     commands: u64,
 }
@@ -142,8 +145,15 @@ impl<M: Machine> Core<M> {
         match catch_unwind(AssertUnwindSafe(|| machine.apply(&mut tx, entity, command))) {
             Ok(reply) => {
                 outcome.sent |= outbox::stage(&mut tx, &inner.map);
-                let hints = tx.commit();
-                outcome.hints.extend(hints.into_iter().filter(|hint| self.watches.is_watched(&hint.timeline)));
+                for hint in tx.commit() {
+                    let Some(watchers) = self.watches.watchers(&hint.timeline) else { continue };
+                    for node in watchers.iter().filter(|node| **node != inner.me) {
+                        outcome.elsewhere.entry(*node).or_default().push(hint.clone());
+                    }
+                    if watchers.contains(&inner.me) {
+                        outcome.hints.push(hint);
+                    }
+                }
                 Ok(reply)
             }
             Err(payload) if payload.is::<StateFault>() => {
@@ -175,7 +185,8 @@ impl<M: Machine> Applier for Inner<M> {
     }
 
     fn apply(&self, position: Position, batch: Option<&Bytes>, membership: Option<Bytes>) -> Result<(), String> {
-        let mut outcome = Outcome { replies: Vec::new(), hints: Vec::new(), sent: false, commands: 0 };
+        let mut outcome =
+            Outcome { replies: Vec::new(), hints: Vec::new(), elsewhere: BTreeMap::new(), sent: false, commands: 0 };
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         if let Some(why) = &core.failed {
@@ -194,10 +205,15 @@ impl<M: Machine> Applier for Inner<M> {
             applied.membership = membership;
         }
         core.store.set_applied(applied);
-        let before = core.watches.sent();
-        core.watches.count(outcome.hints.len());
+        let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;
+        let elsewhere = std::mem::take(&mut outcome.elsewhere).into_iter();
+        let elsewhere: Vec<_> =
+            elsewhere.map(|(node, hints)| (node, core.watches.count(node, hints.len()), hints)).collect();
         drop(guard);
-        let (sink, mut told) = (self.sink.get(), 0);
+        for (node, count, hints) in elsewhere {
+            self.sinks.of(node).on_hints(self.id, count, &hints);
+        }
+        let (sink, mut told) = (self.sinks.local(), 0);
         let mut tell = |upto: usize| {
             if upto > told
                 && let Some(sink) = sink
@@ -226,11 +242,27 @@ impl<M: Machine> Applier for Inner<M> {
     }
 
     fn write_snapshot(self: Arc<Self>) -> BoxFuture<Result<SnapshotFile, SnapshotError>> {
-        let (done, written) = tokio::sync::oneshot::channel();
-        let background = self.background.clone();
-        background.run(move || drop(done.send(self.write_snapshot_now())));
-        Box::pin(async move {
-            written.await.unwrap_or_else(|_| Err(std::io::Error::other("the storage thread has stopped").into()))
+        self.in_background(Self::write_snapshot_now)
+    }
+
+    fn receive(
+        self: Arc<Self>,
+        index: u64,
+        len: u64,
+        part: Option<(u64, Vec<u8>)>,
+    ) -> BoxFuture<Result<Incoming, SnapshotError>> {
+        self.in_background(move |this| {
+            crate::snapshot::receive(&this.disk, &this.snapshot_dir, this.id, (index, len), part)
+        })
+    }
+
+    fn install(self: Arc<Self>, file: SnapshotFile) -> BoxFuture<Result<(), SnapshotError>> {
+        self.in_background(move |this| {
+            let installed = this.install_now(file);
+            if let Err(error) = &installed {
+                this.state_failed(&error.to_string());
+            }
+            installed
         })
     }
 
@@ -240,6 +272,19 @@ impl<M: Machine> Applier for Inner<M> {
 }
 
 impl<M: Machine> Inner<M> {
+    /// Work on the storage thread.
+    fn in_background<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, SnapshotError> + Send + 'static,
+    ) -> BoxFuture<Result<T, SnapshotError>> {
+        let (done, worked) = tokio::sync::oneshot::channel();
+        let background = self.background.clone();
+        background.run(move || drop(done.send(work(&self))));
+        Box::pin(async move {
+            worked.await.unwrap_or_else(|_| Err(std::io::Error::other("the storage thread has stopped").into()))
+        })
+    }
+
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
         let base = lock(&self.core).store.base().clone();
@@ -248,11 +293,29 @@ impl<M: Machine> Inner<M> {
         tracing::info!(shard = %self.id, index = applied.index(), bytes = len, "wrote a snapshot");
         let file = SnapshotFile { path: path.clone(), applied };
         *lock(&self.snapshot) = Some(file.clone());
-        for (_, old) in crate::snapshot::list(&self.disk, &self.snapshot_dir, self.id)? {
-            if old != path {
-                self.disk.remove(&old)?;
-            }
-        }
+        crate::snapshot::keep_only(&self.disk, &self.snapshot_dir, self.id, &path)?;
         Ok(file)
+    }
+
+    /// On the storage thread too. What is in memory and on its way to the base is forgotten.
+    fn install_now(&self, file: SnapshotFile) -> Result<(), SnapshotError> {
+        let mut guard = lock(&self.core);
+        guard.installing = true;
+        let base = guard.store.base().clone();
+        let waiting = std::mem::take(&mut guard.waiting);
+        drop(guard);
+        waiting.into_values().for_each(fail_all);
+        let index = file.applied.index();
+        crate::snapshot::load(&self.disk, &file.path, &*base)?;
+        let mut store = Store::new(base, self.limits.cache_bytes);
+        let (time_ms, quarantined) = load(&mut store)?;
+        let mut guard = lock(&self.core);
+        let core = &mut *guard;
+        (core.store, core.time_ms, core.quarantined, core.installing) = (store, time_ms, quarantined, false);
+        drop(guard);
+        crate::snapshot::keep_only(&self.disk, &self.snapshot_dir, self.id, &file.path)?;
+        *lock(&self.snapshot) = Some(file);
+        tracing::info!(shard = %self.id, index, "took the state from another replica's snapshot");
+        Ok(())
     }
 }

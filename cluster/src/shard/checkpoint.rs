@@ -63,7 +63,7 @@ impl<M: Machine> Shard<M> {
     pub async fn snapshot_now(&self) -> Result<(), crate::AskError> {
         self.checkpoint().await;
         let before = self.snapshot_index();
-        let consensus = self.0.consensus.get().cloned().ok_or(crate::AskError::Unavailable)?;
+        let consensus = self.group().ok_or(crate::AskError::Unavailable)?;
         consensus.snapshot().await.map_err(|_| crate::AskError::Unavailable)?;
         for _ in 0..2_000 {
             if self.snapshot_index() > before || self.applied_index() == before {
@@ -86,7 +86,7 @@ impl<M: Machine> Shard<M> {
         if self.0.log.bytes_since_purge() < enough && held_back < HELD_BACK_FACTOR * enough {
             return;
         }
-        if let Some(consensus) = self.0.consensus.get()
+        if let Some(consensus) = self.group()
             && let Err(error) = consensus.snapshot().await
         {
             tracing::warn!(shard = %self.0.id, %error, "no snapshot was made");
@@ -97,7 +97,13 @@ impl<M: Machine> Shard<M> {
 impl<M: Machine> Inner<M> {
     fn write_checkpoint(self: &Arc<Self>, frozen: &Frozen) {
         let began = Instant::now();
-        let base = lock(&self.core).store.base().clone();
+        let core = lock(&self.core);
+        if !core.store.is_freezing(frozen) {
+            // Another replica's snapshot came between.
+            return;
+        }
+        let base = core.store.base().clone();
+        drop(core);
         let (writes, applied) = frozen.writes();
         let records = writes.len() as u64;
         match base.commit(writes, &applied) {

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{OpenBatch, Shard, Waiter, lock};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{OpenBatch, Running, Shard, Waiter, lock};
 use crate::{
     AskError,
     consensus::{Applier, Consensus, ProposeError},
@@ -19,17 +21,22 @@ impl<M: Machine> Shard<M> {
     }
 
     /// The consensus group is running.
-    pub(crate) fn set_consensus(&self, consensus: Arc<dyn Consensus>) {
-        if self.0.consensus.set(consensus).is_err() {
+    pub(crate) fn set_consensus(&self, group: Arc<dyn Consensus>) {
+        let leadership = group.leadership();
+        if self.0.consensus.set(Running { group, leadership }).is_err() {
             tracing::error!(shard = %self.0.id, "a second consensus group was refused");
         }
     }
 
+    pub(crate) fn group(&self) -> Option<Arc<dyn Consensus>> {
+        self.0.consensus.get().map(|running| running.group.clone())
+    }
+
     /// Hands on batches as long as the shard runs.
     pub(crate) async fn drive(self) {
-        let Some(consensus) = self.0.consensus.get().cloned() else { return };
-        // Ids only tell this process's batches apart from each other and from those of processes before it.
-        let mut id = (self.0.clock)() << 20;
+        let (Some(group), Some(mut leadership)) = (self.group(), self.follow_leadership()) else { return };
+        // Ids only tell this process's batches apart from those of other nodes, and of processes before it.
+        let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.clock)().to_le_bytes()].concat());
         loop {
             let next = lock(&self.0.open).pop_front();
             let Some(OpenBatch { builder, waiters }) = next else {
@@ -40,9 +47,20 @@ impl<M: Machine> Shard<M> {
                 continue;
             };
             self.0.waiting_commands.fetch_sub(waiters.len() as u64, Ordering::Relaxed);
-            id += 1;
+            if let Err(error) = self.lead() {
+                waiters.into_iter().for_each(|waiter| waiter.fail(error.clone()));
+                continue;
+            }
+            id = id.wrapping_add(1);
             lock(&self.0.core).waiting.insert(id, waiters);
-            if let Err(error) = consensus.propose(builder.finish(id, (self.0.clock)())).await {
+            let proposed = group.propose(builder.finish(id, (self.0.clock)()));
+            // Whoever stops leading may never learn what became of it.
+            let done = tokio::select! {
+                biased;
+                done = proposed => done,
+                _ = leadership.wait_for(|now| !now.leads) => Err(ProposeError::LostLead),
+            };
+            if let Err(error) = done {
                 self.abandon(id, &error);
             }
         }
@@ -51,17 +69,13 @@ impl<M: Machine> Shard<M> {
     fn abandon(&self, id: u64, error: &ProposeError) {
         tracing::warn!(shard = %self.0.id, %error, "a batch was not applied");
         let waiters: VecDeque<Waiter<M>> = lock(&self.0.core).waiting.remove(&id).unwrap_or_default();
-        let answer = match error {
-            ProposeError::NotLeader => AskError::Unavailable,
-            ProposeError::Stopped(_) => AskError::Unknown,
-        };
-        waiters.into_iter().for_each(|waiter| waiter.fail(answer.clone()));
+        waiters.into_iter().for_each(|waiter| waiter.fail(AskError::Unknown));
     }
 
     /// Ends the process when the group's core dies: a replica without a core would be silent for ever.
     pub(crate) async fn watch_core(self) {
-        let Some(consensus) = self.0.consensus.get().cloned() else { return };
-        let why = consensus.died().await;
+        let Some(group) = self.group() else { return };
+        let why = group.died().await;
         if !self.0.stopping.load(Ordering::Relaxed) {
             self.0.fatal.report(&format!("{}: the consensus core has ended: {why}", self.0.id));
         }
@@ -82,8 +96,8 @@ impl<M: Machine> Shard<M> {
         while !lock(&self.0.open).is_empty() || !lock(&self.0.core).waiting.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        if let Some(consensus) = self.0.consensus.get() {
-            consensus.stop().await;
+        if let Some(group) = self.group() {
+            group.stop().await;
         }
     }
 }

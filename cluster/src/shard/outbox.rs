@@ -117,11 +117,20 @@ fn waiting(store: &mut Store, to: ShardId) -> Result<Option<Waiting>, StateError
 impl<M: Machine> Shard<M> {
     /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time.
     pub(crate) async fn deliver_outbox(self, router: Router<M>) {
+        let Some(mut leadership) = self.follow_leadership() else { return };
         loop {
+            // The state of others is theirs to deliver.
+            if leadership.wait_for(|now| now.leads || now.ended).await.is_ok_and(|now| now.ended) {
+                return;
+            }
             let rounds = (0..router.shards()).map(|to| self.deliver_stream(&router, ShardId::new(to)));
             let moved = futures_util::future::join_all(rounds).await;
             if moved.iter().all(|moved| !moved) {
-                self.0.outbox_ready.notified().await;
+                tokio::select! {
+                    () = self.0.outbox_ready.notified() => {}
+                    // A new leader looks at what is there.
+                    _ = leadership.changed() => {}
+                }
             }
             if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
                 return;
@@ -141,7 +150,7 @@ impl<M: Machine> Shard<M> {
             }
         };
         let count = messages.len() as u64;
-        let delivered = match self.hand_over(router, to, first, messages).await {
+        let delivered = match router.deliver(to, self.0.id, first, messages).await {
             Ok(upto) => self.note_acked(to, upto).await.map(|_| upto),
             Err(error) => Err(error),
         };
@@ -153,19 +162,6 @@ impl<M: Machine> Shard<M> {
             }
         }
         true
-    }
-
-    async fn hand_over(
-        &self,
-        router: &Router<M>,
-        to: ShardId,
-        first: u64,
-        messages: Vec<(EntityId, Vec<u8>)>,
-    ) -> Result<u64, AskError> {
-        let (tx, rx) = oneshot::channel();
-        let shard = router.shard(to).ok_or(AskError::Unavailable)?;
-        shard.deliver(self.0.id, first, messages, Box::new(move |result| drop(tx.send(result))));
-        rx.await.unwrap_or(Err(AskError::Unknown))
     }
 
     async fn note_acked(&self, to: ShardId, upto: u64) -> Result<u64, AskError> {

@@ -252,6 +252,11 @@ impl Store {
         Some(frozen)
     }
 
+    /// Whether this is the checkpoint that is under way.
+    pub fn is_freezing(&self, frozen: &Frozen) -> bool {
+        self.frozen.as_ref().is_some_and(|mine| Arc::ptr_eq(&mine.layer, &frozen.layer))
+    }
+
     /// The frozen layer is in the base.
     pub fn thawed(&mut self) {
         self.frozen = None;

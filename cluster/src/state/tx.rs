@@ -3,7 +3,7 @@
 use std::{panic, sync::Arc};
 
 use bytes::Bytes;
-use magpie_protocol::{Body, Entry, TimelineId, UserId, codec};
+use magpie_protocol::{Body, Entry, TimelineId, UserId, codec, frame::sync::EntryBytes};
 
 use super::{
     base::StateError,
@@ -105,6 +105,7 @@ impl<'a> Tx<'a> {
         let number = self.head(timeline) + 1;
         let entry = Bytes::from(Entry { number, time_ms: self.time_ms, sender, body }.to_bytes());
         let origin = self.origin;
+        let entry = EntryBytes(entry);
         self.appends.push(Hint { timeline, number, rights_before, change, origin, entry });
         number
     }
@@ -132,7 +133,7 @@ impl<'a> Tx<'a> {
             self.store.put(key, record);
         }
         for hint in &self.appends {
-            self.store.append(hint.timeline, hint.number, hint.entry.clone());
+            self.store.append(hint.timeline, hint.number, hint.entry.0.clone());
         }
         self.appends
     }

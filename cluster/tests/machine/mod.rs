@@ -9,7 +9,7 @@ use std::{
 
 use bincode::{Decode, Encode};
 use magpie_cluster::{
-    AskError, EntityId, Fatal, Key, Machine, Record, Storage, StorageConfig, StorageError, Store, Tx,
+    AskError, EntityId, Fatal, Key, Machine, Outside, Record, Storage, StorageConfig, StorageError, Store, Tx,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
     shard::ShardLimits,
@@ -25,7 +25,7 @@ pub enum Command {
     Panic,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Said {
     Total(u64),
     Internal,
@@ -111,6 +111,7 @@ impl Rig {
             dir: dir.to_owned(),
             node: NodeId::new(1, 1),
             shards: 4,
+            voters: vec![NodeId::new(1, 1)],
             state_in_memory,
             // What is in memory is tested without threads too.
             threads: !state_in_memory,
@@ -123,7 +124,8 @@ impl Rig {
         let fatal = Arc::new(Mutex::new(String::new()));
         let seen = fatal.clone();
         let end = Fatal::new(move |why| *seen.lock().unwrap() += why);
-        Ok(Self { storage: Storage::open(&config, disk, clock, end, || Counter).await?, fatal })
+        let outside = Outside { disk, clock, fatal: end, transport: None };
+        Ok(Self { storage: Storage::open(&config, outside, || Counter).await?, fatal })
     }
 
     pub async fn on(disk: Arc<dyn Disk>, dir: &Path, state_in_memory: bool) -> Self {
@@ -135,15 +137,15 @@ impl Rig {
     }
 
     pub fn total(&self, n: u64) -> u64 {
-        self.storage.router().query(user(n).slot(), user(n)).unwrap().0.total
+        self.storage.router().query_here(user(n).slot(), user(n)).unwrap().0.total
     }
 
     pub fn notes(&self, n: u64) -> Vec<(u64, u64)> {
-        self.storage.router().query(user(n).slot(), user(n)).unwrap().0.notes
+        self.storage.router().query_here(user(n).slot(), user(n)).unwrap().0.notes
     }
 
     pub fn entries(&self, n: u64) -> Vec<u64> {
-        self.storage.router().query(user(n).slot(), user(n)).unwrap().1
+        self.storage.router().query_here(user(n).slot(), user(n)).unwrap().1
     }
 
     pub fn health(&self) -> Result<(), String> {

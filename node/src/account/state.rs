@@ -83,7 +83,7 @@ impl Record for List {
 }
 
 /// What can be read of accounts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum Query {
     /// Who has this handle?
     Find(String),
@@ -96,7 +96,7 @@ pub enum Query {
 }
 
 /// What those reads give.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum View {
     Found(Option<(UserId, String)>),
     Devices(Vec<Device>),

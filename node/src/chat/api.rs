@@ -88,13 +88,10 @@ pub(crate) fn members(shared: &Shared, out: &Arc<Outbound>, request: RequestId, 
 pub(crate) fn pull(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, pull: &sync::Pull) {
     let timeline: TimelineId = pull.timeline;
     let query = Query::Pull { reader: me.user, timeline, after: pull.after, limit: pull.limit };
-    shared.read(timeline.slot(), machine::Query::Chat(query), out, request, |view| match view {
-        machine::View::Chat(View::Page(Some(page))) => Some(Answer::Page(sync::Page {
-            timeline,
-            first: page.first,
-            head: page.head,
-            entries: page.entries.into_iter().map(sync::EntryBytes).collect(),
-        })),
+    shared.read(timeline.slot(), machine::Query::Chat(query), out, request, move |view| match view {
+        machine::View::Chat(View::Page(Some(page))) => {
+            Some(Answer::Page(sync::Page { timeline, first: page.first, head: page.head, entries: page.entries }))
+        }
         machine::View::Chat(View::Page(None)) => Some(not_found("timeline")),
         _ => None,
     });
@@ -110,14 +107,16 @@ pub(crate) fn mark_read(
 ) {
     // Nobody has read what is not there: a cursor beyond the head would hide what comes.
     let query = Query::Heads { reader: me.user, conversations: vec![body.conversation] };
-    let head = match shared.router.query(body.conversation.slot(), machine::Query::Chat(query)) {
-        Ok(machine::View::Chat(View::Heads(heads))) => heads.first().map(|head| head.head),
-        Ok(_) => None,
-        Err(error) => return out.answer(request, Answer::Refused(ask_error(&error))),
-    };
-    let Some(head) = head else { return out.answer(request, not_found("conversation")) };
-    let number = body.number.min(head);
-    let command = account::Command::MarkRead { conversation: body.conversation, number };
-    let entity = EntityId::user(me.user);
-    shared.submit(entity, machine::Command::Account(command), out, request, |_| Answer::Done(Done));
+    let (shared, out, conversation, number) = (shared.clone(), out.clone(), body.conversation, body.number);
+    tokio::spawn(async move {
+        let head = match shared.router.query(conversation.slot(), machine::Query::Chat(query)).await {
+            Ok(machine::View::Chat(View::Heads(heads))) => heads.first().map(|head| head.head),
+            Ok(_) => None,
+            Err(error) => return out.answer(request, Answer::Refused(ask_error(&error))),
+        };
+        let Some(head) = head else { return out.answer(request, not_found("conversation")) };
+        let command = account::Command::MarkRead { conversation, number: number.min(head) };
+        let entity = EntityId::user(me.user);
+        shared.submit(entity, machine::Command::Account(command), &out, request, |_| Answer::Done(Done));
+    });
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Key, Origin, RightsChange, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, ConversationKind, ErrorCode, TimelineId, UserId, WireError, codec,
     entry::{Created, Joined, Removed},
-    frame::conversation::Content,
+    frame::{conversation::Content, sync::EntryBytes},
     limits,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -34,7 +34,7 @@ fn sender_key(conversation: ConversationId, user: UserId) -> Key {
 }
 
 /// What can be read of conversations, always on behalf of somebody.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum Query {
     /// Where these conversations stand for this reader.
     Heads { reader: UserId, conversations: Vec<ConversationId> },
@@ -47,7 +47,7 @@ pub enum Query {
 }
 
 /// Where a conversation stands for a reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HeadView {
     pub conversation: ConversationId,
     pub first: u64,
@@ -59,7 +59,7 @@ pub struct HeadView {
 }
 
 /// What those reads give.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum View {
     /// Without those that the reader was never in.
     Heads(Vec<HeadView>),
@@ -74,15 +74,15 @@ pub enum View {
 }
 
 /// A page of a timeline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub struct PageView {
     pub first: u64,
     pub head: u64,
-    pub entries: Vec<Bytes>,
+    pub entries: Vec<EntryBytes>,
 }
 
 /// The members of a conversation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub struct MembersView {
     pub title: String,
     pub owner: UserId,
@@ -345,7 +345,7 @@ fn pull(
     let from = after.saturating_add(1).max(first);
     let to = head.min(from.saturating_add(u64::from(limit.clamp(1, limits::PAGE_ENTRIES_MAX)) - 1));
     let entries = match from <= to {
-        true => store.entries(timeline, from, to, PAGE_BYTES_MAX)?.entries,
+        true => store.entries(timeline, from, to, PAGE_BYTES_MAX)?.entries.into_iter().map(EntryBytes).collect(),
         false => Vec::new(),
     };
     Ok(Some(PageView { first, head, entries }))

@@ -36,7 +36,14 @@ pub(crate) fn who(shared: &Shared, out: &Arc<Outbound>, request: RequestId, body
     found(shared, out, request, body.user.slot(), account::Query::Who(body.user), "user");
 }
 
-fn found(shared: &Shared, out: &Arc<Outbound>, request: RequestId, slot: Slot, query: account::Query, field: &'static str) {
+fn found(
+    shared: &Shared,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    slot: Slot,
+    query: account::Query,
+    field: &'static str,
+) {
     shared.read(slot, machine::Query::Account(query), out, request, |view| match view {
         machine::View::Account(account::View::Found(Some((user, handle)))) => {
             Some(Answer::Found(wire::Found { user, handle }))

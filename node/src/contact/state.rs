@@ -47,14 +47,14 @@ fn key(user: UserId) -> Key {
 }
 
 /// What can be read of contacts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum Query {
     /// Those of this user that come after `after`, at most this many.
     After { user: UserId, after: UserId, limit: usize },
 }
 
 /// What those reads give.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub enum View {
     Page { contacts: Vec<ContactInfo>, last: bool },
 }

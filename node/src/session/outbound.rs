@@ -170,7 +170,12 @@ impl Outbound {
     }
 
     /// The answer that a reply of the state machine gives.
-    pub fn reply(self: &Arc<Self>, request: RequestId, replied: Replied, to_answer: impl FnOnce(crate::Outcome) -> Answer) {
+    pub fn reply(
+        self: &Arc<Self>,
+        request: RequestId,
+        replied: Replied,
+        to_answer: impl FnOnce(crate::Outcome) -> Answer,
+    ) {
         let answer = match replied {
             Ok(outcome) => to_answer(outcome),
             Err(error) => Answer::Refused(error),
@@ -280,7 +285,7 @@ pub fn ask_error(error: &magpie_cluster::AskError) -> WireError {
         AskError::Overloaded { retry_after_ms } => WireError::after(ErrorCode::Overloaded, *retry_after_ms),
         AskError::StorageFull => WireError::after(ErrorCode::StorageFull, 2_000),
         AskError::Stopping => WireError::after(ErrorCode::ShuttingDown, 1_000),
-        AskError::Unavailable => WireError::after(ErrorCode::Unavailable, 500),
+        AskError::Unavailable | AskError::NotLeader { .. } => WireError::after(ErrorCode::Unavailable, 500),
         _ => WireError::after(ErrorCode::Unknown, 200),
     }
 }

@@ -19,7 +19,7 @@ impl super::Actor {
         match (&self.state, frame.body) {
             (State::SignedIn(handle), body) => {
                 let me = handle.identity();
-                self.serve(request, me, body);
+                self.serve(request, me, body, context);
             }
             (State::New, Request::Hello(hello)) => {
                 if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN {
@@ -81,7 +81,7 @@ impl super::Actor {
                 actor.shared.sessions.entered(&handle);
                 actor.state = State::SignedIn(handle);
                 actor.out.answer(request, Answer::SignedIn(signed_in));
-                actor.guard();
+                actor.guard(context);
             }
             Err(error) => {
                 actor.state = State::Greeted;
@@ -90,7 +90,7 @@ impl super::Actor {
         }));
     }
 
-    fn serve(&mut self, request: RequestId, me: Identity, body: Request) {
+    fn serve(&mut self, request: RequestId, me: Identity, body: Request, context: &mut Context<Self>) {
         let (shared, out) = (&self.shared, &self.out);
         match body {
             Request::Post(post) => chat::api::post(shared, out, request, me, post),
@@ -98,7 +98,7 @@ impl super::Actor {
             Request::MarkRead(read) => chat::api::mark_read(shared, out, request, me, &read),
             Request::CreateGroup(create) => chat::api::create_group(shared, out, request, me, create),
             Request::Members(members) => chat::api::members(shared, out, request, me, &members),
-            Request::Sync(_) => self.sync(request),
+            Request::Sync(_) => self.sync(request, context),
             Request::Find(find) => contact::api::find(shared, out, request, find),
             Request::RequestContact(body) => contact::api::request(shared, out, request, me, body),
             Request::AcceptContact(body) => contact::api::accept(shared, out, request, me, &body),

@@ -1,0 +1,194 @@
+//! Asking other nodes, and answering them.
+//!
+//! What travels on the lane of requests is a tag and fields in the codec's form; on the others the number of a shard
+//! and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use bincode::{Decode, Encode};
+use bytes::{Buf, Bytes};
+use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
+
+use crate::{
+    AskError, EntityId, Hint, HintSink, Machine, Router,
+    transport::{Answer, Lane, LinkError, Service, Transport},
+};
+
+/// How long an answer may take. A batch that waits for a new leader is known within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a node asks of a shard that it may not lead itself. Tags are append-only.
+#[derive(Clone, Encode, Decode)]
+pub(crate) enum Request<C, Q> {
+    Submit(ShardId, EntityId, C),
+    Query(ShardId, Q),
+    Watch(ShardId, Vec<TimelineId>, Q),
+    Rewatch(ShardId, Vec<TimelineId>),
+    Deliver { to: ShardId, from: ShardId, first: u64, messages: Vec<(EntityId, Vec<u8>)> },
+}
+
+impl<C, Q> Request<C, Q> {
+    /// Who is asked.
+    pub(crate) fn shard(&self) -> ShardId {
+        match self {
+            Self::Submit(shard, ..) | Self::Query(shard, _) | Self::Watch(shard, ..) | Self::Rewatch(shard, _) => {
+                *shard
+            }
+            Self::Deliver { to, .. } => *to,
+        }
+    }
+}
+
+/// What comes back.
+#[derive(Encode, Decode)]
+pub(crate) enum Response<R, V> {
+    Reply(R),
+    View(V),
+    Done,
+    Applied(u64),
+}
+
+pub(crate) type RequestOf<M> = Request<<M as Machine>::Command, <M as Machine>::Query>;
+pub(crate) type ResponseOf<M> = Response<<M as Machine>::Reply, <M as Machine>::View>;
+/// Called once with what came of a request.
+pub(crate) type Done<M> = Box<dyn FnOnce(Result<ResponseOf<M>, AskError>) + Send>;
+
+/// What a caller expects of a response. A peer that answers with something else leaves the outcome unknown.
+impl<R, V> Response<R, V> {
+    pub(crate) fn reply(self) -> Result<R, AskError> {
+        if let Self::Reply(reply) = self { Ok(reply) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn view(self) -> Result<V, AskError> {
+        if let Self::View(view) = self { Ok(view) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn done(self) -> Result<(), AskError> {
+        if let Self::Done = self { Ok(()) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn applied(self) -> Result<u64, AskError> {
+        if let Self::Applied(number) = self { Ok(number) } else { Err(AskError::Unknown) }
+    }
+}
+
+/// What one node tells another.
+#[derive(Encode, Decode)]
+enum Message {
+    Unwatch(ShardId, Vec<TimelineId>),
+    Hints(ShardId, u64, Vec<Hint>),
+    Beat(ShardId, u64),
+}
+
+/// The way to the shards that other nodes lead.
+pub(crate) struct Remote<M: Machine> {
+    transport: Arc<dyn Transport>,
+    machine: PhantomData<fn() -> M>,
+}
+
+impl<M: Machine> Remote<M> {
+    pub(crate) fn new(transport: Arc<dyn Transport>) -> Self {
+        Self { transport, machine: PhantomData }
+    }
+
+    /// Asks a node. Where it was not reached nothing happened, and another may lead.
+    pub(crate) async fn call(&self, to: NodeId, request: &RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
+        match self.transport.call(to, Lane::Requests, codec::encode(request).into(), ANSWER_WITHIN).await {
+            Ok(answer) => codec::decode_stored(&answer).unwrap_or(Err(AskError::Unknown)),
+            Err(LinkError::Refused { .. }) => Err(AskError::NotLeader { leader: None }),
+            Err(_) => Err(AskError::Unknown),
+        }
+    }
+
+    /// Tells a node that this one no longer watches.
+    pub(crate) fn unwatch(&self, to: NodeId, shard: ShardId, timelines: Vec<TimelineId>) {
+        self.transport.tell(to, Lane::Requests, codec::encode(&Message::Unwatch(shard, timelines)).into());
+    }
+}
+
+/// Hints for the sessions of another node.
+pub(crate) struct RemoteSink {
+    transport: Arc<dyn Transport>,
+    node: NodeId,
+}
+
+impl RemoteSink {
+    pub(crate) fn new(transport: Arc<dyn Transport>, node: NodeId) -> Self {
+        Self { transport, node }
+    }
+
+    fn tell(&self, message: &Message) {
+        self.transport.tell(self.node, Lane::Requests, codec::encode(message).into());
+    }
+}
+
+impl HintSink for RemoteSink {
+    fn on_hints(&self, shard: ShardId, count: u64, hints: &[Hint]) {
+        self.tell(&Message::Hints(shard, count, hints.to_vec()));
+    }
+
+    fn on_beat(&self, shard: ShardId, count: u64) {
+        self.tell(&Message::Beat(shard, count));
+    }
+}
+
+/// What this node answers to others.
+pub(crate) struct Host<M: Machine> {
+    router: Router<M>,
+}
+
+impl<M: Machine> Host<M> {
+    pub(crate) fn new(router: Router<M>) -> Self {
+        Self { router }
+    }
+
+    /// What a replica of the group that the front of `request` names is asked.
+    fn consult(&self, mut request: Bytes, answer: Answer) {
+        if request.len() < 2 {
+            return;
+        }
+        let shard = self.router.shard(ShardId::new(request.get_u16_le()));
+        let Some(group) = shard.and_then(crate::Shard::group) else { return };
+        tokio::spawn(async move {
+            if let Some(bytes) = group.answer(request).await {
+                answer(bytes);
+            }
+        });
+    }
+}
+
+impl<M: Machine> Service for Host<M> {
+    fn on_request(&self, from: NodeId, lane: Lane, request: Bytes, answer: Answer) {
+        match lane {
+            Lane::Consensus | Lane::Bulk => self.consult(request, answer),
+            Lane::Requests => match codec::decode_stored::<RequestOf<M>>(&request) {
+                Ok(request) => {
+                    let done = |result: Result<ResponseOf<M>, AskError>| answer(codec::encode(&result).into());
+                    self.router.serve(from, request, Box::new(done));
+                }
+                Err(error) => tracing::warn!(%from, %error, "a request that this build does not know"),
+            },
+        }
+    }
+
+    fn on_message(&self, from: NodeId, _: Lane, message: Bytes) {
+        match codec::decode_stored(&message) {
+            Ok(Message::Unwatch(shard, timelines)) => {
+                if let Some(shard) = self.router.shard(shard) {
+                    shard.unwatch(from, &timelines);
+                }
+            }
+            Ok(Message::Hints(shard, count, hints)) => {
+                if let Some(sink) = self.router.shard(shard).and_then(crate::Shard::sink) {
+                    sink.on_hints(shard, count, &hints);
+                }
+            }
+            Ok(Message::Beat(shard, count)) => {
+                if let Some(sink) = self.router.shard(shard).and_then(crate::Shard::sink) {
+                    sink.on_beat(shard, count);
+                }
+            }
+            Err(error) => tracing::warn!(%from, %error, "a message that this build does not know"),
+        }
+    }
+}
