@@ -23,6 +23,8 @@ use crate::ledger::Ledger;
 pub(crate) const ACK: u32 = u32::MAX;
 pub(crate) const ALPN: &[u8] = b"floor/1";
 const FRAME_MAX: usize = 64 * 1024;
+/// Where quinn's search for larger packets ends.
+const MTU: u16 = 1452;
 
 /// A frame.
 pub(crate) fn frame(room: u32, text: &[u8]) -> Bytes {
@@ -170,6 +172,9 @@ pub(crate) fn transport() -> quinn::TransportConfig {
     transport
         .keep_alive_interval(Some(std::time::Duration::from_secs(15)))
         .max_idle_timeout(Some(quinn::VarInt::from_u32(45_000).into()))
+        // Packets as large as probing would find them on any network, without what probing costs a handshake.
+        .initial_mtu(MTU)
+        .mtu_discovery_config(None)
         .max_concurrent_uni_streams(0u32.into())
         .max_concurrent_bidi_streams(1u32.into())
         .datagram_receive_buffer_size(None);
