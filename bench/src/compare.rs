@@ -11,7 +11,8 @@ use crate::{
     figures::Figures,
     peers::{Peer, Server},
     progress::Progress,
-    run::{self, chat::Crowd},
+    run::{self, Ran, chat::Crowd},
+    samples::Round,
     workload::{Kind, Workload},
 };
 
@@ -27,6 +28,9 @@ pub(crate) struct Compared {
     /// What one of them promises and the other does not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unlike: Vec<String>,
+    /// For `--out` alone.
+    #[serde(skip)]
+    pub(crate) samples: Vec<Round>,
 }
 
 /// The peer's side.
@@ -51,6 +55,24 @@ struct Ratios {
     rss: Option<f64>,
 }
 
+/// What the rounds found.
+#[derive(Default)]
+struct Rounds {
+    ours: Vec<Figures>,
+    theirs: Vec<Figures>,
+    samples: Vec<Round>,
+}
+
+impl Rounds {
+    fn add(&mut self, ours: Ran, theirs: Ran) {
+        self.ours.push(ours.figures);
+        self.theirs.push(theirs.figures);
+        if !ours.samples.is_empty() || !theirs.samples.is_empty() {
+            self.samples.push(Round { ours: ours.samples, peer: theirs.samples });
+        }
+    }
+}
+
 /// Runs it: A B A B, so that what else the machine does falls on both.
 pub(crate) async fn run(
     name: &str,
@@ -62,25 +84,26 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Compared> {
     anyhow::ensure!(rounds >= 1, "rounds is 0; it must be at least 1");
     let peer = Peer::named(with)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut all = Rounds::default();
     match work.kind {
         Kind::Direct | Kind::Group | Kind::Mixed => {
             let (a, b) = (Server::magpie(magpie, None)?, Server::peer(with, magpie)?);
             let us = Crowd::gather(work, &a, progress).await?;
             let them = Crowd::gather(work, &b, progress).await?;
             for _ in 0..rounds {
-                ours.push(us.measure(work, &a, progress).await?.figures);
-                theirs.push(them.measure(work, &b, progress).await?.figures);
+                let ours = us.measure(work, &a, progress).await?;
+                all.add(ours, them.measure(work, &b, progress).await?);
             }
         }
         // These are about servers that begin empty.
         _ => {
             for _ in 0..rounds {
-                ours.push(run::run(work, &mut Server::magpie(magpie, None)?, progress).await?.figures);
-                theirs.push(run::run(work, &mut Server::peer(with, magpie)?, progress).await?.figures);
+                let ours = run::run(work, &mut Server::magpie(magpie, None)?, progress).await?;
+                all.add(ours, run::run(work, &mut Server::peer(with, magpie)?, progress).await?);
             }
         }
     }
+    let Rounds { ours, theirs, samples } = all;
     let ratios = |of: fn(&Figures) -> f64| {
         let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| of(a) / of(b)).collect();
         ratios.sort_by(f64::total_cmp);
@@ -98,6 +121,7 @@ pub(crate) async fn run(
         peer: PeerFigures { name: peer_name, promise, durable, encrypted, figures: middle(theirs) },
         ratio: Ratios { cpu, cpu_spread, per_s, per_s_spread, rss },
         unlike,
+        samples,
     })
 }
 
