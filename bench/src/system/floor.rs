@@ -16,7 +16,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Acknowledged, Everybody, Topology, User, magpie::all};
+use super::{Acknowledged, Everybody, Reader, Topology, User, magpie::all};
 use crate::ledger::Ledger;
 
 /// The room of acknowledgements.
@@ -75,6 +75,7 @@ pub(crate) struct Floor {
 struct Member {
     out: mpsc::UnboundedSender<Bytes>,
     waiting: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
+    _reader: Reader,
 }
 
 impl User for Member {
@@ -118,7 +119,8 @@ impl Floor {
         members.await
     }
 
-    async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+    /// Connects and says hello: the floor knows nobody, so who comes back is one who comes.
+    pub(crate) async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
         let connection = self.endpoint.connect(self.server, "localhost")?.await?;
         let (mut write, read) = connection.open_bi().await?;
         let mut hello = BytesMut::new();
@@ -140,7 +142,7 @@ impl Floor {
         // The first frame says that the floor knows this connection.
         let hello = frames.next().await?;
         ensure!(hello.is_some(), "the floor closed the connection");
-        tokio::spawn(async move {
+        let reader = Reader::spawn(async move {
             let _connection = connection;
             while let Ok(Some((room, text))) = frames.next().await {
                 if room == ACK {
@@ -152,7 +154,7 @@ impl Floor {
             }
             told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
-        Ok(Arc::new(Member { out, waiting }))
+        Ok(Arc::new(Member { out, waiting, _reader: reader }))
     }
 }
 
