@@ -138,7 +138,9 @@ impl Figures {
         if let (Some(messages), Some(deliveries)) = (self.messages, self.deliveries) {
             writeln!(out, "  counted    {messages} messages, {deliveries} deliveries")?;
         }
-        writeln!(out, "  delivery   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;
+        // Where nothing is acknowledged, no message was said: what took so long is a session.
+        let what = if self.ack_p50_ms.is_some() { "delivery" } else { "wait    " };
+        writeln!(out, "  {what}   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;
         if let (Some(p50), Some(p99)) = (self.ack_p50_ms, self.ack_p99_ms) {
             writeln!(out, "  ack        p50 {p50:.2} ms, p99 {p99:.2} ms")?;
         }

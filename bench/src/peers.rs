@@ -11,6 +11,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use serde::Deserialize;
 use crate::{
     ledger::Ledger,
     process::Processes,
-    system::{Everybody, Topology, floor::Floor, magpie::Magpie, mqtt::Mqtt, nats::Nats, xmpp::Xmpp},
+    system::{Everybody, Topology, User, floor::Floor, magpie::Magpie, mqtt::Mqtt, nats::Nats, xmpp::Xmpp},
 };
 
 /// What a peer is, from `bench/peers/<name>/peer.toml`.
@@ -88,11 +89,22 @@ impl System {
         }
     }
 
+    /// One of a peer's people, who was there before and is in no room, connects and signs in again.
+    pub(crate) async fn sign_in(&self, index: usize, ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+        match self {
+            Self::Magpie(_) => bail!("a person of Magpie comes back through the SDK, not through a driver"),
+            Self::Floor(floor) => floor.join(index, &[], ledger).await,
+            Self::Xmpp(xmpp) => xmpp.sign_in(index, ledger).await,
+            Self::Nats(nats) => nats.join(index, &[], ledger).await,
+            Self::Mqtt(mqtt) => mqtt.join(index, &[], ledger).await,
+        }
+    }
+
     /// Magpie, for what only it can do.
     pub(crate) fn magpie(&self) -> anyhow::Result<&Magpie> {
         match self {
             Self::Magpie(magpie) => Ok(magpie),
-            _ => bail!("only Magpie can run this workload so far"),
+            _ => bail!("only Magpie can do this part of the workload"),
         }
     }
 }

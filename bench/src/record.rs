@@ -11,7 +11,13 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{figures::Figures, run::Ran, samples::Sample, workload::Workload};
+use crate::{
+    compare::Compared,
+    figures::Figures,
+    run::Ran,
+    samples::{Round, Sample},
+    workload::Workload,
+};
 
 /// One result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +42,9 @@ pub(crate) struct Record {
     /// What `compare` found, as `compare --json` prints it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) compared: Option<Value>,
+    /// Both servers of `compare`, round by round; earlier files have none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) rounds: Vec<Round>,
 }
 
 /// Where the generator ran.
@@ -128,6 +137,7 @@ impl Record {
             figures: None,
             samples: Vec::new(),
             compared: None,
+            rounds: Vec::new(),
         }
     }
 
@@ -137,8 +147,9 @@ impl Record {
     }
 
     /// Of a comparison that ended now.
-    pub(crate) fn of_comparison(name: &str, workload: &Workload, compared: &impl Serialize) -> anyhow::Result<Self> {
-        Ok(Self { compared: Some(serde_json::to_value(compared)?), ..Self::new(name, workload) })
+    pub(crate) fn of_comparison(name: &str, workload: &Workload, compared: &Compared) -> anyhow::Result<Self> {
+        let (value, rounds) = (serde_json::to_value(compared)?, compared.samples.clone());
+        Ok(Self { compared: Some(value), rounds, ..Self::new(name, workload) })
     }
 
     /// Adds it to a file, as one line.

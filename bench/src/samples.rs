@@ -25,6 +25,13 @@ pub(crate) struct Sample {
     pub(crate) disk_per_s: f64,
 }
 
+/// One round of a comparison, second by second. Each side's seconds count from its own beginning: they took turns.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Round {
+    pub(crate) ours: Vec<Sample>,
+    pub(crate) peer: Vec<Sample>,
+}
+
 /// Takes samples.
 pub(crate) struct Sampler {
     processes: Processes,

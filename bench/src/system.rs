@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
+    task::AbortHandle,
 };
 
 use crate::ledger::Ledger;
@@ -20,7 +21,7 @@ use crate::ledger::Ledger;
 /// Ends when the message is acknowledged.
 pub(crate) type Acknowledged = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
-/// One connected person.
+/// One connected person. Without it, the connection breaks.
 pub(crate) trait User: Send + Sync {
     /// Says something in a room that the person is in. It is on its way, in order, when this returns.
     fn send(&self, room: usize, text: String) -> Acknowledged;
@@ -68,6 +69,22 @@ impl Topology {
 
 /// Everybody of a topology, connected.
 pub(crate) type Everybody = Vec<Arc<dyn User>>;
+
+/// A driver's reader, which ends with this: what it holds of the connection would otherwise keep it open.
+pub(crate) struct Reader(AbortHandle);
+
+impl Reader {
+    /// Reads in a task of its own.
+    pub(crate) fn spawn(reading: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(reading).abort_handle())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// What a driver over TCP says: queued, and written by a task of its own, as much as there is at a time.
 #[derive(Clone)]

@@ -145,6 +145,80 @@ fn comparisons_are_kept_and_drawn() {
     assert!(Path::new(&pictures).join("compare-cpu.svg").exists());
 }
 
+#[test]
+fn sign_ins_are_compared() {
+    let arguments = ["compare", "signin", "--json", "--with", "floor", "--magpie", NODE, "--rounds", "2"];
+    // Enough of them that the kernel's clock, of 10 ms, sees what the floor used.
+    let changes = ["--users", "150", "--members", "5", "--outstanding", "16", "--warm-up", "0.2"];
+    let compared = json(&[arguments.as_slice(), &changes].concat());
+    for side in ["ours", "peer"] {
+        let names = ["cpu_ms_per_message", "per_s", "p50_ms", "p99_ms", "took_s", "cores"];
+        assert_more_than_0(&compared[side], &names);
+        assert_clean(&compared[side], side);
+        let of = |name: &str| compared[side][name].as_f64().unwrap();
+        assert!(of("p50_ms") <= of("p99_ms"), "{compared}");
+        // Everybody came back in the time that it took.
+        assert!((of("per_s") * of("took_s") - 150.0).abs() < 1.0, "{compared}");
+        // No more at a time than was asked for: on the whole, nobody waited for longer than 16 could be under way.
+        assert!(of("p50_ms") / 1000.0 * 150.0 / 2.0 <= of("took_s") * 16.0, "{compared}");
+    }
+    assert_more_than_0(&compared["ratio"], &["cpu", "per_s"]);
+    let unlike = compared["unlike"].to_string();
+    assert!(unlike.contains("(1 each)") && unlike.contains("pause of its SDK"), "{unlike}");
+}
+
+#[test]
+fn both_sides_of_a_comparison_are_drawn_over_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (results, pictures) = (path("results.jsonl"), path("pictures"));
+    // Three rounds of one sample each are enough for a line; a busy machine has almost a second to be late with each.
+    let arguments = ["compare", "direct", "--json", "--with", "floor", "--magpie", NODE, "--rounds", "3"];
+    let changes = ["--users", "20", "--seconds", "1.9", "--warm-up", "0.1", "--out", &results];
+    let printed = json(&[arguments.as_slice(), &changes].concat());
+    assert!(printed["rounds"] == 3 && printed.get("samples").is_none(), "{printed}");
+    let kept: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+    assert_eq!(kept["compared"], printed);
+    let rounds = kept["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 3, "{kept}");
+    for side in rounds.iter().flat_map(|round| [&round["ours"], &round["peer"]]) {
+        let samples = side.as_array().unwrap();
+        assert_eq!(samples.len(), 1, "{side}");
+        samples.iter().for_each(|sample| assert_more_than_0(sample, &["at_s", "deliveries_per_s", "cores", "rss_mib"]));
+    }
+    // A file of a version that kept no samples is read still, and has nothing to draw over time.
+    let mut old = kept.clone();
+    old.as_object_mut().unwrap().remove("rounds");
+    old["name"] = "old".into();
+    let lines = format!("{kept}\n{old}\n");
+    std::fs::write(&results, lines).unwrap();
+    let drawn = bench(&["report", &results, "--svg", &pictures]);
+    assert_eq!(drawn.status.code(), Some(0), "{}", text(&drawn.stderr));
+    for chart in ["throughput", "cpu", "memory"] {
+        let svg = std::fs::read_to_string(Path::new(&pictures).join(format!("direct-{chart}.svg"))).unwrap();
+        assert!(svg.contains("magpie") && svg.contains("floor"), "{chart} does not name both");
+        assert!(!Path::new(&pictures).join(format!("old-{chart}.svg")).exists());
+    }
+}
+
+#[test]
+fn what_a_peer_cannot_do_is_said() {
+    for (workload, changes, parts) in [
+        ("storm", ["--conversations", "300"], ["conversations is 300", "compare signin --with floor", "run storm"]),
+        ("sync", ["--missed", "700"], ["missed is 700", "compare group --with floor", "run sync"]),
+        ("failover", ["--kills", "2"], ["kills is 2", "compare direct --with floor", "run failover"]),
+        ("signin", ["--proof", "password"], ["proof is password", "--proof token", "run signin"]),
+    ] {
+        // Nothing is started for it: there is no such program.
+        let arguments = ["compare", workload, "--with", "floor", "--magpie", "/nowhere/magpie"];
+        let output = bench(&[arguments.as_slice(), &changes].concat());
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{workload}: {told}");
+        assert!(told.contains(&format!("floor cannot do the workload {workload}")), "{told}");
+        parts.iter().for_each(|part| assert!(told.contains(part), "{workload}: no {part:?} in {told}"));
+    }
+}
+
 /// An agent, killed at the end.
 struct Agent(Child, String);
 

@@ -94,6 +94,9 @@ pub(crate) fn serve(args: &FloorArgs) -> anyhow::Result<()> {
         .with_single_cert(vec![key.cert.der().clone()], private)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.ignore_client_order = true;
+    // Tickets as Magpie gives them.
+    tls.send_tls13_tickets = 1;
+    tls.ticketer = rustls::crypto::ring::Ticketer::new()?;
     let mut config =
         quinn::ServerConfig::with_crypto(Arc::new(quinn::crypto::rustls::QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport()));

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     figures::Figures,
     record::{Comparison, Record},
-    samples::{Sample, memory_slope_per_hour},
+    samples::{Round, Sample, memory_slope_per_hour},
     workload::{Kind, Workload},
 };
 
@@ -107,6 +107,7 @@ fn chunks(mut series: Vec<Series>, size: usize) -> Vec<Vec<Series>> {
 
 type Value = fn(&Figures) -> Option<f64>;
 type Shown = fn(f64) -> String;
+type Seen = fn(&Sample) -> f64;
 
 fn comparison_bars(comparisons: &[(&Record, Comparison)]) -> anyhow::Result<Vec<Chart>> {
     let metrics: [(&str, &str, &str, Value, Shown); 4] = [
@@ -124,7 +125,13 @@ fn comparison_bars(comparisons: &[(&Record, Comparison)]) -> anyhow::Result<Vec<
             |f| Some(f.per_s),
             |v| format!("{}/s", number::plain(v)),
         ),
-        ("compare-p99", "99 of 100 deliveries within", "less is better", |f| Some(f.p99_ms), number::milliseconds),
+        (
+            "compare-p99",
+            "99 of 100 deliveries or sign-ins within",
+            "less is better",
+            |f| Some(f.p99_ms),
+            number::milliseconds,
+        ),
         (
             "compare-memory",
             "Memory for each idle session",
@@ -170,32 +177,32 @@ fn time(end: f64) -> Axis {
     Axis { from: 0.0, to: end.max(1e-3), ticks }
 }
 
-/// What a run looked like over time; nothing when there are too few samples for a line.
+/// A chart over so many seconds.
+fn lines(name: String, title: &str, end: f64, lines: Vec<Series>, label: fn(f64) -> String) -> anyhow::Result<Chart> {
+    let most = lines.iter().flat_map(|s| s.points.iter().map(|(_, y)| *y)).fold(0.0, f64::max);
+    let (x, y) = (time(end), Axis::up_to(most, label));
+    LineChart { name, title: title.to_owned(), x, x_title: String::new(), y, series: lines }.draw()
+}
+
+fn line(name: &str, color: usize, samples: &[Sample], value: fn(&Sample) -> f64) -> Series {
+    let points = samples.iter().map(|sample| (sample.at_s, value(sample))).collect();
+    Series { name: name.to_owned(), points, color, dashed: false, dots: false }
+}
+
+/// What a run or a comparison looked like over time; nothing when there are too few samples for a line.
 pub(crate) fn over_time(name: &str, record: &Record) -> anyhow::Result<Vec<Chart>> {
+    if let Some(comparison) = record.comparison()? {
+        return both_over_time(name, record, &comparison.peer.name);
+    }
     if record.samples.len() < 3 {
         return Ok(Vec::new());
     }
     let samples = thinned(&record.samples);
     let end = record.samples.last().map_or(1.0, |sample| sample.at_s);
-    let lines = |what: &str, title: &str, lines: Vec<Series>, label: fn(f64) -> String| {
-        let most = lines.iter().flat_map(|s| s.points.iter().map(|(_, y)| *y)).fold(0.0, f64::max);
-        let chart = LineChart {
-            name: format!("{name}-{what}"),
-            title: title.to_owned(),
-            x: time(end),
-            x_title: String::new(),
-            y: Axis::up_to(most, label),
-            series: lines,
-        };
-        chart.draw()
+    let lines = |what: &str, title: &str, of: Vec<Series>, label: fn(f64) -> String| {
+        lines(format!("{name}-{what}"), title, end, of, label)
     };
-    let line = |name: &str, color: usize, value: fn(&Sample) -> f64| Series {
-        name: name.to_owned(),
-        points: samples.iter().map(|sample| (sample.at_s, value(sample))).collect(),
-        color,
-        dashed: false,
-        dots: false,
-    };
+    let line = |name: &str, color: usize, value: fn(&Sample) -> f64| line(name, color, &samples, value);
     let mut charts = Vec::new();
     if !matches!(record.workload.kind, Kind::Idle) {
         let sum = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>();
@@ -217,6 +224,42 @@ pub(crate) fn over_time(name: &str, record: &Record) -> anyhow::Result<Vec<Chart
         charts.push(lines("disk", "Written to disk, a second", disk, number::bytes)?);
     }
     Ok(charts)
+}
+
+/// The same of both sides of a comparison.
+fn both_over_time(name: &str, record: &Record, peer: &str) -> anyhow::Result<Vec<Chart>> {
+    let (ours, theirs) = (in_a_row(&record.rounds, |r| &r.ours), in_a_row(&record.rounds, |r| &r.peer));
+    if ours.len().min(theirs.len()) < 3 {
+        return Ok(Vec::new());
+    }
+    let end = [&ours, &theirs].iter().flat_map(|side| side.last()).map(|last| last.at_s).fold(0.0, f64::max);
+    let (ours, theirs) = (thinned(&ours), thinned(&theirs));
+    let metrics: [(&str, &str, Seen, Shown); 4] = [
+        ("throughput", "Messages delivered a second", |s| s.deliveries_per_s, number::short),
+        ("cpu", "Cores that each server used", |s| s.cores, number::plain),
+        ("memory", "Memory of each server", |s| s.rss_mib * 1.048_576, |v| number::bytes(v * 1e6)),
+        ("disk", "Written to disk, a second", |s| s.disk_per_s, number::bytes),
+    ];
+    let mut charts = Vec::new();
+    for (what, title, value, label) in metrics {
+        // Nobody talks in `idle`, and many peers write nothing.
+        if ours.iter().chain(&theirs).any(|sample| value(sample) > 0.0) {
+            let both = vec![line("magpie", 0, &ours, value), line(peer, 1, &theirs, value)];
+            charts.push(lines(format!("{name}-{what}"), &format!("{title}, rounds in a row"), end, both, label)?);
+        }
+    }
+    Ok(charts)
+}
+
+/// One side's samples, each round where the one before ended, so that both sides have one axis though they took turns.
+fn in_a_row(rounds: &[Round], side: fn(&Round) -> &Vec<Sample>) -> Vec<Sample> {
+    let (mut all, mut begin) = (Vec::new(), 0.0);
+    for round in rounds {
+        all.extend(side(round).iter().map(|sample| Sample { at_s: begin + sample.at_s, ..sample.clone() }));
+        let ends = [round.ours.last(), round.peer.last()];
+        begin += ends.into_iter().flatten().map(|last| last.at_s).fold(0.0, f64::max);
+    }
+    all
 }
 
 /// Memory's line over the second half, where an hour can be told from it.

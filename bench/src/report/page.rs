@@ -89,8 +89,9 @@ pub(crate) fn all_figures(figures: &Figures, each: &str) -> Vec<(String, String)
     let some = |value: f64| (value > 0.0).then_some(value);
     add("a second", some(figures.per_s).map(plain));
     add(&format!("CPU a {each}"), some(figures.cpu_ms_per_message).map(|v| format!("{} ms", plain(v))));
-    add("delivery p50", some(figures.p50_ms).map(milliseconds));
-    add("delivery p99", some(figures.p99_ms).map(milliseconds));
+    let came = if each == "session" { "wait" } else { "delivery" };
+    add(&format!("{came} p50"), some(figures.p50_ms).map(milliseconds));
+    add(&format!("{came} p99"), some(figures.p99_ms).map(milliseconds));
     add("acknowledged p50", figures.ack_p50_ms.map(milliseconds));
     add("acknowledged p99", figures.ack_p99_ms.map(milliseconds));
     add("messages", figures.messages.map(count));

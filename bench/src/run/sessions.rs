@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use magpie_client::Event;
 
 use super::{Ran, chat::usage_of};
 use crate::{
     figures::{Figures, Spread},
     ledger::Ledger,
-    peers::Server,
+    peers::{Server, System},
     progress::Progress,
     samples::Sampler,
     system::{
@@ -98,30 +98,23 @@ fn for_sessions(count: usize, used: (crate::process::Usage, crate::process::Usag
     }
 }
 
-/// People sign in: by password on new devices, or by token on theirs.
-pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progress) -> anyhow::Result<Ran> {
-    let (magpie, people) = people(work, server, progress).await?;
-    // What their coming left behind settles.
-    tokio::time::sleep(Duration::from_secs_f64(work.warm_up)).await;
+/// Everybody signs in, so many at a time; what it cost. What they then have is kept until all are in.
+async fn each_signs_in<T: Send + 'static, F>(
+    work: &Workload,
+    server: &Server,
+    progress: &Progress,
+    mut sign_in: impl FnMut(usize) -> F,
+) -> anyhow::Result<Ran>
+where
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
     progress.say("they sign in");
-    let waits = Arc::new(Mutex::new(Vec::with_capacity(people.len())));
-    let all = magpie::all(people.len(), work.outstanding, |index| {
-        let (magpie, person, waits) = (magpie.clone(), people[index].clone(), waits.clone());
-        let proof = work.proof;
+    let waits = Arc::new(Mutex::new(Vec::with_capacity(work.users)));
+    let all = magpie::all(work.users, work.outstanding, |index| {
+        let (one, waits) = (sign_in(index), waits.clone());
         async move {
             let began = Instant::now();
-            let kept = match proof {
-                Proof::Password => {
-                    let (client, mut events) = magpie.device()?;
-                    client.sign_in(&person.handle, PASSWORD).await?;
-                    while !matches!(events.next().await, Some(Event::Synced) | None) {}
-                    Some((client, events))
-                }
-                Proof::Token => {
-                    person.reconnect(PATIENCE).await?;
-                    None
-                }
-            };
+            let kept = one.await?;
             waits.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed().as_secs_f64() * 1000.0);
             Ok(kept)
         }
@@ -129,7 +122,53 @@ pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progres
     let (kept, before, after) = usage_of(&server.processes, all).await?;
     drop(kept);
     let waits = std::mem::take(&mut *waits.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Ran { figures: for_sessions(people.len(), (before, after), waits), samples: Vec::new() })
+    Ok(Ran { figures: for_sessions(work.users, (before, after), waits), samples: Vec::new() })
+}
+
+/// People sign in: by password on new devices, or by token on theirs; at a peer, each as it is there.
+pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progress) -> anyhow::Result<Ran> {
+    if !matches!(server.system, System::Magpie(_)) {
+        return sign_in_to_peer(work, server, progress).await;
+    }
+    let (magpie, people) = people(work, server, progress).await?;
+    // What their coming left behind settles.
+    tokio::time::sleep(Duration::from_secs_f64(work.warm_up)).await;
+    each_signs_in(work, server, progress, |index| {
+        let (magpie, person, proof) = (magpie.clone(), people[index].clone(), work.proof);
+        async move {
+            match proof {
+                Proof::Password => {
+                    let (client, mut events) = magpie.device()?;
+                    client.sign_in(&person.handle, PASSWORD).await?;
+                    while !matches!(events.next().await, Some(Event::Synced) | None) {}
+                    Ok(Some((client, events)))
+                }
+                Proof::Token => {
+                    person.reconnect(PATIENCE).await?;
+                    Ok(None)
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// As Magpie's people with their tokens: the connection of each breaks, and it comes back as somebody who is known.
+async fn sign_in_to_peer(work: &Workload, server: &Server, progress: &Progress) -> anyhow::Result<Ran> {
+    progress.say(format!("{} people come in", work.users));
+    let topology = Topology { users: work.users, rooms: Vec::new() };
+    let ledger = topology.ledger();
+    let mut there = server.system.gather(&topology, &ledger).await?.into_iter();
+    tokio::time::sleep(Duration::from_secs_f64(work.warm_up)).await;
+    each_signs_in(work, server, progress, |index| {
+        let (person, system, ledger) = (there.next(), server.system.clone(), ledger.clone());
+        async move {
+            drop(person);
+            let back = tokio::time::timeout(PATIENCE, system.sign_in(index, ledger)).await;
+            back.with_context(|| format!("person {index} did not come back within {PATIENCE:?}"))?
+        }
+    })
+    .await
 }
 
 /// Every connection breaks at once; how long until all are back and have everything.

@@ -16,13 +16,15 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Acknowledged, Everybody, Topology, User, magpie::all};
+use super::{Acknowledged, Everybody, Reader, Topology, User, magpie::all};
 use crate::ledger::Ledger;
 
 /// The room of acknowledgements.
 pub(crate) const ACK: u32 = u32::MAX;
 pub(crate) const ALPN: &[u8] = b"floor/1";
 const FRAME_MAX: usize = 64 * 1024;
+/// Where quinn's search for larger packets ends.
+const MTU: u16 = 1452;
 
 /// A frame.
 pub(crate) fn frame(room: u32, text: &[u8]) -> Bytes {
@@ -73,6 +75,7 @@ pub(crate) struct Floor {
 struct Member {
     out: mpsc::UnboundedSender<Bytes>,
     waiting: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
+    _reader: Reader,
 }
 
 impl User for Member {
@@ -116,7 +119,8 @@ impl Floor {
         members.await
     }
 
-    async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+    /// Connects and says hello: the floor knows nobody, so who comes back is one who comes.
+    pub(crate) async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
         let connection = self.endpoint.connect(self.server, "localhost")?.await?;
         let (mut write, read) = connection.open_bi().await?;
         let mut hello = BytesMut::new();
@@ -138,7 +142,7 @@ impl Floor {
         // The first frame says that the floor knows this connection.
         let hello = frames.next().await?;
         ensure!(hello.is_some(), "the floor closed the connection");
-        tokio::spawn(async move {
+        let reader = Reader::spawn(async move {
             let _connection = connection;
             while let Ok(Some((room, text))) = frames.next().await {
                 if room == ACK {
@@ -150,7 +154,7 @@ impl Floor {
             }
             told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
-        Ok(Arc::new(Member { out, waiting }))
+        Ok(Arc::new(Member { out, waiting, _reader: reader }))
     }
 }
 
@@ -170,6 +174,9 @@ pub(crate) fn transport() -> quinn::TransportConfig {
     transport
         .keep_alive_interval(Some(std::time::Duration::from_secs(15)))
         .max_idle_timeout(Some(quinn::VarInt::from_u32(45_000).into()))
+        // Packets as large as probing would find them on any network, without what probing costs a handshake.
+        .initial_mtu(MTU)
+        .mtu_discovery_config(None)
         .max_concurrent_uni_streams(0u32.into())
         .max_concurrent_bidi_streams(1u32.into())
         .datagram_receive_buffer_size(None);

@@ -79,7 +79,7 @@ impl User for Member {
 pub(crate) async fn all<T: Send + 'static, F>(
     count: usize,
     at_a_time: usize,
-    work: impl Fn(usize) -> F,
+    mut work: impl FnMut(usize) -> F,
 ) -> anyhow::Result<Vec<T>>
 where
     F: Future<Output = anyhow::Result<T>> + Send + 'static,

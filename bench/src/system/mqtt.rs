@@ -15,7 +15,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{Acknowledged, Everybody, Outbox, Topology, User, acknowledged, magpie::all, refused};
+use super::{Acknowledged, Everybody, Outbox, Reader, Topology, User, acknowledged, magpie::all, refused};
 use crate::ledger::Ledger;
 
 const CONNECT: u8 = 0x10;
@@ -49,6 +49,7 @@ struct Waiting {
 struct Member {
     out: Outbox,
     waiting: Arc<Mutex<Waiting>>,
+    _reader: Reader,
 }
 
 impl User for Member {
@@ -164,7 +165,8 @@ impl Mqtt {
         .await
     }
 
-    async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+    /// Connects and subscribes. The broker keeps no accounts here, so who comes back is one who comes.
+    pub(crate) async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
         let stream = TcpStream::connect(self.server).await?;
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
@@ -196,7 +198,7 @@ impl Mqtt {
         }
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let (told, answers) = (waiting.clone(), out.clone());
-        tokio::spawn(async move {
+        let reader = Reader::spawn(async move {
             while let Ok((first, body)) = packets.next().await {
                 if heard(index, first, body, &told, &answers, &ledger).is_err() {
                     break;
@@ -204,7 +206,7 @@ impl Mqtt {
             }
             told.lock().unwrap_or_else(PoisonError::into_inner).told.clear();
         });
-        Ok(Arc::new(Member { out, waiting }))
+        Ok(Arc::new(Member { out, waiting, _reader: reader }))
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{Acknowledged, Everybody, Outbox, Topology, User, acknowledged, magpie::all};
+use super::{Acknowledged, Everybody, Outbox, Reader, Topology, User, acknowledged, magpie::all};
 use crate::ledger::Ledger;
 
 const LINE_MAX: usize = 64 * 1024;
@@ -47,6 +47,7 @@ struct Member {
     out: Outbox,
     next: AtomicU64,
     waiting: Waiting,
+    _reader: Reader,
 }
 
 impl User for Member {
@@ -187,11 +188,12 @@ impl Nats {
         accepted(&payload).map(drop)
     }
 
-    async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+    /// Connects and subscribes. The server keeps no accounts here, so who comes back is one who comes.
+    pub(crate) async fn join(&self, index: usize, rooms: &[usize], ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
         let mut connection = self.connect(&index.to_string(), rooms).await?;
         let (out, waiting) = (connection.out.clone(), Waiting::default());
         let told = waiting.clone();
-        tokio::spawn(async move {
+        let reader = Reader::spawn(async move {
             while let Ok(said) = connection.next().await {
                 let Said::Message { subject, subscription, payload } = said else { continue };
                 if subscription == ANSWERS {
@@ -207,7 +209,7 @@ impl Nats {
             }
             told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
-        Ok(Arc::new(Member { index, out, next: AtomicU64::new(1), waiting }))
+        Ok(Arc::new(Member { index, out, next: AtomicU64::new(1), waiting, _reader: reader }))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Acknowledged, Everybody, Outbox, Topology, User, acknowledged, magpie::all, refused};
+use super::{Acknowledged, Everybody, Outbox, Reader, Topology, User, acknowledged, magpie::all, refused};
 use crate::ledger::Ledger;
 
 /// The host of all addresses.
@@ -59,6 +59,7 @@ struct Member {
     out: Outbox,
     sent: Arc<Mutex<Sent>>,
     rooms: HashMap<usize, Place>,
+    _reader: Reader,
 }
 
 impl User for Member {
@@ -226,17 +227,25 @@ impl<R: AsyncRead + Unpin> Session<R> {
         self.out.push(stanza);
     }
 
-    /// Registers, signs in, and is there.
-    async fn sign_in(&mut self, manage: bool) -> anyhow::Result<()> {
+    /// Makes the person's account. The stream is open, and nobody has signed in on it.
+    async fn register(&mut self) -> anyhow::Result<()> {
+        self.out.push(format!(
+            "<iq type='set' id='reg'><query xmlns='jabber:iq:register'><username>{}</username>\
+             <password>{PASSWORD}</password></query></iq>",
+            name(self.index)
+        ));
+        self.until(|text| text.starts_with("<iq") && (text.contains("type='result'") || text.contains("<conflict")))
+            .await
+    }
+
+    /// Signs in, after it has registered where it is new, and is there.
+    async fn sign_in(&mut self, is_new: bool, manage: bool) -> anyhow::Result<()> {
         let name = name(self.index);
         self.out.push(OPEN);
         self.until(|text| text.starts_with("<stream:features")).await?;
-        self.out.push(format!(
-            "<iq type='set' id='reg'><query xmlns='jabber:iq:register'><username>{name}</username>\
-             <password>{PASSWORD}</password></query></iq>"
-        ));
-        self.until(|text| text.starts_with("<iq") && (text.contains("type='result'") || text.contains("<conflict")))
-            .await?;
+        if is_new {
+            self.register().await?;
+        }
         let proof = base64(format!("\0{name}\0{PASSWORD}").as_bytes());
         self.out.push(format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"));
         self.until(|text| text.starts_with("<success")).await?;
@@ -321,43 +330,56 @@ impl Xmpp {
             };
             let rooms = rooms_of[index].iter().map(place).collect();
             let (this, ledger) = (self.clone(), ledger.clone());
-            async move {
-                let stream = TcpStream::connect(this.server).await?;
-                stream.set_nodelay(true)?;
-                match &this.tls {
-                    None => {
-                        let (read, write) = stream.into_split();
-                        join(index, read, write, rooms, ledger).await
-                    }
-                    Some(tls) => {
-                        let stream = tls.connect(ServerName::try_from(HOST)?, stream).await?;
-                        let (read, write) = tokio::io::split(stream);
-                        join(index, read, write, rooms, ledger).await
-                    }
-                }
-            }
+            async move { this.connect(Person { index, is_new: true, rooms }, ledger).await }
         })
         .await
     }
+
+    /// One who has an account comes back, to no group.
+    pub(crate) async fn sign_in(&self, index: usize, ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+        self.connect(Person { index, is_new: false, rooms: HashMap::new() }, ledger).await
+    }
+
+    async fn connect(&self, person: Person, ledger: Ledger) -> anyhow::Result<Arc<dyn User>> {
+        let stream = TcpStream::connect(self.server).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => {
+                let (read, write) = stream.into_split();
+                join(person, read, write, ledger).await
+            }
+            Some(tls) => {
+                let stream = tls.connect(ServerName::try_from(HOST)?, stream).await?;
+                let (read, write) = tokio::io::split(stream);
+                join(person, read, write, ledger).await
+            }
+        }
+    }
+}
+
+/// One who connects.
+struct Person {
+    index: usize,
+    /// Has no account yet.
+    is_new: bool,
+    rooms: HashMap<usize, Place>,
 }
 
 async fn join(
-    index: usize,
+    Person { index, is_new, rooms }: Person,
     read: impl AsyncRead + Unpin + Send + 'static,
     write: impl AsyncWrite + Unpin + Send + 'static,
-    rooms: HashMap<usize, Place>,
     ledger: Ledger,
 ) -> anyhow::Result<Arc<dyn User>> {
     let (out, sent) = (Outbox::new(write), Arc::<Mutex<Sent>>::default());
     let stanzas = Stanzas::default();
     let mut session = Session { index, read, stanzas, out: out.clone(), sent: sent.clone(), received: None, ledger };
     let manage = rooms.is_empty() || rooms.values().any(|place| !place.is_group);
-    session.sign_in(manage).await.with_context(|| format!("{} cannot sign in", name(index)))?;
+    session.sign_in(is_new, manage).await.with_context(|| format!("{} cannot sign in", name(index)))?;
     for place in rooms.values().filter(|place| place.is_group) {
         session.enter(&place.address).await?;
     }
-    tokio::spawn(session.listen());
-    Ok(Arc::new(Member { out, sent, rooms }))
+    Ok(Arc::new(Member { out, sent, rooms, _reader: Reader::spawn(session.listen()) }))
 }
 
 #[cfg(test)]
