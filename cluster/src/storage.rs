@@ -201,6 +201,9 @@ impl<M: Machine> Storage<M> {
         for task in &self.tasks {
             task.abort();
         }
+        for group in self.shards.iter().filter_map(Shard::group) {
+            tokio::spawn(async move { group.stop().await });
+        }
         self.background.stop();
         self.writer.stop();
         self.shards.iter().for_each(Shard::let_go);
@@ -237,12 +240,12 @@ fn restore(
             "{shard}: the log begins at {first}, but ends its gap at {purged}"
         )));
     }
-    if held >= purged && (held > 0 || purged == 0) {
+    if held >= purged && held >= received {
         return Ok(newest);
     }
     match &newest {
-        Some(file) if file.applied.index() >= purged => {
-            tracing::info!(%shard, index = file.applied.index(), "rebuilding the state from its snapshot and the log");
+        Some(file) if received >= purged => {
+            tracing::info!(%shard, index = received, "rebuilding the state from its snapshot and the log");
             snapshot::load(disk, &file.path, base)?;
             Ok(newest)
         }

@@ -38,6 +38,13 @@ pub struct Sum {
 }
 impl Record for Sum {}
 
+impl Sum {
+    /// All of it.
+    pub fn story(&self) -> (u64, Vec<(u64, u64)>) {
+        (self.total, self.notes.clone())
+    }
+}
+
 pub struct Counter;
 
 fn key(user: UserId) -> Key {
