@@ -50,12 +50,17 @@ pub enum StorePlace {
     Memory,
 }
 
+/// Where there are others, one node is not waited for longer than this.
+const CONNECT_ELSEWHERE: Duration = Duration::from_secs(2);
+
 /// One client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// The node to connect to.
     pub server: SocketAddr,
+    /// Other nodes of its cluster: when a connection is lost or does not come about, the next one is tried.
+    pub others: Vec<SocketAddr>,
     /// Name and version of the program, for the operator; default this SDK's.
     pub agent: String,
     /// The device's name for its owner, at most [`DEVICE_NAME_LEN_MAX`](crate::limits::DEVICE_NAME_LEN_MAX) bytes.
@@ -75,6 +80,7 @@ impl Config {
     pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
+            others: Vec::new(),
             agent: concat!("magpie-client/", env!("CARGO_PKG_VERSION")).into(),
             device_name: "a device".into(),
             history: History::All,
@@ -82,5 +88,18 @@ impl Config {
             ask_timeout: Duration::from_secs(30),
             events_max: 1024,
         }
+    }
+
+    /// The node whose turn it is, after so many connections that were lost.
+    pub(crate) fn server_at(&self, turn: usize) -> SocketAddr {
+        match turn % (1 + self.others.len()) {
+            0 => self.server,
+            at => self.others[at - 1],
+        }
+    }
+
+    /// How long a connection may take to come about.
+    pub(crate) fn connect_patience(&self) -> Duration {
+        if self.others.is_empty() { self.request_timeout } else { self.request_timeout.min(CONNECT_ELSEWHERE) }
     }
 }

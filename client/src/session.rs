@@ -42,7 +42,7 @@ impl<E: Into<Error>> From<E> for End {
 
 /// Drives one client until it is closed.
 pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
-    let mut attempt = 0;
+    let (mut attempt, mut turn) = (0, 0);
     loop {
         {
             let mut state = shared.lock();
@@ -59,7 +59,10 @@ pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
             shared.wake.notified().await;
             continue;
         }
-        let end = connection(&shared, &network, &mut attempt).await;
+        let end = connection(&shared, &network, &mut attempt, turn).await;
+        if matches!(end, End::Lost(_) | End::Later { .. }) {
+            turn = turn.wrapping_add(1);
+        }
         if let Some(pause) = conclude(&shared, end, attempt) {
             attempt = attempt.saturating_add(1);
             rest(&shared, pause).await;
@@ -68,8 +71,8 @@ pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
     finish(&shared);
 }
 
-async fn connection(shared: &Shared, network: &Network, attempt: &mut u32) -> End {
-    let opened = interruptible(shared, Link::open(network, &shared.config)).await;
+async fn connection(shared: &Shared, network: &Network, attempt: &mut u32, turn: usize) -> End {
+    let opened = interruptible(shared, Link::open(network, &shared.config, turn)).await;
     let (mut link, welcome) = match opened {
         None => return End::Lost("no session in time".into()),
         Some(Err(LinkError::Lost(reason))) => return End::Lost(reason),

@@ -44,13 +44,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects and says hello.
-    pub(crate) async fn open(network: &Network, config: &Config) -> Result<(Self, hello::Welcome), LinkError> {
-        let patience = config.request_timeout;
-        let connecting = timeout(patience, network.connect(config.server)).await;
+    /// Connects to the node whose turn it is and says hello.
+    pub(crate) async fn open(
+        network: &Network,
+        config: &Config,
+        turn: usize,
+    ) -> Result<(Self, hello::Welcome), LinkError> {
+        let (patience, server) = (config.connect_patience(), config.server_at(turn));
+        let connecting = timeout(patience, network.connect(server)).await;
         let connection = connecting
-            .map_err(|_| LinkError::Lost(format!("no answer from {} in {patience:?}", config.server)))?
-            .map_err(|e| LinkError::Lost(format!("{}: {e}", config.server)))?;
+            .map_err(|_| LinkError::Lost(format!("no answer from {server} in {patience:?}")))?
+            .map_err(|e| LinkError::Lost(format!("{server}: {e}")))?;
         let (send, recv) = timeout(patience, connection.open_bi())
             .await
             .map_err(|_| LinkError::lost("the node opens no stream"))?
