@@ -5,6 +5,8 @@
 //! one process, for tests, and loses, delays and cuts on demand. Neither knows what travels.
 
 pub mod memory;
+pub mod quic;
+pub mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
