@@ -1,11 +1,12 @@
 //! How nodes talk to each other: requests with answers, and messages without, over lanes that do not wait for each
 //! other.
 //!
-//! [`quic`] is the real one, with mutual TLS under the cluster's authority; [`memory`] joins the nodes of one process,
-//! for tests, and loses, delays and cuts on demand. Neither knows what travels.
+//! [`quic`] is the real one, with mutual TLS under the cluster's authority ([`tls`]); [`memory`] joins the nodes of
+//! one process, for tests, and loses, delays and cuts on demand. Neither knows what travels.
 
 pub mod memory;
-// pub mod quic;
+pub mod quic;
+pub mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 

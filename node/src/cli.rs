@@ -7,7 +7,7 @@ use magpie_cluster::disk::{Disk, os::OsDisk};
 
 use crate::{
     Config,
-    commands::{chat, config, demo, serve},
+    commands::{cert, chat, config, demo, serve},
 };
 
 /// Chat and groups over QUIC, from one node to a cluster.
@@ -26,6 +26,8 @@ enum Command {
     Chat(chat::Args),
     /// Start a node in a temporary folder and let people talk through it; exit 0 only if nothing was lost
     Demo(demo::Args),
+    /// Make the certificates that the nodes of a cluster know each other by
+    Cert(cert::Args),
     /// Show the configuration
     Config(config::Args),
 }
@@ -77,6 +79,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args, disk),
             Command::Chat(args) => chat::run(args),
             Command::Demo(args) => demo::run(&args),
+            Command::Cert(args) => cert::run(&args),
             Command::Config(args) => config::run(&args),
         }
     }

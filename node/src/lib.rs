@@ -9,6 +9,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod authority;
 pub mod chat;
 pub mod cli;
 pub mod commands;

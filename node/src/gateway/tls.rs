@@ -9,11 +9,13 @@ use std::{
 };
 
 use rand::RngCore;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     CipherSuite,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+
+use crate::authority::Authority;
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("certificates: {error}"))
@@ -49,15 +51,13 @@ pub fn ca_path(data_dir: &Path) -> PathBuf {
 /// there is none.
 pub fn server_config(data_dir: &Path, names: &[String]) -> io::Result<Arc<rustls::ServerConfig>> {
     let (ca_file, key_file) = (ca_path(data_dir), data_dir.join("keys/dev-ca.key.pem"));
-    let mut params = CertificateParams::new(Vec::new()).map_err(broken)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "magpie development authority");
+    let authority = |key| Authority::new("magpie development authority", key).map_err(broken);
     let ca = match fs::read_to_string(&key_file) {
-        Ok(pem) => CertifiedIssuer::self_signed(params, KeyPair::from_pem(&pem).map_err(broken)?).map_err(broken)?,
+        Ok(pem) => authority(KeyPair::from_pem(&pem).map_err(broken)?)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate().map_err(broken)?;
             write_private(&key_file, key.serialize_pem().as_bytes())?;
-            let ca = CertifiedIssuer::self_signed(params, key).map_err(broken)?;
+            let ca = authority(key)?;
             fs::write(&ca_file, ca.pem())?;
             ca
         }
@@ -68,8 +68,7 @@ pub fn server_config(data_dir: &Path, names: &[String]) -> io::Result<Arc<rustls
     }
     let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     all.extend(names.iter().cloned());
-    let key = KeyPair::generate().map_err(broken)?;
-    let cert = CertificateParams::new(all).and_then(|p| p.signed_by(&key, &ca)).map_err(broken)?;
+    let (cert, key) = CertificateParams::new(all).and_then(|params| ca.issue(&params)).map_err(broken)?;
     tls(vec![cert.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
