@@ -91,6 +91,11 @@ impl<M: Machine> Remote<M> {
         Self { transport, machine: PhantomData }
     }
 
+    /// The nodes that a connection stands to.
+    pub(crate) fn connected(&self) -> Vec<NodeId> {
+        self.transport.connected()
+    }
+
     /// Asks a node. Where it was not reached nothing happened, and another may lead.
     pub(crate) async fn call(&self, to: NodeId, request: &RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
         match self.transport.call(to, Lane::Requests, codec::encode(request).into(), ANSWER_WITHIN).await {

@@ -76,6 +76,11 @@ impl<M: Machine> Router<M> {
         self.0.me
     }
 
+    /// The other nodes that a connection stands to.
+    pub fn connected(&self) -> Vec<NodeId> {
+        self.0.remote.as_ref().map(Remote::connected).unwrap_or_default()
+    }
+
     /// What stands before the shards that this node leads. Set once.
     pub fn set_front(&self, front: Arc<dyn Front<M>>) {
         if self.0.front.set(front).is_err() {

@@ -356,8 +356,12 @@ impl<M: Machine> Shard<M> {
         if let Some(why) = &core.failed {
             return Err(why.clone());
         }
+        drop(core);
         if !self.0.log.has_space() {
             return Err("the disk is full: free space is below the log's reserve".into());
+        }
+        if self.leadership().leader.is_none() {
+            return Err("no leader is known: fewer than half of its replicas answer".into());
         }
         Ok(())
     }

@@ -14,7 +14,11 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use crate::gateway::tls::write_private;
+use crate::{
+    account::token::TokenKey,
+    gateway::tls::{devices_authority, write_private},
+    keys::Keys,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
@@ -66,6 +70,8 @@ pub struct ClusterAuthority {
     authority: Authority,
     /// As it was written, which is what nodes have.
     ca_pem: Vec<u8>,
+    /// What every node has alike.
+    shared: Keys,
 }
 
 /// Files of a node's certificate and its key.
@@ -112,6 +118,10 @@ impl ClusterAuthority {
         let issuer = CertifiedIssuer::self_signed(cluster_params()?, pair)?;
         // The key first: a certificate without one would be trusted and of no use.
         replace(&key, pem.as_bytes(), Secret::Yes)?;
+        let shared = Keys::in_cluster(dir);
+        let unwritable = |error| AuthorityError::Unwritable { path: dir.to_owned(), error };
+        devices_authority(&shared).map_err(unwritable)?;
+        TokenKey::open(&shared.token).map_err(unwritable)?;
         replace(&ca, issuer.pem().as_bytes(), Secret::No)
     }
 
@@ -121,7 +131,7 @@ impl ClusterAuthority {
         let missing = |error| AuthorityError::NoAuthority { dir: dir.to_owned(), error };
         let (ca_pem, key_pem) = (fs::read(ca).map_err(missing)?, fs::read_to_string(key).map_err(missing)?);
         let issuer = CertifiedIssuer::self_signed(cluster_params()?, KeyPair::from_pem(&key_pem)?)?;
-        Ok(Self { authority: Authority(issuer), ca_pem })
+        Ok(Self { authority: Authority(issuer), ca_pem, shared: Keys::in_cluster(dir) })
     }
 
     /// Writes a new certificate and key of a node into a folder, where there may be others in use: at every moment,
@@ -144,6 +154,15 @@ impl ClusterAuthority {
         replace(&files.chain, chain_pem.as_bytes(), Secret::No)?;
         replace(&files.key, key_pem.as_bytes(), Secret::Yes)?;
         replace(&dir.join("ca.pem"), &self.ca_pem, Secret::No)?;
+        let (from, to) = (&self.shared, Keys::in_cluster(dir));
+        for (from, to, secret) in [
+            (&from.devices_ca, &to.devices_ca, Secret::No),
+            (&from.devices_ca_key, &to.devices_ca_key, Secret::Yes),
+            (&from.token, &to.token, Secret::Yes),
+        ] {
+            let bytes = fs::read(from).map_err(|error| AuthorityError::NoAuthority { dir: from.clone(), error })?;
+            replace(to, &bytes, secret)?;
+        }
         Ok(files)
     }
 }

@@ -4,11 +4,12 @@
 
 mod sections;
 
-use std::{fmt::Write, path::Path};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
 
+use magpie_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Accounts, Admin, Gateway, Limits, Log, Node, Storage};
+pub use sections::{Accounts, Admin, Cluster, Gateway, Limits, Log, Node, Storage};
 
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,7 @@ pub enum ConfigError {
 pub struct Config {
     pub node: Node,
     pub gateway: Gateway,
+    pub cluster: Cluster,
     pub admin: Admin,
     pub storage: Storage,
     pub accounts: Accounts,
@@ -86,6 +88,7 @@ impl Config {
                 self.storage.log_segment_bytes
             ));
         }
+        self.cluster.members()?;
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_empty() {
             return wrong(format!("admin.listen is {}, which others reach: set admin.token", self.admin.listen));
         }
@@ -108,6 +111,38 @@ impl Config {
             }
         }
         out
+    }
+}
+
+impl Cluster {
+    /// This node and every node with its address; `None` for a node that is alone.
+    pub fn members(&self) -> Result<Option<(NodeId, BTreeMap<NodeId, SocketAddr>)>, ConfigError> {
+        let wrong = |what: String| Err(ConfigError::Invalid(what));
+        if self.nodes.is_empty() {
+            return Ok(None);
+        }
+        let Ok(me) = self.node.parse::<NodeId>() else {
+            return wrong(format!("cluster.node is {:?}; it must be a node id, such as n1.1", self.node));
+        };
+        let mut members = BTreeMap::new();
+        for text in &self.nodes {
+            let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
+            let Some((id, address)) = parsed else {
+                return wrong(format!(
+                    "cluster.nodes holds {text:?}; it must be id@address, such as n1.1@10.0.0.1:4434"
+                ));
+            };
+            if members.insert(id, address).is_some() {
+                return wrong(format!("cluster.nodes names {id} twice"));
+            }
+        }
+        if !members.contains_key(&me) {
+            return wrong(format!("cluster.nodes does not name this node, {me}"));
+        }
+        if !matches!(members.len(), 1 | 3 | 5) {
+            return wrong(format!("cluster.nodes names {} nodes; a cluster begins with 1, 3 or 5", members.len()));
+        }
+        Ok(Some((me, members)))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod commands;
 pub mod config;
 pub mod contact;
 pub mod gateway;
+pub mod keys;
 pub mod limits;
 pub mod machine;
 pub mod metrics;

@@ -13,6 +13,7 @@ use std::{
 
 use magpie_cluster::{
     Clock, EntityId, Fatal, HintSink, Outside, ShardLimits, Storage, StorageConfig, StorageError,
+    consensus::Leadership,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
     transport::Transport,
@@ -25,6 +26,7 @@ use crate::{
     account::{actor::Passwords, token::TokenKey},
     chat::actor::Conversations,
     gateway::{self, quic::Listener, tls},
+    keys::Keys,
     limits::{ByAddress, Rate},
     machine::{Command, MagpieRouter, Query, View},
     session::{
@@ -43,6 +45,10 @@ pub enum NodeError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(
+        "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder"
+    )]
+    Foreign { dir: String, owner: String, me: NodeId },
     #[error("the data folder {0} is in use by another process")]
     InUse(String),
 }
@@ -166,6 +172,9 @@ pub struct Node {
 pub struct Status {
     pub agent: String,
     pub ready: bool,
+    /// This node, and those that it is connected to.
+    pub node: String,
+    pub connected: Vec<String>,
     /// What is wrong, of each part that is not as it should be.
     pub problems: Vec<String>,
     pub uptime_s: u64,
@@ -180,6 +189,11 @@ pub struct Status {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ShardStatus {
     pub shard: String,
+    /// Which node leads it, if that is known, and since which term.
+    pub leader: Option<String>,
+    pub term: u64,
+    /// Whether that is this node.
+    pub leads: bool,
     pub applied_index: u64,
     pub quarantined_entities: usize,
     pub problem: Option<String>,
@@ -217,13 +231,29 @@ fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
     }
 }
 
+/// A folder belongs to one node for ever: another would vote twice.
+fn claim_folder(dir: &Path, me: NodeId) -> Result<(), NodeError> {
+    let path = dir.join("node");
+    match std::fs::read_to_string(&path) {
+        Ok(owner) if owner.trim() == me.to_string() => Ok(()),
+        Ok(owner) => Err(NodeError::Foreign { dir: dir.display().to_string(), owner: owner.trim().to_owned(), me }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::write(&path, format!("{me}\n"))?;
+            Ok(std::fs::File::open(&path)?.sync_all()?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Node {
     /// Starts a node. Must be called on a `LocalSet`, where its actors then live.
     pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
         let dir = &config.node.data_dir;
         let lock = lock_folder(dir)?;
-        let tls = tls::server_config(dir, &config.gateway.names)?;
-        let token_key = TokenKey::open(&dir.join("keys/token.pk8"))?;
+        claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
+        let keys = Keys::of(&config);
+        let tls = tls::server_config(&keys, &config.gateway.names)?;
+        let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts)?;
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?)?;
         let stored = storage_config(&config, &options);
@@ -350,8 +380,12 @@ impl Observer {
         for shard in &self.shards {
             let problem = shard.health().err();
             problems.extend(problem.iter().map(|p| format!("{}: {p}", shard.id())));
+            let Leadership { leader, term, leads, .. } = shard.leadership();
             shards.push(ShardStatus {
                 shard: shard.id().to_string(),
+                leader: leader.map(|node| node.to_string()),
+                term,
+                leads,
                 applied_index: shard.applied_index(),
                 quarantined_entities: shard.quarantined(),
                 problem,
@@ -363,6 +397,8 @@ impl Observer {
         Status {
             agent: crate::AGENT.to_owned(),
             ready: problems.is_empty(),
+            node: self.shared.router.me().to_string(),
+            connected: self.shared.router.connected().iter().map(ToString::to_string).collect(),
             problems,
             uptime_s: self.started.elapsed().as_secs(),
             sessions: self.shared.sessions.len(),

@@ -137,8 +137,10 @@ pub struct SledBase {
     applied: Mutex<(Applied, Digest)>,
 }
 
-/// Sealed records, and the marker that goes in with them.
-type Redo = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Vec<u8>);
+/// Changes of records by key, sealed; nothing removes one.
+type Sealed = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+/// Those, and the marker that goes in with them.
+type Redo = (Sealed, Vec<u8>);
 
 /// What all records of a tree come to. sled takes damage in its log for the torn end of a write and goes on without
 /// what follows: every record that is left checks out, and only this tells that others are missing.
@@ -224,8 +226,8 @@ impl SledBase {
     }
 
     /// Seals these writes; those of long runs become their places.
-    fn seal_all(&self, writes: Vec<Write>) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StateError> {
-        let mut sealed: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(writes.len());
+    fn seal_all(&self, writes: Vec<Write>) -> Result<Sealed, StateError> {
+        let mut sealed: Sealed = Vec::with_capacity(writes.len());
         let (mut far, mut runs) = (Vec::new(), Vec::new());
         for (key, value) in writes {
             let key = key.as_bytes();

@@ -26,7 +26,7 @@ fn what_is_issued_is_the_identity_of_the_node_and_keys_are_private() {
     assert_eq!((mode(&files.key), mode(&ca_files(&ca_dir).1)), (0o600, 0o600));
     assert_eq!((mode(&files.chain), mode(&out.join("ca.pem"))), (0o644, 0o644));
     let left: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(left.len(), 6, "{left:?}");
 }
 
 #[test]

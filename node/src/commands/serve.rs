@@ -1,12 +1,14 @@
 //! `magpie serve`: runs a node until it is told to stop.
 
+mod others;
+
 use std::{io::Write, sync::Arc};
 
 use anyhow::Context;
 use magpie_cluster::disk::Disk;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, gateway::tls, metrics};
+use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, keys::Keys, metrics};
 
 /// Runs the command.
 pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
@@ -27,7 +29,11 @@ async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
-    let node = Node::start(config, Options { disk, ..Options::default() }).await.context("the node does not start")?;
+    let keys = Keys::of(&config);
+    let others = others::join(&config)?;
+    let others_named = others.as_ref().map(|others| (others.me, others.voters.len()));
+    let node =
+        Node::start(config, Options { disk, others, ..Options::default() }).await.context("the node does not start")?;
     let admin = Admin::start(admin_listen, node.observer(), recorder)?;
     let (received, sent) = node.socket_buffers();
     if received.min(sent) < wanted {
@@ -40,9 +46,10 @@ async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
         );
     }
     {
-        let (address, admin, trust) = (node.address()?, admin.address(), tls::ca_path(&dir).display().to_string());
+        let (address, admin, trust) = (node.address()?, admin.address(), keys.devices_ca.display().to_string());
+        let who = others_named.map_or_else(String::new, |(me, nodes)| format!(" as {me} of {nodes} nodes"));
         let text = format!(
-            "magpie {} is ready\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
+            "magpie {} is ready{who}\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
              data            {}\n  trust           {trust}\nTalk through it from two terminals:\n  \
              magpie chat --server {address} --ca {trust} --user alice\n  \
              magpie chat --server {address} --ca {trust} --user bob\nStop it with Ctrl-C.\n",

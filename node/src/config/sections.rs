@@ -68,6 +68,21 @@ section! {
 }
 
 section! {
+    /// The cluster that this node is part of. Without nodes it is alone.
+    pub struct Cluster {
+        /// This node: its place and generation. A node that lost its disk comes back with a higher generation.
+        node: String = "n1.1".into(),
+        /// UDP address where the other nodes connect.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4434)),
+        /// The nodes that a new cluster begins with, this one among them: 1, 3 or 5, each as id@address. None for a
+        /// node that is alone.
+        nodes: Vec<String> = Vec::new(),
+        /// Folder of what `magpie cert node` made for this node.
+        keys: PathBuf = PathBuf::from("./magpie-keys"),
+    }
+}
+
+section! {
     /// Where operators connect.
     pub struct Admin {
         /// Address of the admin HTTP. Outside of loopback a token is required.
@@ -148,6 +163,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
     vec![
         ("node", Node::doc(), Node::fields()),
         ("gateway", Gateway::doc(), Gateway::fields()),
+        ("cluster", Cluster::doc(), Cluster::fields()),
         ("admin", Admin::doc(), Admin::fields()),
         ("storage", Storage::doc(), Storage::fields()),
         ("accounts", Accounts::doc(), Accounts::fields()),

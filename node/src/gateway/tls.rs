@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-use crate::authority::Authority;
+use crate::{authority::Authority, keys::Keys};
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("certificates: {error}"))
@@ -42,34 +42,35 @@ pub fn reset_key(data_dir: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// The certificate that devices trust, in PEM.
-pub fn ca_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("dev-ca.pem")
+/// The gateway's TLS: a certificate for these names under the authority that devices trust, which is made when there
+/// is none.
+pub fn server_config(keys: &Keys, names: &[String]) -> io::Result<Arc<rustls::ServerConfig>> {
+    let ca = devices_authority(keys)?;
+    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    all.extend(names.iter().cloned());
+    let (cert, key) = CertificateParams::new(all).and_then(|params| ca.issue(&params)).map_err(broken)?;
+    tls(vec![cert.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
-/// The gateway's TLS: a certificate for these names under the folder's development authority, which is made when
-/// there is none.
-pub fn server_config(data_dir: &Path, names: &[String]) -> io::Result<Arc<rustls::ServerConfig>> {
-    let (ca_file, key_file) = (ca_path(data_dir), data_dir.join("keys/dev-ca.key.pem"));
+/// The authority that devices trust; a new one when there is none.
+pub fn devices_authority(keys: &Keys) -> io::Result<Authority> {
+    let Keys { devices_ca: ca_file, devices_ca_key: key_file, .. } = keys;
     let authority = |key| Authority::new("magpie development authority", key).map_err(broken);
-    let ca = match fs::read_to_string(&key_file) {
+    let ca = match fs::read_to_string(key_file) {
         Ok(pem) => authority(KeyPair::from_pem(&pem).map_err(broken)?)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate().map_err(broken)?;
-            write_private(&key_file, key.serialize_pem().as_bytes())?;
+            write_private(key_file, key.serialize_pem().as_bytes())?;
             let ca = authority(key)?;
-            fs::write(&ca_file, ca.pem())?;
+            fs::write(ca_file, ca.pem())?;
             ca
         }
         Err(e) => return Err(e),
     };
     if !ca_file.exists() {
-        fs::write(&ca_file, ca.pem())?;
+        fs::write(ca_file, ca.pem())?;
     }
-    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    all.extend(names.iter().cloned());
-    let (cert, key) = CertificateParams::new(all).and_then(|params| ca.issue(&params)).map_err(broken)?;
-    tls(vec![cert.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    Ok(ca)
 }
 
 fn tls(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> io::Result<Arc<rustls::ServerConfig>> {
