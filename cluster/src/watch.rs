@@ -100,11 +100,14 @@ impl WatchTable {
     }
 }
 
+/// The way to the sessions of another node.
+type Way = Box<dyn Fn(NodeId) -> Arc<dyn HintSink> + Send + Sync>;
+
 /// Where the hints of a shard go: to this node's own sessions, and to other nodes.
 #[derive(Default)]
 pub struct Sinks {
     local: OnceLock<Arc<dyn HintSink>>,
-    elsewhere: OnceLock<Box<dyn Fn(NodeId) -> Arc<dyn HintSink> + Send + Sync>>,
+    elsewhere: OnceLock<Way>,
     me: OnceLock<NodeId>,
 }
 

@@ -114,9 +114,12 @@ impl Config {
     }
 }
 
+/// This node, and every node with its address.
+pub type Members = (NodeId, BTreeMap<NodeId, SocketAddr>);
+
 impl Cluster {
     /// This node and every node with its address; `None` for a node that is alone.
-    pub fn members(&self) -> Result<Option<(NodeId, BTreeMap<NodeId, SocketAddr>)>, ConfigError> {
+    pub fn members(&self) -> Result<Option<Members>, ConfigError> {
         let wrong = |what: String| Err(ConfigError::Invalid(what));
         if self.nodes.is_empty() {
             return Ok(None);

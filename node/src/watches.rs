@@ -153,6 +153,7 @@ impl Watches {
     fn repair(&self, shard: ShardId) {
         let Some(router) = self.router.get() else { return };
         metrics::counter!(crate::metrics::HINT_REPAIRS).increment(1);
+        #[expect(clippy::mutable_key_type, reason = "a handle is hashed and compared by where it leads alone")]
         let mut sessions: HashMap<SessionHandle, BTreeSet<TimelineId>> = HashMap::new();
         let mut timelines = Vec::new();
         self.table.each(|timeline, watchers| {
