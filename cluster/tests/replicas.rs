@@ -239,7 +239,7 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_follows_when_it_is_ba
     let cluster = Cluster::of(3).await;
     cluster.settled().await;
     let old = cluster.leader(0).unwrap();
-    let n = (0..10).find(|n| user(*n).slot().get() % SHARDS == 0).unwrap();
+    let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
     cluster.insist(old, n, Command::Add(5)).await;
     cluster.isolate(old, true);
     let lonely = tokio::time::timeout(Duration::from_secs(5), cluster.ask(old, n, Command::Add(100))).await;
