@@ -66,6 +66,26 @@ fn a_rotation_that_ends_anywhere_leaves_files_that_belong_together() {
 }
 
 #[test]
+fn a_rotation_that_fails_after_the_key_leaves_the_old_certificate_of_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca_dir, out) = (dir.path().join("ca"), dir.path().join("node"));
+    ClusterAuthority::create(&ca_dir).unwrap();
+    let authority = ClusterAuthority::open(&ca_dir).unwrap();
+    let files = authority.issue_node(node(), 30, &out).unwrap();
+    let old = (fs::read(&files.chain).unwrap(), fs::read(&files.key).unwrap());
+    // A folder where the new certificate would be written first.
+    fs::create_dir(out.join("node.pem.new")).unwrap();
+    assert!(matches!(authority.issue_node(node(), 30, &out), Err(AuthorityError::Unwritable { .. })));
+    assert_eq!(fs::read(&files.chain).unwrap(), old.0);
+    assert_ne!(fs::read(&files.key).unwrap(), old.1, "the key was written before it");
+    load(&out).unwrap();
+    fs::remove_dir(out.join("node.pem.new")).unwrap();
+    authority.issue_node(node(), 30, &out).unwrap();
+    assert_eq!(fs::read_to_string(&files.key).unwrap().matches("BEGIN PRIVATE KEY").count(), 1);
+    load(&out).unwrap();
+}
+
+#[test]
 fn a_key_that_is_not_the_authoritys_is_found_out_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (ca_dir, out) = (dir.path().join("ca"), dir.path().join("node"));

@@ -61,6 +61,11 @@ async fn a_cut_loses_one_direction_until_it_is_healed() {
     one.tell(node(2), Lane::Bulk, Bytes::from_static(b"after"));
     assert_eq!(call(&one, 2, "healed").await.unwrap(), "healed");
     assert_eq!(seen.seen(), [(node(1), Lane::Bulk, Bytes::from_static(b"after"))]);
+    // What is under way when the cut comes is lost too.
+    network.delay(node(1), node(2), SECOND / 4);
+    let under_way = one.call(node(2), Lane::Requests, Bytes::from_static(b"under way"), SECOND);
+    network.cut(node(1), node(2));
+    assert!(matches!(under_way.await, Err(LinkError::Lost { .. })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -90,6 +90,19 @@ async fn a_full_lane_refuses_and_the_others_do_not() {
 }
 
 #[tokio::test]
+async fn what_is_urgent_overtakes_what_is_not() {
+    let nodes = cluster(&Authority::new(), 2).await;
+    // Both fit what a lane may have under way, and neither a first flight. Taking turns, the shorter would win.
+    nodes[0].transport.tell(node(2), Lane::Bulk, Bytes::from(vec![1; 150_000]));
+    nodes[0].transport.tell(node(2), Lane::Requests, Bytes::from(vec![1; 200_000]));
+    nodes[0].transport.tell(node(2), Lane::Consensus, Bytes::from(vec![1; 240_000]));
+    until("all are there", || nodes[1].service.messages.lock().unwrap().len() == 3).await;
+    let order: Vec<Lane> = nodes[1].service.messages.lock().unwrap().iter().map(|(_, lane, _)| *lane).collect();
+    assert_eq!(order, Lane::ALL);
+    stop(nodes).await;
+}
+
+#[tokio::test]
 async fn a_call_ends_within_its_time_and_is_forgotten() {
     let nodes = cluster(&Authority::new(), 2).await;
     let started = Instant::now();

@@ -83,13 +83,14 @@ async fn the_newer_connection_of_a_peer_ends_the_older() {
     one.transport.set_peers(BTreeMap::from([(node(2), two.transport.address().unwrap())]));
     let dial = || {
         let shared = &two.transport.shared;
-        link::Link::dial(&shared.endpoint, shared.client(), node(1), one.transport.address().unwrap())
+        let dial = link::Link::dial(&shared.endpoint, shared.client(), node(1), one.transport.address().unwrap());
+        Box::pin(async { tokio::time::timeout(10 * SECOND, dial).await.expect("it is greeted") })
     };
     let (older, streams) = dial().await.unwrap();
     let running = tokio::spawn(older.clone().run(streams));
     let lost = older.call(Lane::Requests, Bytes::from_static(&[0])).unwrap();
     let (newer, streams) = dial().await.unwrap();
-    let ended = running.await.unwrap().to_string();
+    let ended = tokio::time::timeout(10 * SECOND, running).await.expect("the older one ends").unwrap().to_string();
     assert!(ended.contains("you have made another connection"), "{ended}");
     let lost = lost.answer(Instant::now() + 10 * SECOND, 10 * SECOND).await;
     assert!(matches!(&lost, Err(LinkError::Lost { .. })), "{lost:?}");
