@@ -229,7 +229,14 @@ impl<M: Machine> Router<M> {
             let Leadership { leader, leads, .. } = *changes.borrow_and_update();
             let result = match (&self.0.remote, told.take().or(leader)) {
                 _ if leads => self.here(request.clone()).await,
-                (Some(remote), Some(leader)) if leader != self.0.me => remote.call(leader, &request).await,
+                (Some(remote), Some(leader)) if leader != self.0.me => tokio::select! {
+                    result = remote.call(leader, &request) => result,
+                    // It will hardly answer. What may be asked twice is asked again; of the rest the outcome is unknown.
+                    _ = changes.wait_for(|now| now.leader.is_some_and(|next| next != leader)) => match request {
+                        Request::Submit(..) => Err(AskError::Unknown),
+                        _ => Err(AskError::NotLeader { leader: None }),
+                    },
+                },
                 _ => Err(AskError::NotLeader { leader: None }),
             };
             match result {

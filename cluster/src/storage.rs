@@ -78,6 +78,7 @@ pub struct Storage<M: Machine> {
     writer: LogWriter,
     background: Background,
     sled: Option<SledDb>,
+    transport: Option<Arc<dyn Transport>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -140,7 +141,7 @@ impl<M: Machine> Storage<M> {
         for (shard, group) in shards.iter().zip(futures_util::future::try_join_all(starts).await?) {
             shard.set_consensus(Arc::new(group));
         }
-        let remote = transport.clone().map(Remote::new);
+        let (remote, kept) = (transport.clone().map(Remote::new), transport.clone());
         let router = Router::new(config.node, map, shards.clone(), remote);
         if let Some(transport) = transport {
             for shard in &shards {
@@ -155,6 +156,7 @@ impl<M: Machine> Storage<M> {
             tasks.push(tokio::spawn(shard.clone().deliver_outbox(router.clone())));
             tasks.push(tokio::spawn(shard.clone().keep_checkpoints()));
             tasks.push(tokio::spawn(shard.clone().watch_core()));
+            tasks.push(tokio::spawn(shard.clone().watch_leader()));
         }
         let beating = shards.clone();
         tasks.push(tokio::spawn(async move {
@@ -163,7 +165,7 @@ impl<M: Machine> Storage<M> {
                 beating.iter().for_each(Shard::beat);
             }
         }));
-        Ok(Self { router, shards, writer, background, sled, tasks })
+        Ok(Self { router, shards, writer, background, sled, transport: kept, tasks })
     }
 
     /// The way to every entity.
@@ -180,6 +182,9 @@ impl<M: Machine> Storage<M> {
     pub async fn stop(self) -> Result<(), StorageError> {
         for shard in &self.shards {
             shard.drain().await;
+        }
+        if let Some(transport) = &self.transport {
+            transport.stop().await;
         }
         for task in &self.tasks {
             task.abort();
@@ -203,6 +208,9 @@ impl<M: Machine> Storage<M> {
         }
         for group in self.shards.iter().filter_map(Shard::group) {
             tokio::spawn(async move { group.stop().await });
+        }
+        if let Some(transport) = self.transport {
+            tokio::spawn(async move { transport.stop().await });
         }
         self.background.stop();
         self.writer.stop();

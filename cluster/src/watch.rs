@@ -43,6 +43,10 @@ pub trait HintSink: Send + Sync + 'static {
     fn on_hints(&self, shard: ShardId, count: u64, hints: &[Hint]);
     /// How many hints this shard has sent here.
     fn on_beat(&self, shard: ShardId, count: u64);
+    /// Another replica leads, or the same one anew: it knows of no watch, or only of old ones.
+    fn on_new_leader(&self, shard: ShardId) {
+        let _ = shard;
+    }
 }
 
 /// The leader's table: which nodes watch which timelines, and how many hints each was sent.

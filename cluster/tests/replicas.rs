@@ -35,6 +35,7 @@ struct Node {
 struct Heard {
     hints: Mutex<Vec<(TimelineId, u64)>>,
     beats: Mutex<BTreeMap<ShardId, u64>>,
+    leaders: Mutex<BTreeMap<ShardId, usize>>,
 }
 
 impl HintSink for Heard {
@@ -43,6 +44,9 @@ impl HintSink for Heard {
     }
     fn on_beat(&self, shard: ShardId, count: u64) {
         self.beats.lock().unwrap().insert(shard, count);
+    }
+    fn on_new_leader(&self, shard: ShardId) {
+        *self.leaders.lock().unwrap().entry(shard).or_default() += 1;
     }
 }
 
@@ -295,8 +299,13 @@ async fn a_node_that_watches_hears_of_every_entry_from_whoever_leads() {
     until(|| heard.hints.lock().unwrap().len() == 5).await;
     assert!(cluster.node(leader).heard.hints.lock().unwrap().is_empty(), "a node heard what it does not watch");
     until(|| heard.beats.lock().unwrap().get(&ShardId::new(shard)) == Some(&5)).await;
+    let leaders = || heard.leaders.lock().unwrap().get(&ShardId::new(shard)).copied().unwrap_or(0);
+    let before = leaders();
     cluster.crash(leader).await;
     until(|| cluster.leader(shard).is_some()).await;
+    let began = Instant::now();
+    until(|| leaders() > before).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?} until a new leader was told", began.elapsed());
     router.rewatch(ShardId::new(shard), vec![timeline]).await.unwrap();
     cluster.insist(watcher, n, Command::Add(1)).await;
     until(|| heard.hints.lock().unwrap().last() == Some(&(timeline, 6))).await;

@@ -266,7 +266,8 @@ impl Node {
         watches.set_router(router.clone());
         let sink: Arc<dyn HintSink> = watches.clone();
         router.set_sink(&sink);
-        let conversations = Arc::new(Conversations::new(config.limits.clone(), clock.clone()));
+        let (conversations, start_actors) = Conversations::new(config.limits.clone(), clock.clone());
+        let conversations = Arc::new(conversations);
         router.set_front(conversations.clone());
         let rate = Rate {
             per_second: config.limits.password_per_address_rate,
@@ -285,6 +286,7 @@ impl Node {
         });
         let sweeping = conversations.clone();
         let tasks = vec![
+            tokio::task::spawn_local(start_actors),
             tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(async move {

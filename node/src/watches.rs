@@ -249,6 +249,10 @@ impl HintSink for Watches {
         }
     }
 
+    fn on_new_leader(&self, shard: ShardId) {
+        self.repair(shard);
+    }
+
     fn on_beat(&self, shard: ShardId, count: u64) {
         let now = (self.clock)();
         let mut seen = self.seen();

@@ -21,6 +21,8 @@ pub const PASSWORD: &str = "correct horse";
 pub struct Place {
     pub network: Network,
     pub server: SocketAddr,
+    /// Other nodes of its cluster.
+    pub others: Vec<SocketAddr>,
     /// How long devices wait for an answer before they take the connection for lost.
     pub request_timeout: Duration,
 }
@@ -29,7 +31,10 @@ impl Place {
     /// The node at this address, trusted by this certificate.
     pub fn new(server: SocketAddr, ca: Vec<u8>) -> Self {
         match Network::new(NetworkConfig::new(ca)) {
-            Ok(network) => Self { network, server, request_timeout: Config::new(server).request_timeout },
+            Ok(network) => {
+                let (others, request_timeout) = (Vec::new(), Config::new(server).request_timeout);
+                Self { network, server, others, request_timeout }
+            }
             Err(error) => panic!("no network: {error}"),
         }
     }
@@ -54,6 +59,7 @@ impl Person {
     fn open(place: &Place, store: StorePlace) -> (Client, Arc<Mutex<Seen>>) {
         let mut config = Config::new(place.server);
         config.request_timeout = place.request_timeout;
+        config.others.clone_from(&place.others);
         let (client, mut events) = match Client::open(&place.network, config, store) {
             Ok(opened) => opened,
             Err(error) => panic!("the store does not open: {error}"),

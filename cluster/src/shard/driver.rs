@@ -14,6 +14,9 @@ use crate::{
     machine::Machine,
 };
 
+/// How long a stop waits for what was accepted.
+const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl<M: Machine> Shard<M> {
     /// The shard as consensus applies to it.
     pub(crate) fn applier(&self) -> Arc<dyn Applier> {
@@ -81,6 +84,18 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// Tells this node's sessions, through their sink, each time that a leader begins.
+    pub(crate) async fn watch_leader(self) {
+        let Some(mut leadership) = self.follow_leadership() else { return };
+        let mut known = 0;
+        while let Ok(now) = leadership.wait_for(|now| now.leader.is_some() && now.term > known).await.map(|now| *now) {
+            known = now.term;
+            if let Some(sink) = self.sink() {
+                sink.on_new_leader(self.0.id);
+            }
+        }
+    }
+
     /// Lets go of the state's files, and serves nothing more: handles to the shard may outlive it.
     pub(crate) fn let_go(&self) {
         let mut core = lock(&self.0.core);
@@ -88,12 +103,16 @@ impl<M: Machine> Shard<M> {
         core.store.let_go();
     }
 
-    /// Refuses new commands, and returns when those accepted are applied.
+    /// Refuses new commands, and returns when those accepted are applied; or when that takes too long, because the
+    /// other replicas do not answer: what becomes of them is then not known.
     pub(crate) async fn drain(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.ready.notify_one();
         self.0.outbox_ready.notify_one();
-        while !lock(&self.0.open).is_empty() || !lock(&self.0.core).waiting.is_empty() {
+        let deadline = tokio::time::Instant::now() + DRAIN_MAX;
+        while (!lock(&self.0.open).is_empty() || !lock(&self.0.core).waiting.is_empty())
+            && tokio::time::Instant::now() < deadline
+        {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         if let Some(group) = self.group() {

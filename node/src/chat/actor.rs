@@ -6,9 +6,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use actix::{ActorContext, Addr, Context, Handler, Message as ActixMessage, prelude::SendError};
+use actix::{
+    ActorContext, Addr, Context, Handler, Message as ActixMessage,
+    dev::channel::{AddressReceiver, channel},
+    prelude::SendError,
+};
 use magpie_cluster::{AskError, EntityId, Reply, Shard, router::Front};
 use magpie_protocol::ConversationId;
+use tokio::sync::mpsc;
 
 use crate::{
     Magpie,
@@ -69,29 +74,40 @@ struct Active {
     used_ms: Arc<AtomicU64>,
 }
 
+/// Actors that may wait to be started.
+const STARTING_MAX: usize = 1024;
+
+/// An actor that is to be started, with the mailbox that it will read.
+type Starting = (Actor, AddressReceiver<Actor>);
+
 /// The active conversations of this node. Stands before its shards.
 pub struct Conversations {
     active: Registry<ConversationId, Active>,
     limits: Limits,
     clock: magpie_cluster::Clock,
+    starting: mpsc::Sender<Starting>,
 }
 
 impl Conversations {
-    /// None yet.
-    pub fn new(limits: Limits, clock: magpie_cluster::Clock) -> Self {
-        Self { active: Registry::default(), limits, clock }
+    /// None yet. The future starts their actors as long as it runs, on a `LocalSet`: other nodes ask from outside of it.
+    pub fn new(limits: Limits, clock: magpie_cluster::Clock) -> (Self, impl Future<Output = ()>) {
+        let (starting, mut to_start) = mpsc::channel::<Starting>(STARTING_MAX);
+        let start = async move {
+            while let Some((actor, mailbox)) = to_start.recv().await {
+                Context::with_receiver(mailbox).run(actor);
+            }
+        };
+        (Self { active: Registry::default(), limits, clock, starting }, start)
     }
 
-    fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Active {
+    /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
+    fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Option<Active> {
         let rate = Rate { per_second: self.limits.conversation_rate, burst: self.limits.conversation_burst };
         let bucket = Bucket::full(rate, now_ms);
         let actor = Actor { entity, shard: shard.clone(), rate, bucket, clock: self.clock.clone() };
-        let mailbox = self.limits.conversation_mailbox;
-        let address = <Actor as actix::Actor>::create(|context| {
-            context.set_mailbox_capacity(mailbox);
-            actor
-        });
-        Active { address, used_ms: Arc::new(AtomicU64::new(now_ms)) }
+        let (sender, mailbox) = channel(self.limits.conversation_mailbox);
+        self.starting.try_send((actor, mailbox)).ok()?;
+        Some(Active { address: Addr::new(sender), used_ms: Arc::new(AtomicU64::new(now_ms)) })
     }
 
     /// Stops those in which nothing was said for a while. Called every few seconds.
@@ -135,20 +151,28 @@ impl Front<Magpie> for Conversations {
         let id = ConversationId::from_bits(entity.bits());
         let now = (self.clock)();
         let mut message = Some(Message::Submit { command, reply });
-        let mut pass = |active: &Active| {
-            let Some(message) = message.take() else { return };
-            active.used_ms.store(now, Ordering::Relaxed);
-            if let Err(SendError::Full(refused) | SendError::Closed(refused)) = active.address.try_send(message)
-                && let Message::Submit { reply, .. } = refused
-            {
+        let refuse = |message| {
+            if let Message::Submit { reply, .. } = message {
                 reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
             }
         };
+        let mut pass = |active: &Active| {
+            let Some(message) = message.take() else { return };
+            active.used_ms.store(now, Ordering::Relaxed);
+            if let Err(SendError::Full(message) | SendError::Closed(message)) = active.address.try_send(message) {
+                refuse(message);
+            }
+        };
         let passed = self.active.look(&id, |active| active.address.connected().then(|| pass(active)));
-        if passed.flatten().is_none() {
-            let active = self.start(shard, entity, now);
-            pass(&active);
-            self.active.insert(id, active);
+        if passed.flatten().is_some() {
+            return;
+        }
+        match self.start(shard, entity, now) {
+            Some(active) => {
+                pass(&active);
+                self.active.insert(id, active);
+            }
+            None => message.into_iter().for_each(refuse),
         }
     }
 }
