@@ -92,7 +92,7 @@ pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("log.level is {level:?}; it must be error, warn, info, debug or trace"))?;
     let subscriber =
         tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
-    // openraft and sled say at info what concerns nobody else.
+    // openraft and sled say much that concerns nobody else; what matters of consensus we say ourselves.
     tracing::subscriber::set_global_default(Quiet { inner: subscriber, level })
         .map_err(|e| anyhow::anyhow!("logging: {e}"))
 }
@@ -105,8 +105,10 @@ struct Quiet<S> {
 
 impl<S: tracing::Subscriber> tracing::Subscriber for Quiet<S> {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        let ours = metadata.target().starts_with("magpie");
-        *metadata.level() <= self.level && (ours || *metadata.level() <= tracing::Level::WARN)
+        let (target, level) = (metadata.target(), *metadata.level());
+        let quiet = target.starts_with("openraft") && self.level < tracing::level_filters::LevelFilter::DEBUG;
+        let wanted = target.starts_with("magpie") || (level <= tracing::Level::WARN && !quiet);
+        level <= self.level && wanted
     }
     fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         self.inner.new_span(span)

@@ -90,6 +90,7 @@ impl<M: Machine> Shard<M> {
         let mut known = 0;
         while let Ok(now) = leadership.wait_for(|now| now.leader.is_some() && now.term > known).await.map(|now| *now) {
             known = now.term;
+            tracing::info!(shard = %self.0.id, leader = ?now.leader.map(|node| node.to_string()), term = known, "a leader begins");
             if let Some(sink) = self.sink() {
                 sink.on_new_leader(self.0.id);
             }
