@@ -239,13 +239,17 @@ async fn connections(net: &Net, count: usize) -> Vec<quinn::Connection> {
     open
 }
 
-async fn are_closed(open: &[quinn::Connection], within: Duration) {
-    let all = async {
-        for connection in open {
-            connection.closed().await;
-        }
-    };
-    timeout(within, all).await.expect("the node closes every one of them");
+/// Waits until the node has closed all of these. Where the packet that says so was lost, the next sign of life brings
+/// it again, or the idle time-out ends it: hence the long wait, which a node that closes nothing outlasts.
+async fn are_closed(open: &[quinn::Connection]) {
+    let begun = Instant::now();
+    for (i, connection) in open.iter().enumerate() {
+        let left = Duration::from_secs(60).saturating_sub(begun.elapsed());
+        let closed = timeout(left, connection.closed()).await;
+        let alive = open.iter().filter(|connection| connection.close_reason().is_none()).count();
+        assert!(closed.is_ok(), "connection {i} is not closed, {alive} of {} are not", open.len());
+    }
+    println!("closed in {:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -260,7 +264,7 @@ async fn a_thousand_half_open_connections_are_borne_and_closed() {
         let alive = open.iter().filter(|connection| connection.close_reason().is_none()).count();
         println!("{alive} of 1,000 open at a time, {} MB", scene.memory() / MB);
         assert!(alive > 500, "{alive}");
-        are_closed(&open, Duration::from_secs(20)).await;
+        are_closed(&open).await;
     };
     scene.bears("a thousand half-open connections", 96 * MB, attack).await;
     Raw::sign_up(&scene.net, "afterwards", &Key::new(9)).await;
@@ -287,7 +291,7 @@ async fn streams_that_are_opened_and_left_are_closed() {
         assert!(!matches!(uni, Ok(Ok(_))), "and no other kind");
         assert!(more.send_datagram(vec![1, 2, 3].into()).is_err(), "and no datagrams");
         let open: Vec<_> = left.iter().map(|raw| raw.connection.clone()).collect();
-        are_closed(&open, Duration::from_secs(15)).await;
+        are_closed(&open).await;
     };
     scene.bears("streams opened and left", 64 * MB, attack).await;
     scene.end();
@@ -326,7 +330,7 @@ async fn devices_that_never_read_are_held_and_then_closed() {
         }
         println!("{asked} pages asked for, and {} MB held for them", scene.memory().saturating_sub(before) / MB);
         let open: Vec<_> = deaf.iter().map(|raw| raw.connection.clone()).collect();
-        are_closed(&open, Duration::from_secs(20)).await;
+        are_closed(&open).await;
     };
     scene.bears("devices that never read", 64 * MB, attack).await;
     scene.end();
