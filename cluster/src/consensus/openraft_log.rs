@@ -160,8 +160,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
-        self.log.truncate(log_id.index);
-        Ok(())
+        self.log.truncate(log_id.index).map_err(|e| failed(ErrorVerb::Write, e))
     }
 
     async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {

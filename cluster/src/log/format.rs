@@ -43,11 +43,15 @@ pub enum RecordKind {
     Purge = 4,
     /// Everything before was synced.
     Seal = 5,
+    /// The node no longer holds the shard: what was before is void.
+    Forget = 6,
 }
 
 impl RecordKind {
     fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Seal].into_iter().find(|k| *k as u8 == tag)
+        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Seal, Self::Forget]
+            .into_iter()
+            .find(|k| *k as u8 == tag)
     }
 }
 

@@ -192,6 +192,13 @@ impl Segments {
         self.purged.insert(shard, position);
     }
 
+    /// Notes that a shard is no longer here.
+    pub fn note_forget(&mut self, shard: ShardId) {
+        self.facts.values_mut().for_each(|facts| _ = facts.last_index.remove(&shard));
+        self.votes.remove(&shard);
+        self.purged.remove(&shard);
+    }
+
     /// Begins a new segment when this one is full, and removes those that nobody needs.
     pub fn roll(&mut self) -> io::Result<()> {
         if self.len >= self.limits.segment_bytes {
@@ -320,6 +327,10 @@ impl Recovery {
                 shard.purged = shard.purged.max(Some(record.position));
             }
             RecordKind::Seal => {}
+            RecordKind::Forget => {
+                *shard = Recovered::default();
+                self.facts.values_mut().for_each(|facts| _ = facts.last_index.remove(&record.shard));
+            }
         }
         Ok(())
     }

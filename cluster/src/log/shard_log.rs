@@ -10,7 +10,8 @@ use bytes::Bytes;
 use magpie_protocol::ShardId;
 
 use super::{
-    format::{self, Position, Record, RecordKind},
+    anchors::Anchors,
+    format::{Position, Record, RecordKind},
     segments::{Location, LogError, Recovered, segment_path},
     writer::{Done, Job, LogWriter, Note},
 };
@@ -29,21 +30,41 @@ pub struct LogEntry {
 struct Slot {
     position: Position,
     location: Option<Location>,
-    payload: Option<Bytes>,
+    payload: Bytes,
+    /// Bytes of this shard's entries before it.
+    before: u64,
 }
 
 #[derive(Default)]
 struct Inner {
+    /// Where the older entries are.
+    old: Anchors,
+    /// The newest, with what they hold: those that are not written yet, and some before.
     slots: VecDeque<Slot>,
+    /// The oldest entry that is there.
+    first: u64,
     purged: Option<Position>,
     vote: Option<Bytes>,
     cached_bytes: usize,
-    /// Slots before this one have no payload in memory.
-    cached_from: u64,
-    /// Bytes appended since the last purge, as a measure of what a replay would cost.
-    bytes_since_purge: u64,
+    /// Bytes of all entries that were ever here.
+    bytes: u64,
     /// What the whole log had taken when the oldest entry here was appended.
     oldest_at_bytes: u64,
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.old.last().is_none()
+    }
+
+    fn last(&self) -> Option<Position> {
+        self.slots.back().map(|s| s.position).or(self.old.last())
+    }
+
+    /// Entries before this one have only a place.
+    fn newer_from(&self) -> u64 {
+        self.slots.front().map_or(u64::MAX, |slot| slot.position.index)
+    }
 }
 
 /// The log of one shard.
@@ -58,22 +79,16 @@ pub struct ShardLog {
 impl ShardLog {
     /// The log of `shard`, with what recovery found of it.
     pub fn new(shard: ShardId, disk: Arc<dyn Disk>, dir: PathBuf, writer: LogWriter, found: Recovered) -> Arc<Self> {
-        let slots: VecDeque<Slot> = found
-            .entries
-            .into_iter()
-            .map(|(position, location)| Slot { position, location: Some(location), payload: None })
-            .collect();
-        let bytes: u64 = slots.iter().filter_map(|s| s.location).map(|l| u64::from(l.len)).sum();
-        let cached_from = slots.back().map_or(0, |s| s.position.index + 1);
-        let inner = Inner {
-            slots,
+        let mut inner = Inner {
+            first: found.entries.first().map_or(0, |(position, _)| position.index),
             purged: found.purged,
             vote: found.vote,
-            cached_bytes: 0,
-            cached_from,
-            bytes_since_purge: bytes,
-            oldest_at_bytes: 0,
+            ..Inner::default()
         };
+        for (position, location) in found.entries {
+            inner.old.push(position, location, inner.bytes);
+            inner.bytes += u64::from(location.len);
+        }
         Arc::new(Self { shard, disk, dir, writer, inner: Mutex::new(inner) })
     }
 
@@ -89,7 +104,7 @@ impl ShardLog {
     /// Where the log ends: the newest entry, or the purge point.
     pub fn last(&self) -> Option<Position> {
         let inner = self.lock();
-        inner.slots.back().map(|s| s.position).or(inner.purged)
+        inner.last().or(inner.purged)
     }
 
     /// Entries up to here are gone behind a snapshot.
@@ -104,13 +119,15 @@ impl ShardLog {
 
     /// Bytes that a replay from the purge point would read.
     pub fn bytes_since_purge(&self) -> u64 {
-        self.lock().bytes_since_purge
+        let inner = self.lock();
+        let before = inner.old.before().or(inner.slots.front().map(|slot| slot.before));
+        before.map_or(0, |before| inner.bytes - before)
     }
 
     /// Bytes of the whole log, of all shards, that must be kept because of this shard's entries.
     pub fn bytes_held_back(&self) -> u64 {
         let inner = self.lock();
-        if inner.slots.is_empty() { 0 } else { self.writer.submitted_bytes().saturating_sub(inner.oldest_at_bytes) }
+        if inner.is_empty() { 0 } else { self.writer.submitted_bytes().saturating_sub(inner.oldest_at_bytes) }
     }
 
     /// Whether a command may be proposed: there is room above the reserve.
@@ -128,8 +145,9 @@ impl ShardLog {
         let mut records = Vec::with_capacity(entries.iter().map(|e| e.payload.len() + 64).sum());
         let mut places = Vec::with_capacity(entries.len());
         let mut inner = self.lock();
-        if inner.slots.is_empty() {
+        if inner.is_empty() {
             inner.oldest_at_bytes = self.writer.submitted_bytes();
+            inner.first = entries.first().map_or(0, |entry| entry.position.index);
         }
         for entry in entries {
             let start = records.len();
@@ -139,8 +157,10 @@ impl ShardLog {
             let len = (records.len() - start) as u32;
             places.push((self.clone(), entry.position.index, start as u32, len));
             inner.cached_bytes += entry.payload.len();
-            inner.bytes_since_purge += u64::from(len);
-            inner.slots.push_back(Slot { position: entry.position, location: None, payload: Some(entry.payload) });
+            let before = inner.bytes;
+            inner.bytes += u64::from(len);
+            let LogEntry { position, payload } = entry;
+            inner.slots.push_back(Slot { position, location: None, payload, before });
         }
         drop(inner);
         self.writer.submit(Job { records, entries: places, notes: Vec::new(), done: Some(done) });
@@ -153,29 +173,39 @@ impl ShardLog {
     }
 
     /// Voids the entries from `index` on.
-    pub fn truncate(&self, index: u64) {
+    pub fn truncate(&self, index: u64) -> Result<(), LogError> {
         let mut inner = self.lock();
         while inner.slots.back().is_some_and(|s| s.position.index >= index) {
             let slot = inner.slots.pop_back();
-            inner.cached_bytes -= slot.and_then(|s| s.payload).map_or(0, |p| p.len());
+            inner.cached_bytes -= slot.map_or(0, |slot| slot.payload.len());
+        }
+        if inner.old.last().is_some_and(|last| last.index >= index) {
+            let before = if index > inner.first { self.read_old(&inner.old, index - 1, index)? } else { Vec::new() };
+            inner.old.truncate(index, before.last().map(|entry| entry.position));
         }
         drop(inner);
         self.note(RecordKind::Truncate, Position { index, ..Position::default() }, &[], None, None);
+        Ok(())
     }
 
     /// Lets go of the entries up to `position`, which a durable snapshot holds.
     pub fn purge(&self, position: Position) {
         let mut inner = self.lock();
+        inner.old.purge(position.index);
         while inner.slots.front().is_some_and(|s| s.position.index <= position.index) {
-            if let Some(slot) = inner.slots.pop_front() {
-                inner.cached_bytes -= slot.payload.map_or(0, |p| p.len());
-                inner.bytes_since_purge -= slot.location.map_or(0, |l| u64::from(l.len)).min(inner.bytes_since_purge);
-            }
+            inner.cached_bytes -= inner.slots.pop_front().map_or(0, |slot| slot.payload.len());
         }
+        inner.first = inner.first.max(position.index + 1);
         inner.oldest_at_bytes = self.writer.submitted_bytes();
         inner.purged = inner.purged.max(Some(position));
         drop(inner);
         self.note(RecordKind::Purge, position, &[], Some(Note::Purge(self.shard, position)), None);
+    }
+
+    /// Forgets everything: this node no longer holds the shard. `done` is called when that is durable.
+    pub fn forget(&self, done: Done) {
+        *self.lock() = Inner::default();
+        self.note(RecordKind::Forget, Position::default(), &[], Some(Note::Forget(self.shard)), Some(done));
     }
 
     fn note(&self, kind: RecordKind, position: Position, payload: &[u8], note: Option<Note>, done: Option<Done>) {
@@ -184,56 +214,57 @@ impl ShardLog {
         self.writer.submit(Job { records, entries: Vec::new(), notes: note.into_iter().collect(), done });
     }
 
-    /// The writer says where an entry went. Old payloads leave memory.
+    /// The writer says where an entry went. What old ones hold leaves memory.
     pub(super) fn written(&self, index: u64, location: Location) {
         let mut inner = self.lock();
-        let Some(first) = inner.slots.front().map(|s| s.position.index) else { return };
-        if index < first {
-            return;
-        }
-        if let Some(slot) = inner.slots.get_mut((index - first) as usize) {
+        let inner = &mut *inner;
+        let Some(at) = inner.slots.front().and_then(|first| index.checked_sub(first.position.index)) else { return };
+        if let Some(slot) = inner.slots.get_mut(at as usize) {
             slot.location = Some(location);
         }
         while inner.cached_bytes > TAIL_BYTES_MAX {
-            let from = inner.cached_from.max(first);
-            let Some(slot) = inner.slots.get_mut((from - first) as usize) else { break };
-            if slot.location.is_none() || slot.position.index >= index {
-                break;
-            }
-            let len = slot.payload.take().map_or(0, |p| p.len());
-            inner.cached_bytes -= len;
-            inner.cached_from = from + 1;
+            let Some(slot) = inner.slots.front() else { break };
+            let Some(location) = slot.location.filter(|_| slot.position.index < index) else { break };
+            inner.cached_bytes -= slot.payload.len();
+            inner.old.push(slot.position, location, slot.before);
+            inner.slots.pop_front();
         }
     }
 
     /// The entries from `from` up to and without `to` that are there, from memory or from disk, checked.
     pub fn read(&self, from: u64, to: u64) -> Result<Vec<LogEntry>, LogError> {
         let inner = self.lock();
-        let Some(first) = inner.slots.front().map(|s| s.position.index) else { return Ok(Vec::new()) };
-        let start = (from.max(first) - first) as usize;
-        let count = to.saturating_sub(from.max(first)) as usize;
-        let mut found = Vec::with_capacity(count.min(64));
-        for slot in inner.slots.iter().skip(start).take(count) {
-            let payload = match (&slot.payload, slot.location) {
-                (Some(payload), _) => payload.clone(),
-                (None, Some(location)) => self.read_at(location)?,
-                (None, None) => break,
-            };
-            found.push(LogEntry { position: slot.position, payload });
+        let (from, newer) = (from.max(inner.first), inner.newer_from());
+        let old = inner.old.last().map_or(0, |last| last.index + 1).min(to);
+        let mut found = if from < old { self.read_old(&inner.old, from, old)? } else { Vec::new() };
+        if to > newer {
+            let slots = inner.slots.iter().skip(from.saturating_sub(newer) as usize);
+            let slots = slots.take(to.saturating_sub(from.max(newer)) as usize);
+            found.extend(slots.map(|slot| LogEntry { position: slot.position, payload: slot.payload.clone() }));
         }
         Ok(found)
     }
 
-    fn read_at(&self, location: Location) -> Result<Bytes, LogError> {
-        let path = segment_path(&self.dir, location.segment);
-        let bytes = self.disk.read_at(&path, u64::from(location.offset), location.len as usize)?;
-        match format::read_record(&bytes) {
-            Some((record, _)) if record.shard == self.shard => Ok(Bytes::copy_from_slice(record.payload)),
-            _ => Err(LogError::Damaged {
-                file: path.display().to_string(),
-                offset: u64::from(location.offset),
-                what: "a record does not check out".into(),
-            }),
+    /// All of these, from disk.
+    fn read_old(&self, old: &Anchors, from: u64, to: u64) -> Result<Vec<LogEntry>, LogError> {
+        let read = |segment: u64, offset: u64, len: usize| -> Result<Vec<u8>, LogError> {
+            let path = segment_path(&self.dir, segment);
+            let there = self.disk.len(&path)?.saturating_sub(offset);
+            Ok(self.disk.read_at(&path, offset, len.min(there as usize))?)
+        };
+        let found = old.read(self.shard, from, to, read)?;
+        let expected = from + found.len() as u64;
+        if expected == to {
+            return Ok(found);
         }
+        let (segment, offset) = old.place(expected).unwrap_or_default();
+        Err(LogError::Damaged {
+            file: segment_path(&self.dir, segment).display().to_string(),
+            offset,
+            what: format!("the entry {expected} of {} behind it does not check out", self.shard),
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use std::path::Path;
+
+use super::*;
+use crate::{
+    Fatal,
+    disk::memory::MemoryDisk,
+    log::{LogLimits, segments::Segments},
+};
+
+const DIR: &str = "/log";
+
+fn open(disk: &MemoryDisk) -> Vec<Arc<ShardLog>> {
+    let limits = LogLimits { segment_bytes: 256 * 1024, reserve_bytes: 0 };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (segments, mut found) = Segments::open(disk.clone(), Path::new(DIR), limits).unwrap();
+    let writer = LogWriter::inline(segments, Fatal::new(|why| panic!("{why}"))).unwrap();
+    let log = |shard| {
+        let shard = ShardId::new(shard);
+        ShardLog::new(shard, disk.clone(), DIR.into(), writer.clone(), found.remove(&shard).unwrap_or_default())
+    };
+    (0..2).map(log).collect()
+}
+
+fn entry(shard: usize, term: u64, index: u64) -> LogEntry {
+    // Of many lengths, some longer than what is read at a time.
+    let len = if index % 211 == 0 { 100_000 } else { (index * 37 % 900) as usize };
+    let payload = [vec![shard as u8, term as u8], vec![index as u8; len]].concat();
+    LogEntry { position: Position { term, node: 1, index }, payload: payload.into() }
+}
+
+fn append(logs: &[Arc<ShardLog>], term: u64, range: std::ops::Range<u64>) {
+    for from in range.clone().step_by(3) {
+        for (shard, log) in logs.iter().enumerate() {
+            log.append((from..range.end.min(from + 3)).map(|index| entry(shard, term, index)).collect(), Box::new(|| ()));
+        }
+    }
+}
+
+/// Every entry is as it was appended: one by one, many at a time, across what is in memory and what is not.
+fn check(logs: &[Arc<ShardLog>], first: u64, term_of: impl Fn(u64) -> u64, end: u64) {
+    for (shard, log) in logs.iter().enumerate() {
+        let same = |found: &[LogEntry], range: std::ops::Range<u64>| {
+            let expected: Vec<_> = range.map(|index| entry(shard, term_of(index), index)).collect();
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                assert_eq!(found.position, expected.position);
+                assert_eq!(found.payload, expected.payload);
+            }
+        };
+        for index in (first..end).step_by(17) {
+            same(&log.read(index, index + 1).unwrap(), index..index + 1);
+        }
+        same(&log.read(0, u64::MAX).unwrap(), first..end);
+        same(&log.read(first + 5, end - 2).unwrap(), first + 5..end - 2);
+        assert_eq!(log.last().unwrap(), entry(shard, term_of(end - 1), end - 1).position);
+    }
+}
+
+#[test]
+fn entries_that_left_memory_are_read_from_their_places() {
+    let disk = MemoryDisk::default();
+    let logs = open(&disk);
+    append(&logs, 1, 1..9_000);
+    assert!(logs[0].lock().slots.len() < 4_000, "{} are in memory", logs[0].lock().slots.len());
+    check(&logs, 1, |_| 1, 9_000);
+
+    // Void what is in memory, and then what is not: new entries of a new term stand behind the void ones.
+    for (term, from) in [(2, 8_500), (3, 4_003)] {
+        logs.iter().for_each(|log| log.truncate(from).unwrap());
+        append(&logs, term, from..from + 3_000);
+    }
+    let term_of = |index| if index >= 4_003 { 3 } else { 1 };
+    check(&logs, 1, term_of, 7_003);
+    check(&open(&disk), 1, term_of, 7_003);
+
+    for purged in [100, 4_002, 5_000] {
+        let before = logs[0].bytes_since_purge();
+        logs.iter().for_each(|log| log.purge(Position { term: term_of(purged), node: 1, index: purged }));
+        assert!(logs[0].bytes_since_purge() < before);
+        check(&logs, purged + 1, term_of, 7_003);
+        check(&open(&disk), purged + 1, term_of, 7_003);
+    }
+}
+
+#[test]
+fn what_is_forgotten_stays_so_and_harms_no_other_shard() {
+    let disk = MemoryDisk::default();
+    let logs = open(&disk);
+    append(&logs, 1, 1..3_000);
+    logs[1].save_vote(Bytes::from_static(b"vote"), Box::new(|| ()));
+    logs[1].forget(Box::new(|| ()));
+    let again = open(&disk);
+    for logs in [&logs, &again] {
+        assert_eq!((logs[1].last(), logs[1].vote(), logs[1].purged()), (None, None, None));
+        check(&logs[..1], 1, |_| 1, 3_000);
+    }
+    append(&again[1..], 7, 1..50);
+    assert_eq!(open(&disk)[1].last().unwrap().term, 7);
+}
+
+#[test]
+fn damage_behind_an_anchor_is_found() {
+    let disk = MemoryDisk::default();
+    let logs = open(&disk);
+    append(&logs, 1, 1..9_000);
+    let path = Path::new(DIR).join("log-0000000001.seg");
+    let mut bytes = disk.read(&path).unwrap();
+    bytes[100_000] ^= 1;
+    let mut file = disk.create(&path).unwrap();
+    file.append(&bytes).unwrap();
+    let errors: Vec<_> = logs.iter().filter_map(|log| log.read(1, 3_000).err()).map(|e| e.to_string()).collect();
+    assert!(errors.iter().any(|error| error.contains("log-0000000001.seg")), "{errors:?}");
+}
