@@ -8,11 +8,22 @@ mod openraft_wire;
 
 pub(crate) use openraft_log::BATCH_TAG;
 
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use bincode::{Decode, Encode};
 use bytes::Bytes;
 use magpie_protocol::NodeId;
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::{log::Position, snapshot::SnapshotError, state::Applied};
 
@@ -38,8 +49,57 @@ pub struct Leadership {
     pub term: u64,
     /// This replica leads, and has applied everything that was acknowledged before.
     pub leads: bool,
-    /// The group's core has ended.
-    pub ended: bool,
+}
+
+/// When a leader last heard of a majority. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    began: Instant,
+    at_ms: Arc<AtomicU64>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { began: Instant::now(), at_ms: Arc::default() }
+    }
+}
+
+impl Heard {
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// It was so long ago.
+    pub fn note(&self, ago: Duration) {
+        self.at_ms.store(self.now_ms().saturating_sub(ago.as_millis() as u64), Ordering::Relaxed);
+    }
+
+    /// Whether it was within this. The clock goes on while the process is stopped.
+    pub fn within(&self, time: Duration) -> bool {
+        u128::from(self.now_ms() - self.at_ms.load(Ordering::Relaxed).min(self.now_ms())) < time.as_millis()
+    }
+}
+
+/// A group's replicas, as one of them knows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those whose word counts; while they change, those before and those after.
+    pub voters: BTreeSet<NodeId>,
+    pub learners: BTreeSet<NodeId>,
+    /// How far the log of each is, as the leader knows.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// How far the log here is.
+    pub last: u64,
+}
+
+/// How far a change of replicas is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Reshaping {
+    /// New replicas take what they lack: so many entries still.
+    Learning {
+        behind: u64,
+    },
+    Done,
 }
 
 /// What there is of a snapshot that another replica sends.
@@ -57,8 +117,17 @@ pub trait Consensus: Send + Sync + 'static {
     fn propose(&self, batch: Bytes) -> BoxFuture<Result<(), ProposeError>>;
     /// Returns when a read from applied state is linearizable: the index that it covers.
     fn read_index(&self) -> BoxFuture<Result<u64, ProposeError>>;
-    /// Who leads, and every change of it.
-    fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// Begins a new group of these replicas; nothing where one has begun.
+    fn found(&self, voters: BTreeSet<NodeId>) -> BoxFuture<Result<(), ProposeError>>;
+    /// The replicas.
+    fn members(&self) -> Members;
+    /// Goes one step towards these replicas: new ones learn, and vote when they have caught up; then the others are
+    /// let go. To be called again until it is done.
+    fn reshape(&self, to: BTreeSet<NodeId>) -> BoxFuture<Result<Reshaping, ProposeError>>;
+    /// Stands for election now.
+    fn stand(&self) -> BoxFuture<Result<(), ProposeError>>;
+    /// Whether it may stand for election by itself.
+    fn set_electable(&self, electable: bool);
     /// The answer to another replica's request; none to one that makes no sense here.
     fn answer(&self, request: Bytes) -> BoxFuture<Option<Bytes>>;
     /// Makes a snapshot and cuts the log behind it.

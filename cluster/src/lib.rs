@@ -20,6 +20,7 @@ pub mod shard;
 pub mod snapshot;
 pub mod state;
 pub mod storage;
+pub mod system;
 pub mod transport;
 pub mod watch;
 pub mod work;
@@ -32,6 +33,7 @@ pub use router::{AskError, Reply, Router};
 pub use shard::{Shard, ShardLimits};
 pub use state::{Key, Record, Store, Tx};
 pub use storage::{Outside, Storage, StorageConfig, StorageError};
+pub use system::{DiskId, System, founding::Part};
 pub use watch::{Hint, HintSink, Origin};
 
 /// Milliseconds since 1970, from outside. A simulation brings its own.

@@ -76,6 +76,13 @@ pub trait Machine: Send + Sync + 'static {
     /// Answers a read from applied state.
     fn query(&self, store: &mut Store, query: Self::Query) -> Self::View;
 
+    /// Whether the answer to this must be true of the moment: a balance, a grant of access. It costs a round trip to a
+    /// majority; other reads may lag by as long as a leader goes without hearing of one.
+    fn is_fresh(query: &Self::Query) -> bool {
+        let _ = query;
+        false
+    }
+
     /// The reply of a command that met a quarantined entity, or quarantined it.
     fn internal(&self) -> Self::Reply;
 }

@@ -3,7 +3,7 @@
 //! What travels on the lane of requests is a tag and fields in the codec's form; on the others the number of a shard
 //! and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
 
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, marker::PhantomData, sync::Arc, time::Duration};
 
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes};
@@ -11,30 +11,54 @@ use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router,
+    consensus::Reshaping,
+    system::{Change, DiskId, Refusal, System, SystemView, pulse::Facts},
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
 
 /// How long an answer may take. A batch that waits for a new leader is known within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a node asks of a shard that it may not lead itself. Tags are append-only.
+/// What a node asks of another. Tags are append-only.
 #[derive(Clone, Encode, Decode)]
 pub(crate) enum Request<C, Q> {
     Submit(ShardId, EntityId, C),
     Query(ShardId, Q),
     Watch(ShardId, Vec<TimelineId>, Q),
     Rewatch(ShardId, Vec<TimelineId>),
-    Deliver { to: ShardId, from: ShardId, first: u64, messages: Vec<(EntityId, Vec<u8>)> },
+    Deliver {
+        to: ShardId,
+        from: ShardId,
+        first: u64,
+        messages: Vec<(EntityId, Vec<u8>)>,
+    },
+    /// Which data folder it has, and what it knows of the cluster.
+    Greet,
+    /// How it is.
+    Facts,
+    /// To change what the cluster knows of itself.
+    Change(ShardId, Change),
+    /// To go one step towards these replicas.
+    Reshape(ShardId, BTreeSet<NodeId>),
+    /// To let another replica lead.
+    HandOver(ShardId, NodeId),
+    /// To stand for election.
+    Stand(ShardId),
 }
 
 impl<C, Q> Request<C, Q> {
-    /// Who is asked.
-    pub(crate) fn shard(&self) -> ShardId {
+    /// Whose leader is asked; `None` for what is asked of a node.
+    pub(crate) fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Submit(shard, ..) | Self::Query(shard, _) | Self::Watch(shard, ..) | Self::Rewatch(shard, _) => {
-                *shard
-            }
-            Self::Deliver { to, .. } => *to,
+            Self::Submit(shard, ..)
+            | Self::Query(shard, _)
+            | Self::Watch(shard, ..)
+            | Self::Rewatch(shard, _)
+            | Self::Change(shard, _)
+            | Self::Reshape(shard, _)
+            | Self::HandOver(shard, _) => Some(*shard),
+            Self::Deliver { to, .. } => Some(*to),
+            Self::Greet | Self::Facts | Self::Stand(_) => None,
         }
     }
 }
@@ -46,7 +70,18 @@ pub(crate) enum Response<R, V> {
     View(V),
     Done,
     Applied(u64),
+    Greeting(DiskId),
+    Facts(Facts),
+    Changed(Result<(), Refusal>),
+    Reshaped(Reshaping),
 }
+
+/// How a request travels: with the version of what the asker knows of the cluster, ...
+#[derive(Encode, Decode)]
+struct Asked<T>(u64, T);
+/// ... and its answer with the newer one, if there is one.
+#[derive(Encode, Decode)]
+struct Answered<T>(Option<System>, T);
 
 pub(crate) type RequestOf<M> = Request<<M as Machine>::Command, <M as Machine>::Query>;
 pub(crate) type ResponseOf<M> = Response<<M as Machine>::Reply, <M as Machine>::View>;
@@ -70,6 +105,22 @@ impl<R, V> Response<R, V> {
     pub(crate) fn applied(self) -> Result<u64, AskError> {
         if let Self::Applied(number) = self { Ok(number) } else { Err(AskError::Unknown) }
     }
+
+    pub(crate) fn greeting(self) -> Result<DiskId, AskError> {
+        if let Self::Greeting(disk) = self { Ok(disk) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn facts(self) -> Result<Facts, AskError> {
+        if let Self::Facts(facts) = self { Ok(facts) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn changed(self) -> Result<Result<(), Refusal>, AskError> {
+        if let Self::Changed(changed) = self { Ok(changed) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn reshaped(self) -> Result<Reshaping, AskError> {
+        if let Self::Reshaped(reshaping) = self { Ok(reshaping) } else { Err(AskError::Unknown) }
+    }
 }
 
 /// What one node tells another.
@@ -83,12 +134,13 @@ enum Message {
 /// The way to the shards that other nodes lead.
 pub(crate) struct Remote<M: Machine> {
     transport: Arc<dyn Transport>,
+    system: SystemView,
     machine: PhantomData<fn() -> M>,
 }
 
 impl<M: Machine> Remote<M> {
-    pub(crate) fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport, machine: PhantomData }
+    pub(crate) fn new(transport: Arc<dyn Transport>, system: SystemView) -> Self {
+        Self { transport, system, machine: PhantomData }
     }
 
     /// The nodes that a connection stands to.
@@ -98,8 +150,15 @@ impl<M: Machine> Remote<M> {
 
     /// Asks a node. Where it was not reached nothing happened, and another may lead.
     pub(crate) async fn call(&self, to: NodeId, request: &RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
-        match self.transport.call(to, Lane::Requests, codec::encode(request).into(), ANSWER_WITHIN).await {
-            Ok(answer) => codec::decode_stored(&answer).unwrap_or(Err(AskError::Unknown)),
+        let request = codec::encode(&(self.system.version(), request)).into();
+        match self.transport.call(to, Lane::Requests, request, ANSWER_WITHIN).await {
+            Ok(answer) => match codec::decode_stored(&answer) {
+                Ok(Answered(system, result)) => {
+                    system.into_iter().for_each(|system| self.system.offer(system));
+                    result
+                }
+                Err(_) => Err(AskError::Unknown),
+            },
             Err(LinkError::Refused { .. }) => Err(AskError::NotLeader { leader: None }),
             Err(_) => Err(AskError::Unknown),
         }
@@ -166,9 +225,13 @@ impl<M: Machine> Service for Host<M> {
     fn on_request(&self, from: NodeId, lane: Lane, request: Bytes, answer: Answer) {
         match lane {
             Lane::Consensus | Lane::Bulk => self.consult(request, answer),
-            Lane::Requests => match codec::decode_stored::<RequestOf<M>>(&request) {
-                Ok(request) => {
-                    let done = |result: Result<ResponseOf<M>, AskError>| answer(codec::encode(&result).into());
+            Lane::Requests => match codec::decode_stored::<Asked<RequestOf<M>>>(&request) {
+                Ok(Asked(version, request)) => {
+                    let system = self.router.system().clone();
+                    let done = move |result: Result<ResponseOf<M>, AskError>| {
+                        let newer = system.now().filter(|system| system.version > version);
+                        answer(codec::encode(&Answered(newer.map(|system| (*system).clone()), result)).into());
+                    };
                     self.router.serve(from, request, Box::new(done));
                 }
                 Err(error) => tracing::warn!(%from, %error, "a request that this build does not know"),

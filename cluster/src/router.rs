@@ -1,7 +1,10 @@
 //! Finding the shard of an entity, and the node that leads it, and asking there.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,10 @@ use crate::{
     consensus::Leadership,
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
+    system::{
+        Change, DiskId, Refusal, SYSTEM_SHARD, SystemView,
+        pulse::{Facts, Pulse},
+    },
 };
 
 /// Called once with an answer. It must not block nor call back into the shard that calls it.
@@ -55,6 +62,22 @@ struct Inner<M: Machine> {
     front: OnceLock<Arc<dyn Front<M>>>,
     /// The way to other nodes; none for a node that is alone.
     remote: Option<Remote<M>>,
+    system: SystemView,
+    disk: DiskId,
+    pulse: Pulse,
+    /// Who led each shard of which this node holds no replica, when it was last asked; 0 where that is not known.
+    leaders: Vec<AtomicU64>,
+}
+
+/// What a router is made of.
+pub(crate) struct RouterParts<M: Machine> {
+    pub(crate) me: NodeId,
+    pub(crate) map: ShardMap,
+    pub(crate) shards: Vec<Shard<M>>,
+    pub(crate) remote: Option<Remote<M>>,
+    pub(crate) system: SystemView,
+    pub(crate) disk: DiskId,
+    pub(crate) pulse: Pulse,
 }
 
 /// The handle to all shards, wherever they are led. Clones share it.
@@ -67,8 +90,10 @@ impl<M: Machine> Clone for Router<M> {
 }
 
 impl<M: Machine> Router<M> {
-    pub(crate) fn new(me: NodeId, map: ShardMap, shards: Vec<Shard<M>>, remote: Option<Remote<M>>) -> Self {
-        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote }))
+    pub(crate) fn new(parts: RouterParts<M>) -> Self {
+        let RouterParts { me, map, shards, remote, system, disk, pulse } = parts;
+        let leaders = shards.iter().map(|_| AtomicU64::new(0)).collect();
+        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote, system, disk, pulse, leaders }))
     }
 
     /// This node.
@@ -79,6 +104,25 @@ impl<M: Machine> Router<M> {
     /// The other nodes that a connection stands to.
     pub fn connected(&self) -> Vec<NodeId> {
         self.0.remote.as_ref().map(Remote::connected).unwrap_or_default()
+    }
+
+    /// What the cluster knows of itself.
+    pub fn system(&self) -> &SystemView {
+        &self.0.system
+    }
+
+    /// What is known of the other nodes.
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
+    /// What this node says of itself.
+    pub fn facts(&self) -> Facts {
+        self.0.pulse.mine(&self.0.shards)
+    }
+
+    pub(crate) fn disk(&self) -> DiskId {
+        self.0.disk
     }
 
     /// What stands before the shards that this node leads. Set once.
@@ -96,6 +140,11 @@ impl<M: Machine> Router<M> {
     /// How many shards there are.
     pub fn shards(&self) -> u16 {
         self.0.shards.len() as u16
+    }
+
+    /// Every shard, whether this node holds a replica or not.
+    pub(crate) fn all_shards(&self) -> &[Shard<M>] {
+        &self.0.shards
     }
 
     /// This node's replica of a shard.
@@ -142,12 +191,13 @@ impl<M: Machine> Router<M> {
         rx.await.unwrap_or(Err(AskError::Unknown))
     }
 
-    /// Whether this node leads the shard that owns this slot.
-    pub fn is_here(&self, slot: Slot) -> bool {
-        self.0.remote.is_none() || self.shard_of(slot).leadership().leads
+    /// Whether this node can answer such a read at once.
+    pub fn answers_here(&self, slot: Slot, query: &M::Query) -> bool {
+        let shard = self.shard_of(slot);
+        self.0.remote.is_none() || (shard.leadership().leads && !shard.wants_fresh(query))
     }
 
-    /// Reads where [`Router::is_here`] says so.
+    /// Reads where [`Router::answers_here`] says so.
     pub fn query_here(&self, slot: Slot, query: M::Query) -> Result<M::View, AskError> {
         self.shard_of(slot).query(query)
     }
@@ -175,9 +225,8 @@ impl<M: Machine> Router<M> {
     /// Ends this node's watch of these timelines.
     pub fn unwatch(&self, shard: ShardId, timelines: Vec<TimelineId>) {
         let Some(shard) = self.shard(shard) else { return };
-        let Leadership { leads, leader, .. } = shard.leadership();
-        match (&self.0.remote, leader) {
-            (Some(remote), Some(leader)) if !leads => remote.unwatch(leader, shard.id(), timelines),
+        match (&self.0.remote, self.leader_of(shard)) {
+            (Some(remote), Some(leader)) if leader != self.0.me => remote.unwatch(leader, shard.id(), timelines),
             _ => shard.unwatch(self.0.me, &timelines),
         }
     }
@@ -193,14 +242,51 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Deliver { to, from, first, messages }).await?.applied()
     }
 
-    /// Does for a node, this one or another, what it asks of a shard that this one leads.
+    /// Changes what the cluster knows of itself.
+    pub async fn change(&self, change: Change) -> Result<Result<(), Refusal>, AskError> {
+        self.at_leader(Request::Change(SYSTEM_SHARD, change)).await?.changed()
+    }
+
+    /// Lets another replica lead a shard.
+    pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
+        self.at_leader(Request::HandOver(shard, to)).await?.done()
+    }
+
+    /// Asks a node, this one or another, what is not for the leader of a shard.
+    pub(crate) async fn ask_node(&self, node: NodeId, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
+        match &self.0.remote {
+            Some(remote) if node != self.0.me => remote.call(node, &request).await,
+            _ => self.here(request).await,
+        }
+    }
+
+    /// Does for a node, this one or another, what it asks.
     pub(crate) fn serve(&self, from: NodeId, request: RequestOf<M>, done: Done<M>) {
-        let Some(shard) = self.shard(request.shard()).cloned() else { return done(Err(AskError::Unavailable)) };
+        let shard = match (request.shard(), &request) {
+            (Some(shard), _) => shard,
+            (None, Request::Stand(shard)) => *shard,
+            (None, Request::Greet) => return done(Ok(Response::Greeting(self.0.disk))),
+            (None, _) => return done(Ok(Response::Facts(self.facts()))),
+        };
+        let Some(shard) = self.shard(shard).cloned() else { return done(Err(AskError::Unavailable)) };
         match request {
             Request::Submit(_, entity, command) => {
                 self.submit_here(&shard, entity, command, Box::new(|result| done(result.map(Response::Reply))));
             }
+            Request::Query(_, query) if shard.wants_fresh(&query) => {
+                tokio::spawn(async move { done(shard.query_fresh(query).await.map(Response::View)) });
+            }
             Request::Query(_, query) => done(shard.query(query).map(Response::View)),
+            Request::Watch(_, timelines, query) if shard.wants_fresh(&query) => {
+                let watched = shard.watch(from, &timelines);
+                tokio::spawn(async move {
+                    let view = match watched {
+                        Ok(()) => shard.query_fresh(query).await,
+                        Err(error) => Err(error),
+                    };
+                    done(view.map(Response::View));
+                });
+            }
             Request::Watch(_, timelines, query) => {
                 let watched = shard.watch(from, &timelines).and_then(|()| shard.query(query));
                 done(watched.map(Response::View));
@@ -209,6 +295,25 @@ impl<M: Machine> Router<M> {
             Request::Deliver { from, first, messages, .. } => {
                 shard.deliver(from, first, messages, Box::new(|result| done(result.map(Response::Applied))));
             }
+            Request::Change(_, change) => {
+                let changed = |result: Result<Result<_, _>, _>| {
+                    done(result.map(|changed| Response::Changed(changed.map(drop))));
+                };
+                shard.change_system(&change, Box::new(changed));
+            }
+            Request::Reshape(_, to) => {
+                tokio::spawn(async move { done(shard.reshape(to).await.map(Response::Reshaped)) });
+            }
+            Request::HandOver(_, to) => {
+                let router = self.clone();
+                tokio::spawn(async move {
+                    done(shard.hand_over(&router, to).await.map(|()| Response::Done));
+                });
+            }
+            Request::Stand(_) => {
+                tokio::spawn(async move { done(shard.stand().await.map(|()| Response::Done)) });
+            }
+            Request::Greet | Request::Facts => done(Err(AskError::Unavailable)),
         }
     }
 
@@ -218,16 +323,47 @@ impl<M: Machine> Router<M> {
         rx.await.unwrap_or(Err(AskError::Unknown))
     }
 
+    /// Who leads a shard, as far as this node knows.
+    pub fn leader_of(&self, shard: &Shard<M>) -> Option<NodeId> {
+        let Leadership { leader, leads, .. } = shard.leadership();
+        if leads {
+            return Some(self.0.me);
+        }
+        let told = || self.0.leaders.get(usize::from(shard.id().get())).map(|leader| leader.load(Ordering::Relaxed));
+        let told = || told().filter(|bits| *bits != 0 && !shard.is_hosted()).map(NodeId::from_bits);
+        leader.or_else(told)
+    }
+
+    fn note_leader(&self, shard: ShardId, leader: Option<NodeId>) {
+        if let Some(known) = self.0.leaders.get(usize::from(shard.get())) {
+            known.store(leader.map_or(0, NodeId::bits), Ordering::Relaxed);
+        }
+    }
+
+    /// Whom to ask of a shard whose leader is not known: its replicas in turn.
+    fn anyone(&self, shard: &Shard<M>, turn: usize) -> Option<NodeId> {
+        if shard.is_hosted() {
+            return None;
+        }
+        let system = self.0.system.now()?;
+        let replicas = system.place(shard.id())?.replicas.iter().filter(|node| **node != self.0.me);
+        let replicas: Vec<NodeId> = replicas.copied().collect();
+        replicas.get(turn % replicas.len().max(1)).copied()
+    }
+
     /// Asks the leader of a shard, here or there. Where nothing happened, because it leads no longer or was not
     /// reached, whoever leads next is asked; where the outcome is not known, the caller is told.
-    async fn at_leader(&self, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
+    pub(crate) async fn at_leader(&self, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
         let deadline = Instant::now() + LEADERLESS_MAX;
-        let shard = self.shard(request.shard()).ok_or(AskError::Unavailable)?;
-        let mut changes = shard.follow_leadership().ok_or(AskError::Unavailable)?;
-        let mut told = None;
+        let shard = request.shard().and_then(|shard| self.shard(shard)).ok_or(AskError::Unavailable)?;
+        let mut changes = shard.follow_leadership();
+        let (mut told, mut turn) = (None, 0);
         loop {
-            let Leadership { leader, leads, .. } = *changes.borrow_and_update();
-            let result = match (&self.0.remote, told.take().or(leader)) {
+            changes.mark_unchanged();
+            let leads = shard.leadership().leads;
+            let leader = told.take().or(self.leader_of(shard)).or_else(|| self.anyone(shard, turn));
+            turn += 1;
+            let result = match (&self.0.remote, leader) {
                 _ if leads => self.here(request.clone()).await,
                 (Some(remote), Some(leader)) if leader != self.0.me => tokio::select! {
                     result = remote.call(leader, &request) => result,
@@ -240,8 +376,14 @@ impl<M: Machine> Router<M> {
                 _ => Err(AskError::NotLeader { leader: None }),
             };
             match result {
-                Err(AskError::NotLeader { leader }) => told = leader.filter(|node| *node != self.0.me),
-                result => return result,
+                Err(AskError::NotLeader { leader }) => {
+                    told = leader.filter(|node| *node != self.0.me);
+                    self.note_leader(shard.id(), told);
+                }
+                result => {
+                    self.note_leader(shard.id(), leader);
+                    return result;
+                }
             }
             if Instant::now() >= deadline {
                 return Err(AskError::Unavailable);

@@ -2,18 +2,22 @@
 //!
 //! Commands gather in the open batch; [`driver`] hands one batch at a time to consensus; [`apply`] runs it and
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
+//! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
+//! read is answered that must not be of yesterday.
 
 pub mod apply;
 pub mod batch;
 pub mod checkpoint;
 pub mod driver;
+pub mod hosting;
 pub mod outbox;
+pub mod reading;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -23,12 +27,14 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap,
-    consensus::{Consensus, Leadership, SnapshotFile},
+    consensus::{Consensus, Heard, Leadership, SnapshotFile, openraft::HEARD_WITHIN},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
     router::Reply,
     state::Store,
+    system::{Change, Refusal, System, SystemView},
+    transport::Transport,
     watch::{Sinks, WatchTable},
     work::Background,
 };
@@ -72,6 +78,7 @@ pub(crate) enum Waiter<M: Machine> {
     Reply(Reply<M::Reply>),
     /// For what came through another shard's outbox: the last number that is applied.
     Delivered(Reply<u64>),
+    System(Reply<Result<System, Refusal>>),
 }
 
 impl<M: Machine> Waiter<M> {
@@ -79,6 +86,7 @@ impl<M: Machine> Waiter<M> {
         match self {
             Self::Reply(reply) => reply(Err(error)),
             Self::Delivered(reply) => reply(Err(error)),
+            Self::System(reply) => reply(Err(error)),
         }
     }
 }
@@ -114,22 +122,33 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
     pub(crate) stopping: AtomicBool,
-    pub(crate) consensus: OnceLock<Running>,
+    /// This node's replica of the group; none where it holds none.
+    pub(crate) group: RwLock<Option<Arc<dyn Consensus>>>,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) heard: Heard,
+    /// Batches wait: the lead goes to another replica.
+    pub(crate) paused: AtomicBool,
+    pub(crate) reading: reading::Waiting,
+    pub(crate) node: NodeParts,
     pub(crate) sinks: Sinks,
     pub(crate) log: Arc<ShardLog>,
-    pub(crate) clock: Clock,
-    pub(crate) fatal: Fatal,
-    pub(crate) background: Background,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) snapshot_dir: PathBuf,
+    pub(crate) system: SystemView,
     pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
     pub(crate) snapshot_len: AtomicU64,
 }
 
-/// The shard's consensus group, and who leads it.
-pub(crate) struct Running {
-    pub(crate) group: Arc<dyn Consensus>,
-    pub(crate) leadership: watch::Receiver<Leadership>,
+/// What the shards of a node share.
+#[derive(Clone)]
+pub struct NodeParts {
+    pub clock: Clock,
+    pub fatal: Fatal,
+    pub background: Background,
+    pub disk: Arc<dyn Disk>,
+    pub snapshot_dir: PathBuf,
+    /// The way to the other nodes; none for a node that is alone.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// The clock is so far from those of the others that this node neither leads nor proposes.
+    pub astray: Arc<AtomicBool>,
 }
 
 /// What a shard is made of.
@@ -142,12 +161,9 @@ pub struct ShardParts<M: Machine> {
     pub machine: M,
     pub store: Store,
     pub log: Arc<ShardLog>,
-    pub clock: Clock,
-    pub fatal: Fatal,
-    pub background: Background,
-    pub disk: Arc<dyn Disk>,
-    pub snapshot_dir: PathBuf,
+    pub system: SystemView,
     pub snapshot: Option<SnapshotFile>,
+    pub node: NodeParts,
 }
 
 /// The handle to a shard. Clones share it.
@@ -167,7 +183,8 @@ impl<M: Machine> Shard<M> {
     /// A shard that is not running yet.
     pub fn new(parts: ShardParts<M>) -> Result<Self, crate::state::StateError> {
         let mut store = parts.store;
-        let (time_ms, quarantined) = apply::load(&mut store)?;
+        let apply::Beside { time_ms, quarantined, system } = apply::load(&mut store)?;
+        system.into_iter().for_each(|system| parts.system.offer(system));
         let core = Core {
             store,
             machine: parts.machine,
@@ -189,14 +206,15 @@ impl<M: Machine> Shard<M> {
             ready: Notify::new(),
             outbox_ready: Notify::new(),
             stopping: AtomicBool::new(false),
-            consensus: OnceLock::new(),
+            group: RwLock::default(),
+            leadership: watch::channel(Leadership::default()).0,
+            heard: Heard::default(),
+            paused: AtomicBool::new(false),
+            reading: reading::Waiting::default(),
+            node: parts.node,
             sinks: Sinks::default(),
             log: parts.log,
-            clock: parts.clock,
-            fatal: parts.fatal,
-            background: parts.background,
-            disk: parts.disk,
-            snapshot_dir: parts.snapshot_dir,
+            system: parts.system,
             snapshot: Mutex::new(parts.snapshot),
             snapshot_len: AtomicU64::new(0),
         })))
@@ -221,12 +239,13 @@ impl<M: Machine> Shard<M> {
 
     /// Who leads the shard, as far as this replica knows.
     pub fn leadership(&self) -> Leadership {
-        self.0.consensus.get().map(|running| *running.leadership.borrow()).unwrap_or_default()
+        let now = *self.0.leadership.borrow();
+        Leadership { leads: now.leads && self.0.may_serve(), ..now }
     }
 
-    /// The same, with every change.
-    pub fn follow_leadership(&self) -> Option<watch::Receiver<Leadership>> {
-        self.0.consensus.get().map(|running| running.leadership.clone())
+    /// Every change of who leads. Whether it may still serve, [`Shard::leadership`] says.
+    pub fn follow_leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.subscribe()
     }
 
     /// Whether this replica serves commands and reads.
@@ -265,6 +284,14 @@ impl<M: Machine> Shard<M> {
             return reply(Err(error));
         }
         self.enqueue(|builder| builder.acked(to, upto), Waiter::Delivered(reply));
+    }
+
+    /// Changes what the cluster knows of itself; of shard 0 alone.
+    pub(crate) fn change_system(&self, change: &Change, reply: Reply<Result<System, Refusal>>) {
+        if let Err(error) = self.admit() {
+            return reply(Err(error));
+        }
+        self.enqueue(|builder| builder.system(change), Waiter::System(reply));
     }
 
     fn admit(&self) -> Result<(), AskError> {
@@ -360,7 +387,7 @@ impl<M: Machine> Shard<M> {
         if !self.0.log.has_space() {
             return Err("the disk is full: free space is below the log's reserve".into());
         }
-        if self.leadership().leader.is_none() {
+        if self.is_hosted() && self.leadership().leader.is_none() {
             return Err("no leader is known: fewer than half of its replicas answer".into());
         }
         Ok(())
@@ -383,6 +410,11 @@ impl<M: Machine> Shard<M> {
 }
 
 impl<M: Machine> Inner<M> {
+    /// Whether a replica that leads may say so: it has heard of a majority lately, and its clock is right.
+    fn may_serve(&self) -> bool {
+        self.node.transport.is_none() || (self.heard.within(HEARD_WITHIN) && !self.node.astray.load(Ordering::Relaxed))
+    }
+
     fn check(&self, core: &Core<M>) -> Result<(), AskError> {
         match &core.failed {
             Some(_) => Err(AskError::Unavailable),
@@ -398,7 +430,7 @@ impl<M: Machine> Inner<M> {
             core.failed = Some(fault.to_owned());
             core.store.base().distrust();
             drop(core);
-            self.fatal.report(&format!("{}: {fault}", self.id));
+            self.node.fatal.report(&format!("{}: {fault}", self.id));
         }
         AskError::Unavailable
     }

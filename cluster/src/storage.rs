@@ -1,23 +1,33 @@
 //! A node's storage put together: disk, log, state, shards, and what runs beside them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use magpie_protocol::{NodeId, ShardId};
 use tokio::task::JoinHandle;
 
 use crate::{
     Clock, Fatal, Router, ShardMap,
-    consensus::{
-        ProposeError, SnapshotFile,
-        openraft::{Group, GroupParts},
-    },
+    consensus::{ProposeError, SnapshotFile},
     disk::Disk,
     log::{LogError, LogLimits, LogWriter, Recovered, ShardLog, segments::Segments},
     machine::Machine,
     remote::{Host, Remote, RemoteSink},
-    shard::{Shard, ShardLimits, ShardParts},
+    router::RouterParts,
+    shard::{NodeParts, Shard, ShardLimits, ShardParts, hosting},
     snapshot::{self, SnapshotError},
     state::{StateBase, StateError, Store, memory::MemoryBase, sled::SledDb},
+    system::{
+        Change, DiskId, SYSTEM_SHARD, System, SystemView,
+        founding::{self, Part, Taking},
+        pulse::Pulse,
+        steward,
+    },
     transport::Transport,
     work::Background,
 };
@@ -29,8 +39,12 @@ pub struct StorageConfig {
     pub dir: PathBuf,
     /// This node.
     pub node: NodeId,
-    /// The replicas that every shard begins with, this node among them.
-    pub voters: Vec<NodeId>,
+    /// Drawn when its data folder was made.
+    pub disk: DiskId,
+    /// Its part in a cluster.
+    pub part: Part,
+    /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
+    pub lost_after: Duration,
     /// How many shards; fixed when the cluster is created.
     pub shards: u16,
     /// Keep the state in memory instead of sled; it is rebuilt at each start.
@@ -100,14 +114,40 @@ impl<M: Machine> Storage<M> {
             false => Some(SledDb::open(&config.dir.join("state"), config.sled_cache_bytes)?),
         };
         let map = ShardMap::even(config.shards);
+        disk.create_dir(&snapshot_dir)?;
+        let system = SystemView::default();
+        if let Some(known) = founding::load(&disk, &config.dir)? {
+            system.offer(known);
+        }
+        let node = NodeParts {
+            clock: clock.clone(),
+            fatal: fatal.clone(),
+            background: background.clone(),
+            disk: disk.clone(),
+            snapshot_dir: snapshot_dir.clone(),
+            transport: transport.clone(),
+            astray: Arc::default(),
+        };
         let mut shards = Vec::new();
         for id in (0..config.shards).map(ShardId::new) {
-            let recovered = found.remove(&id).unwrap_or_default();
+            let mut recovered = found.remove(&id).unwrap_or_default();
             let base: Arc<dyn StateBase> = match &sled {
                 Some(db) => Arc::new(db.shard(id)?),
                 None => Arc::new(MemoryBase::default()),
             };
+            let leaving = hosting::was_leaving(&disk, &snapshot_dir, id)?;
+            if leaving {
+                hosting::wipe(&disk, &snapshot_dir, id, &*base)?;
+                recovered = Recovered::default();
+            }
             let snapshot = restore(&disk, &snapshot_dir, id, &recovered, &*base)?;
+            let log = ShardLog::new(id, disk.clone(), log_dir.clone(), writer.clone(), recovered);
+            if leaving {
+                let (done, forgotten) = tokio::sync::oneshot::channel();
+                log.forget(Box::new(move || _ = done.send(())));
+                forgotten.await.map_err(std::io::Error::other)?;
+                hosting::has_left(&disk, &snapshot_dir, id)?;
+            }
             shards.push(Shard::new(ShardParts {
                 id,
                 me: config.node,
@@ -115,48 +155,33 @@ impl<M: Machine> Storage<M> {
                 limits: config.shard,
                 machine: machine(),
                 store: Store::new(base, config.shard.cache_bytes),
-                log: ShardLog::new(id, disk.clone(), log_dir.clone(), writer.clone(), recovered),
-                clock: clock.clone(),
-                fatal: fatal.clone(),
-                background: background.clone(),
-                disk: disk.clone(),
-                snapshot_dir: snapshot_dir.clone(),
+                log,
+                system: system.clone(),
                 snapshot,
+                node: node.clone(),
             })?);
         }
         if let Some((shard, _)) = found.into_iter().find(|(_, r)| !r.entries.is_empty()) {
             let what = format!("the log holds entries of {shard}, but the configuration says {} shards", config.shards);
             return Err(StorageError::Inconsistent(what));
         }
-        let starts = shards.iter().map(|shard| {
-            Group::start(GroupParts {
-                node: config.node,
-                voters: config.voters.clone(),
-                log: shard.0.log.clone(),
-                applier: shard.applier(),
-                transport: transport.clone(),
-                disk: disk.clone(),
-            })
+        let pulse = Pulse::new(clock, node.astray, config.lost_after);
+        let router = Router::new(RouterParts {
+            me: config.node,
+            map,
+            shards: shards.clone(),
+            remote: transport.clone().map(|transport| Remote::new(transport, system.clone())),
+            system,
+            disk: config.disk,
+            pulse: pulse.clone(),
         });
-        for (shard, group) in shards.iter().zip(futures_util::future::try_join_all(starts).await?) {
-            shard.set_consensus(Arc::new(group));
-        }
-        let (remote, kept) = (transport.clone().map(Remote::new), transport.clone());
-        let router = Router::new(config.node, map, shards.clone(), remote);
-        if let Some(transport) = transport {
-            for shard in &shards {
-                let transport = transport.clone();
-                shard.0.sinks.set_elsewhere(move |node| Arc::new(RemoteSink::new(transport.clone(), node)));
-            }
-            transport.set_service(Arc::new(Host::new(router.clone())));
-        }
         let mut tasks = Vec::new();
         for shard in &shards {
             tasks.push(tokio::spawn(shard.clone().drive()));
             tasks.push(tokio::spawn(shard.clone().deliver_outbox(router.clone())));
             tasks.push(tokio::spawn(shard.clone().keep_checkpoints()));
-            tasks.push(tokio::spawn(shard.clone().watch_core()));
             tasks.push(tokio::spawn(shard.clone().watch_leader()));
+            tasks.push(tokio::spawn(shard.clone().serve_reads()));
         }
         let beating = shards.clone();
         tasks.push(tokio::spawn(async move {
@@ -165,7 +190,22 @@ impl<M: Machine> Storage<M> {
                 beating.iter().for_each(Shard::beat);
             }
         }));
-        Ok(Self { router, shards, writer, background, sled, transport: kept, tasks })
+        match &transport {
+            Some(transport) => {
+                for shard in &shards {
+                    let transport = transport.clone();
+                    shard.0.sinks.set_elsewhere(move |node| Arc::new(RemoteSink::new(transport.clone(), node)));
+                }
+                transport.set_service(Arc::new(Host::new(router.clone())));
+                let (router, transport, part) = (router.clone(), transport.clone(), config.part.clone());
+                let taking = Taking { router: router.clone(), transport, part, disk, dir: config.dir.clone(), fatal };
+                tasks.push(tokio::spawn(taking.run()));
+                tasks.push(tokio::spawn(pulse.run(router.clone())));
+                tasks.push(tokio::spawn(steward::run(router)));
+            }
+            None => begin_alone(&router, config.part.address).await?,
+        }
+        Ok(Self { router, shards, writer, background, sled, transport, tasks })
     }
 
     /// The way to every entity.
@@ -206,8 +246,8 @@ impl<M: Machine> Storage<M> {
         for task in &self.tasks {
             task.abort();
         }
-        for group in self.shards.iter().filter_map(Shard::group) {
-            tokio::spawn(async move { group.stop().await });
+        for shard in self.shards.iter().cloned() {
+            tokio::spawn(async move { shard.end_group().await });
         }
         if let Some(transport) = self.transport {
             tokio::spawn(async move { transport.stop().await });
@@ -216,6 +256,37 @@ impl<M: Machine> Storage<M> {
         self.writer.stop();
         self.shards.iter().for_each(Shard::let_go);
     }
+}
+
+/// Leads every shard, with everything applied that the log holds.
+async fn begin_alone<M: Machine>(router: &Router<M>, address: Option<SocketAddr>) -> Result<(), StorageError> {
+    let me = router.me();
+    for shard in router.all_shards() {
+        shard.host().await?;
+    }
+    let groups: Vec<_> = router.all_shards().iter().filter_map(Shard::group).collect();
+    let begun = groups.iter().map(async |group| {
+        match group.members().voters.len() {
+            0 => group.found([me].into()).await,
+            // There is nobody to wait for.
+            1 => group.stand().await,
+            others => Err(ProposeError::Stopped(format!(
+                "it has {others} replicas, and this node is started without a way to the others: section [cluster]"
+            ))),
+        }
+    });
+    futures_util::future::try_join_all(begun).await?;
+    for (shard, group) in router.all_shards().iter().zip(&groups) {
+        shard.lead_at_last(&**group).await?;
+    }
+    if router.system().now().is_none() {
+        let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let mut system = System::found(BTreeMap::from([(me, address)]), router.shards());
+        system.nodes.values_mut().for_each(|member| member.disk = Some(router.disk()));
+        let founded = router.at_leader(crate::remote::Request::Change(SYSTEM_SHARD, Change::Found(system)));
+        founded.await.map_err(|error| StorageError::Inconsistent(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Brings a shard's base to where the log can take over: as it is, from a snapshot, or empty. Returns the newest

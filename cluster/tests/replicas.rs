@@ -13,7 +13,7 @@ use std::{
 
 use machine::{Command, Counter, Said, user};
 use magpie_cluster::{
-    AskError, EntityId, Fatal, Hint, HintSink, Outside, ShardLimits, Storage, StorageConfig,
+    AskError, DiskId, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig,
     disk::memory::MemoryDisk,
     log::LogLimits,
     transport::{Transport, memory::MemoryNetwork},
@@ -78,13 +78,14 @@ impl Cluster {
     async fn start(&mut self, at: usize) {
         let transport: Arc<dyn Transport> = self.network.join(id(at));
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let others = (0..self.disks.len()).filter(|other| *other != at);
-        transport.set_peers(others.map(|other| (id(other), address)).collect());
+        let nodes = (0..self.disks.len()).map(|node| (id(node), address)).collect();
         let config = StorageConfig {
             dir: Path::new("/m").into(),
             node: id(at),
             shards: SHARDS,
-            voters: (0..self.disks.len()).map(id).collect(),
+            disk: DiskId(at as u128),
+            part: Part { nodes, ..Part::default() },
+            lost_after: Duration::from_secs(300),
             state_in_memory: true,
             threads: false,
             sled_cache_bytes: 0,

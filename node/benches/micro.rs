@@ -1,13 +1,14 @@
 //! Parts of a node by themselves: `cargo bench -p magpie --bench micro`. All of it is CPU: disks are in memory.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::future::join_all;
 use magpie_cluster::{
-    EntityId, Fatal, Outside, ShardLimits, Storage, StorageConfig, disk::memory::MemoryDisk, log::LogLimits,
+    DiskId, EntityId, Fatal, Outside, Part, ShardLimits, Storage, StorageConfig, disk::memory::MemoryDisk,
+    log::LogLimits,
 };
 use magpie_node::{
     Command, Magpie, account, chat,
@@ -97,7 +98,9 @@ async fn storage() -> Storage<Magpie> {
     let config = StorageConfig {
         dir: "/m".into(),
         node: NodeId::new(1, 1),
-        voters: vec![NodeId::new(1, 1)],
+        disk: DiskId(1),
+        part: Part::default(),
+        lost_after: Duration::from_secs(300),
         shards: 8,
         state_in_memory: true,
         threads: false,

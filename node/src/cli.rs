@@ -7,7 +7,7 @@ use magpie_cluster::disk::{Disk, os::OsDisk};
 
 use crate::{
     Config,
-    commands::{cert, chat, config, demo, serve},
+    commands::{admin, cert, chat, config, demo, serve},
 };
 
 /// Chat and groups over QUIC, from one node to a cluster.
@@ -28,6 +28,8 @@ enum Command {
     Demo(demo::Args),
     /// Make the certificates that the nodes of a cluster know each other by
     Cert(cert::Args),
+    /// Look at a cluster and change it: nodes, shards, expect, drain, move, remove
+    Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),
 }
@@ -47,6 +49,12 @@ pub struct ServeArgs {
     /// TCP address for operators
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
+    /// Nodes of the cluster to join, each as id@address, with commas between
+    #[arg(long, value_name = "NODE@ADDR", value_delimiter = ',', requires = "token")]
+    pub join: Vec<String>,
+    /// What `magpie admin expect` printed for this node
+    #[arg(long, value_name = "T", requires = "join")]
+    pub token: Option<String>,
 }
 
 impl ServeArgs {
@@ -80,6 +88,7 @@ impl Cli {
             Command::Chat(args) => chat::run(args),
             Command::Demo(args) => demo::run(&args),
             Command::Cert(args) => cert::run(&args),
+            Command::Admin(args) => admin::run(&args),
             Command::Config(args) => config::run(&args),
         }
     }

@@ -117,24 +117,30 @@ impl Config {
 /// This node, and every node with its address.
 pub type Members = (NodeId, BTreeMap<NodeId, SocketAddr>);
 
+/// A node and its address, as people write them.
+pub fn parse_node(text: &str) -> Result<(NodeId, SocketAddr), String> {
+    let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
+    parsed.ok_or_else(|| format!("{text:?} is not a node; it must be id@address, such as n1.1@10.0.0.1:4434"))
+}
+
 impl Cluster {
+    /// This node's id.
+    pub fn me(&self) -> Result<NodeId, ConfigError> {
+        let bad = || format!("cluster.node is {:?}; it must be a node id, such as n1.1", self.node);
+        self.node.parse().map_err(|_| ConfigError::Invalid(bad()))
+    }
+
     /// This node and every node with its address; `None` for a node that is alone.
     pub fn members(&self) -> Result<Option<Members>, ConfigError> {
         let wrong = |what: String| Err(ConfigError::Invalid(what));
+        let me = self.me()?;
         if self.nodes.is_empty() {
             return Ok(None);
         }
-        let Ok(me) = self.node.parse::<NodeId>() else {
-            return wrong(format!("cluster.node is {:?}; it must be a node id, such as n1.1", self.node));
-        };
         let mut members = BTreeMap::new();
         for text in &self.nodes {
-            let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
-            let Some((id, address)) = parsed else {
-                return wrong(format!(
-                    "cluster.nodes holds {text:?}; it must be id@address, such as n1.1@10.0.0.1:4434"
-                ));
-            };
+            let (id, address) =
+                parse_node(text).map_err(|why| ConfigError::Invalid(format!("cluster.nodes: {why}")))?;
             if members.insert(id, address).is_some() {
                 return wrong(format!("cluster.nodes names {id} twice"));
             }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, EntityId, Fatal, HintSink, Outside, ShardLimits, Storage, StorageConfig, StorageError,
+    Clock, DiskId, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
     consensus::Leadership,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
@@ -57,8 +57,8 @@ pub enum NodeError {
 pub struct Others {
     /// This node.
     pub me: NodeId,
-    /// Those whose replicas a new cluster begins with, this one among them.
-    pub voters: Vec<NodeId>,
+    /// Its part in the cluster.
+    pub part: Part,
     pub transport: Arc<dyn Transport>,
 }
 
@@ -147,7 +147,7 @@ impl Shared {
             Ok(view) => to_answer(view).unwrap_or_else(|| Answer::Refused(WireError::new(ErrorCode::Internal))),
             Err(error) => Answer::Refused(ask_error(&error)),
         };
-        if self.router.is_here(slot) {
+        if self.router.answers_here(slot, &query) {
             return out.answer(request, answer(self.router.query_here(slot, query)));
         }
         let (router, out) = (self.router.clone(), out.clone());
@@ -199,12 +199,14 @@ pub struct ShardStatus {
     pub problem: Option<String>,
 }
 
-fn storage_config(config: &Config, options: &Options) -> StorageConfig {
+fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageConfig {
     let storage = &config.storage;
     StorageConfig {
         dir: config.node.data_dir.clone(),
         node: options.others.as_ref().map_or(ALONE, |others| others.me),
-        voters: options.others.as_ref().map_or(vec![ALONE], |others| others.voters.clone()),
+        disk,
+        part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
+        lost_after: Duration::from_secs(config.cluster.replace_after_s),
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,
@@ -231,18 +233,28 @@ fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
     }
 }
 
-/// A folder belongs to one node for ever: another would vote twice.
-fn claim_folder(dir: &Path, me: NodeId) -> Result<(), NodeError> {
+/// A folder belongs to one node for ever: another would vote twice. Returns what names the folder itself.
+fn claim_folder(dir: &Path, me: NodeId) -> Result<DiskId, NodeError> {
     let path = dir.join("node");
-    match std::fs::read_to_string(&path) {
-        Ok(owner) if owner.trim() == me.to_string() => Ok(()),
-        Ok(owner) => Err(NodeError::Foreign { dir: dir.display().to_string(), owner: owner.trim().to_owned(), me }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            std::fs::write(&path, format!("{me}\n"))?;
-            Ok(std::fs::File::open(&path)?.sync_all()?)
+    let disk = match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let (owner, disk) = text.split_once('\n').unwrap_or((&text, ""));
+            if owner.trim() != me.to_string() {
+                let owner = owner.trim().to_owned();
+                return Err(NodeError::Foreign { dir: dir.display().to_string(), owner, me });
+            }
+            u128::from_str_radix(disk.trim(), 16).ok()
         }
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(disk) = disk {
+        return Ok(DiskId(disk));
     }
+    let disk = rand::random::<u128>();
+    std::fs::write(&path, format!("{me}\n{disk:032x}\n"))?;
+    std::fs::File::open(&path)?.sync_all()?;
+    Ok(DiskId(disk))
 }
 
 impl Node {
@@ -250,13 +262,13 @@ impl Node {
     pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
         let dir = &config.node.data_dir;
         let lock = lock_folder(dir)?;
-        claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
+        let disk = claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
         let keys = Keys::of(&config);
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts)?;
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?)?;
-        let stored = storage_config(&config, &options);
+        let stored = storage_config(&config, &options, disk);
         let clock = options.clock.clone();
         let transport = options.others.map(|others| others.transport);
         let outside = Outside { disk: options.disk, clock: clock.clone(), fatal: options.fatal, transport };
@@ -289,6 +301,7 @@ impl Node {
             tokio::task::spawn_local(start_actors),
             tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
+            tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -297,6 +310,8 @@ impl Node {
                 }
             }),
         ];
+        let counted = shared.clone();
+        shared.router.pulse().set_sessions(move || counted.sessions.len());
         let ready = Arc::new(AtomicBool::new(true));
         Ok(Self { shared, storage, conversations, listener, tasks, started: Instant::now(), ready, _lock: Some(lock) })
     }
@@ -359,6 +374,8 @@ impl Node {
     }
 }
 
+mod drain;
+
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]
 pub struct Observer {
@@ -375,14 +392,24 @@ impl Observer {
         &self.shared.config.admin.token
     }
 
+    /// The way to every entity, and what is known of the cluster.
+    pub fn router(&self) -> &MagpieRouter {
+        &self.shared.router
+    }
+
+    /// The folder of everything that the node keeps.
+    pub fn data_dir(&self) -> &Path {
+        &self.shared.config.node.data_dir
+    }
+
     /// What the node says of itself.
     pub fn status(&self) -> Status {
         let mut shards = Vec::new();
         let mut problems = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|shard| shard.is_hosted()) {
             let problem = shard.health().err();
             problems.extend(problem.iter().map(|p| format!("{}: {p}", shard.id())));
-            let Leadership { leader, term, leads, .. } = shard.leadership();
+            let Leadership { leader, term, leads } = shard.leadership();
             shards.push(ShardStatus {
                 shard: shard.id().to_string(),
                 leader: leader.map(|node| node.to_string()),

@@ -49,6 +49,16 @@ impl Sessions {
         });
     }
 
+    /// Lets so many go: their devices come back at once, to another node where there is one.
+    pub fn let_go(&self, mut count: usize) {
+        self.0.each(|_, list| {
+            for session in list.iter().take(count) {
+                session.tell(Message::Close { reason: ClosingReason::Stopping, reconnect_after_ms: 1 });
+                count -= 1;
+            }
+        });
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         let mut all = 0;

@@ -1,17 +1,22 @@
 //! openraft 0.9 as the consensus engine: one group a shard, many commands an entry.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use magpie_protocol::{NodeId, codec};
 use openraft::{
     BasicNode, Config, RaftTypeConfig, SnapshotPolicy, Vote,
-    error::{CheckIsLeaderError, ClientWriteError, RaftError},
+    error::{ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError, RaftError},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Applier, BoxFuture, Consensus, Incoming, Leadership, ProposeError, SnapshotFile,
+    Applier, BoxFuture, Consensus, Heard, Incoming, Leadership, Members, ProposeError, Reshaping, SnapshotFile,
     openraft_log::LogStore,
     openraft_machine::{Adapter, to_snapshot},
     openraft_network::Network,
@@ -48,19 +53,25 @@ impl RaftTypeConfig for Types {
 /// adds the longer of the two timeouts to a random one before a first election.
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS: (u64, u64) = (300, 400);
+/// A leader that has not heard of a majority for this long no longer serves: another may have been elected.
+pub(crate) const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
+/// A replica that lacks no more than this takes it within the change that makes it a voter.
+const BEHIND_MAX: u64 = 256;
 /// Entries that travel at a time: each a batch of at most some 80 KB, and a message has a limit.
 const ENTRIES_MAX: u64 = 64;
 
 /// What a group is made of.
 pub struct GroupParts {
     pub node: NodeId,
-    /// The replicas that a new group begins with.
-    pub voters: Vec<NodeId>,
     pub log: Arc<ShardLog>,
     pub applier: Arc<dyn Applier>,
     /// The way to the others; none for a node that is alone.
     pub transport: Option<Arc<dyn Transport>>,
     pub disk: Arc<dyn Disk>,
+    /// Told who leads, and every change of it.
+    pub tell: watch::Sender<Leadership>,
+    /// Told each time that a majority answers, as long as this replica leads.
+    pub heard: Heard,
 }
 
 /// This node's replica of a group.
@@ -68,7 +79,7 @@ pub struct GroupParts {
 pub struct Group {
     raft: openraft::Raft<Types>,
     applier: Arc<dyn Applier>,
-    leadership: watch::Receiver<Leadership>,
+    following: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 fn stopped(error: impl fmt::Display) -> ProposeError {
@@ -76,11 +87,11 @@ fn stopped(error: impl fmt::Display) -> ProposeError {
 }
 
 impl Group {
-    /// Starts the group over its log and its state, with its first voters if it is new. A group of one returns when
-    /// it leads and has applied what the log holds; one of several at once.
+    /// Starts this replica over its log and its state. One that is new waits to be told of its group, or for
+    /// [`Consensus::found`].
     pub async fn start(parts: GroupParts) -> Result<Self, ProposeError> {
-        let GroupParts { node, voters, log, applier, transport, disk } = parts;
-        let alone = voters == [node];
+        let GroupParts { node, log, applier, transport, disk, tell, heard } = parts;
+        let alone = transport.is_none();
         let config = Config {
             cluster_name: log.shard().to_string(),
             // A node that is alone wakes for nothing.
@@ -99,25 +110,8 @@ impl Group {
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
-        if !raft.is_initialized().await.map_err(stopped)? {
-            // Every first voter does this, with the same voters: the groups that come of it are one.
-            let members: BTreeMap<u64, BasicNode> = voters.iter().map(|v| (v.bits(), BasicNode::default())).collect();
-            raft.initialize(members).await.map_err(stopped)?;
-        } else if alone {
-            // There is nobody to wait for.
-            raft.trigger().elect().await.map_err(stopped)?;
-        }
-        let (tell, leadership) = watch::channel(Leadership::default());
-        tokio::spawn(follow(raft.metrics(), tell));
-        let mut group = Self { raft, applier, leadership };
-        if alone {
-            let leads = group.leadership.wait_for(|l| l.leads || l.ended).await;
-            if leads.map_err(stopped)?.ended {
-                return Err(ProposeError::Stopped(group.died().await));
-            }
-            group.read_index().await?;
-        }
-        Ok(group)
+        let following = tokio::spawn(follow(raft.metrics(), alone, tell, heard));
+        Ok(Self { raft, applier, following: Arc::new(Mutex::new(Some(following))) })
     }
 
     async fn answer(&self, request: wire::Request) -> Result<Bytes, String> {
@@ -156,22 +150,45 @@ impl Group {
 }
 
 /// Says who leads, as often as that changes.
-async fn follow(mut metrics: watch::Receiver<openraft::RaftMetrics<u64, BasicNode>>, tell: watch::Sender<Leadership>) {
+async fn follow(
+    mut metrics: watch::Receiver<openraft::RaftMetrics<u64, BasicNode>>,
+    alone: bool,
+    tell: watch::Sender<Leadership>,
+    quorum: Heard,
+) {
     loop {
-        let now = {
+        let (now, ended) = {
             let m = metrics.borrow_and_update();
             // Before the first entry of its term is applied, a new leader may not hold all that was acknowledged.
             let ready = m.last_applied.is_some_and(|id| id.leader_id.term == m.current_term);
-            let leader = m.current_leader.map(NodeId::from_bits);
-            let leads = m.current_leader == Some(m.id) && ready;
-            Leadership { leader, term: m.current_term, leads, ended: m.running_state.is_err() }
+            if let Some(ms) = m.millis_since_quorum_ack {
+                quorum.note(Duration::from_millis(ms));
+            }
+            let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < HEARD_WITHIN.as_millis());
+            let leads = m.current_leader == Some(m.id) && ready && heard;
+            let leader = m.current_leader.filter(|id| leads || *id != m.id).map(NodeId::from_bits);
+            (Leadership { leader, term: m.current_term, leads }, m.running_state.is_err())
         };
-        let ended = now.ended;
         tell.send_if_modified(|before| std::mem::replace(before, now) != now);
         if ended || metrics.changed().await.is_err() {
-            tell.send_modify(|before| *before = Leadership { leads: false, ended: true, ..*before });
-            return;
+            return tell.send_modify(|before| before.leads = false);
         }
+    }
+}
+
+/// What became of a change of members.
+fn reshaped<T>(
+    result: Result<T, RaftError<u64, ClientWriteError<u64, BasicNode>>>,
+    done: Reshaping,
+) -> Result<Reshaping, ProposeError> {
+    match result {
+        Ok(_) => Ok(done),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NotLeader),
+        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => match error {
+            ChangeMembershipError::InProgress(_) => Ok(Reshaping::Learning { behind: 0 }),
+            error => Err(stopped(error)),
+        },
+        Err(error) => Err(stopped(error)),
     }
 }
 
@@ -198,8 +215,62 @@ impl Consensus for Group {
         })
     }
 
-    fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+    fn found(&self, voters: BTreeSet<NodeId>) -> BoxFuture<Result<(), ProposeError>> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let members: BTreeMap<u64, BasicNode> = voters.iter().map(|v| (v.bits(), BasicNode::default())).collect();
+            match raft.initialize(members).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(error) => Err(stopped(error)),
+            }
+        })
+    }
+
+    fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow();
+        let membership = m.membership_config.membership();
+        let matched = m.replication.iter().flatten();
+        let matched = matched.map(|(id, at)| (NodeId::from_bits(*id), at.map_or(0, |at| at.index)));
+        Members {
+            voters: membership.voter_ids().map(NodeId::from_bits).collect(),
+            learners: membership.learner_ids().map(NodeId::from_bits).collect(),
+            matched: matched.collect(),
+            last: m.last_log_index.unwrap_or(0),
+        }
+    }
+
+    fn reshape(&self, to: BTreeSet<NodeId>) -> BoxFuture<Result<Reshaping, ProposeError>> {
+        let group = self.clone();
+        Box::pin(async move {
+            let Members { voters, learners, matched, last } = group.members();
+            let joint = group.raft.metrics().borrow().membership_config.membership().get_joint_config().len() > 1;
+            if !joint && voters == to && learners.is_empty() {
+                return Ok(Reshaping::Done);
+            }
+            if let Some(node) = to.iter().find(|node| !voters.contains(node) && !learners.contains(node)) {
+                let added = group.raft.add_learner(node.bits(), BasicNode::default(), false).await;
+                return reshaped(added, Reshaping::Learning { behind: last });
+            }
+            let at = |node: &NodeId| matched.get(node).copied().unwrap_or(0);
+            let behind =
+                to.iter().filter(|node| !voters.contains(node)).map(|node| last.saturating_sub(at(node))).max();
+            if let Some(behind) = behind.filter(|behind| *behind > BEHIND_MAX) {
+                return Ok(Reshaping::Learning { behind });
+            }
+            let to: BTreeSet<u64> = to.into_iter().map(NodeId::bits).collect();
+            let changed = group.raft.change_membership(to, false).await;
+            reshaped(changed, Reshaping::Done)
+        })
+    }
+
+    fn stand(&self) -> BoxFuture<Result<(), ProposeError>> {
+        let raft = self.raft.clone();
+        Box::pin(async move { raft.trigger().elect().await.map_err(stopped) })
+    }
+
+    fn set_electable(&self, electable: bool) {
+        self.raft.runtime_config().elect(electable);
     }
 
     fn answer(&self, request: Bytes) -> BoxFuture<Option<Bytes>> {
@@ -222,10 +293,14 @@ impl Consensus for Group {
     }
 
     fn stop(&self) -> BoxFuture<()> {
-        let raft = self.raft.clone();
+        let (raft, following) = (self.raft.clone(), self.following.clone());
         Box::pin(async move {
             if let Err(error) = raft.shutdown().await {
                 tracing::error!(%error, "a consensus core ended in a panic");
+            }
+            let following = following.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(following) = following {
+                _ = following.await;
             }
         })
     }

@@ -49,7 +49,8 @@ impl Anchors {
     /// Adds the next entry, with the bytes of those before it. Where the term changes, void entries of an older term
     /// may lie between: nobody reads across.
     pub(super) fn push(&mut self, position: Position, location: Location, before: u64) {
-        let near = self.list.back().is_some_and(|a| position.index < a.index + SPACING && a.segment == location.segment);
+        let near =
+            self.list.back().is_some_and(|a| position.index < a.index + SPACING && a.segment == location.segment);
         if !near || self.last.is_none_or(|last| last.term != position.term) {
             let Location { segment, offset, .. } = location;
             self.list.push_back(Anchor { index: position.index, segment, offset, before });

@@ -25,6 +25,7 @@ use crate::{
         key::{SHARD_SLOT, table},
         tx::StateFault,
     },
+    system::{self, Change, Refusal, System},
     watch::Hint,
 };
 
@@ -47,10 +48,18 @@ fn quarantine_key() -> Key {
 }
 
 /// What a shard keeps beside the records of its entities.
-pub(super) fn load(store: &mut Store) -> Result<(u64, HashSet<EntityId>), StateError> {
-    let time = store.get::<ShardTime>(&time_key())?.map_or(0, |t| t.0);
+pub(super) struct Beside {
+    pub(super) time_ms: u64,
+    pub(super) quarantined: HashSet<EntityId>,
+    pub(super) system: Option<System>,
+}
+
+pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
+    let time_ms = store.get::<ShardTime>(&time_key())?.map_or(0, |t| t.0);
     let quarantined = store.get::<Quarantine>(&quarantine_key())?;
-    Ok((time, quarantined.map(|q| q.0.iter().copied().collect()).unwrap_or_default()))
+    let quarantined = quarantined.map(|q| q.0.iter().copied().collect()).unwrap_or_default();
+    let system = store.get::<System>(&system::key())?.map(|system| (*system).clone());
+    Ok(Beside { time_ms, quarantined, system })
 }
 
 /// Answers that wait until the lock is free.
@@ -62,12 +71,22 @@ struct Outcome<M: Machine> {
     /// For other nodes.
     elsewhere: BTreeMap<NodeId, Vec<Hint>>,
     sent: bool,
+    /// What the cluster knows of itself, if that changed.
+    system: Option<System>,
     commands: u64,
+}
+
+impl<M: Machine> Default for Outcome<M> {
+    fn default() -> Self {
+        let (replies, hints, elsewhere) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { replies, hints, elsewhere, sent: false, system: None, commands: 0 }
+    }
 }
 
 enum Answer<M: Machine> {
     Reply(M::Reply),
     Number(u64),
+    System(Result<System, Refusal>),
 }
 
 impl<M: Machine> Core<M> {
@@ -120,11 +139,33 @@ impl<M: Machine> Core<M> {
                 outbox::trim(&mut self.store, self.time_ms, to, upto).map_err(|e| e.to_string())?;
                 Answer::Number(upto)
             }
+            Item::System { change } => {
+                let changed = self.change_system(change)?;
+                outcome.system = changed.clone().ok().or(outcome.system.take());
+                Answer::System(changed)
+            }
         };
         if let Some(waiter) = waiter {
             outcome.replies.push((outcome.hints.len(), waiter, answer));
         }
         Ok(())
+    }
+
+    fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, String> {
+        let change: Change = codec::decode_stored(change)
+            .map_err(|e| format!("a change of the cluster that this build does not know ({e}): upgrade this node"))?;
+        let known = self.store.get::<System>(&system::key()).map_err(|e| e.to_string())?;
+        let changed = match (known, change) {
+            (Some(known), change) => known.changed(change),
+            (None, Change::Found(system)) => Ok(system),
+            (None, _) => Err(Refusal::NotFounded),
+        };
+        if let Ok(system) = &changed {
+            let mut tx = Tx::new(&mut self.store, self.time_ms);
+            tx.put(system::key(), system.clone());
+            tx.commit();
+        }
+        Ok(changed)
     }
 
     /// One command on one entity. An error stops the shard; a panic of the machine only quarantines the entity.
@@ -185,8 +226,7 @@ impl<M: Machine> Applier for Inner<M> {
     }
 
     fn apply(&self, position: Position, batch: Option<&Bytes>, membership: Option<Bytes>) -> Result<(), String> {
-        let mut outcome =
-            Outcome { replies: Vec::new(), hints: Vec::new(), elsewhere: BTreeMap::new(), sent: false, commands: 0 };
+        let mut outcome = Outcome::default();
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         if let Some(why) = &core.failed {
@@ -210,6 +250,9 @@ impl<M: Machine> Applier for Inner<M> {
         let elsewhere: Vec<_> =
             elsewhere.map(|(node, hints)| (node, core.watches.count(node, hints.len()), hints)).collect();
         drop(guard);
+        if let Some(system) = outcome.system.take() {
+            self.system.offer(system);
+        }
         for (node, count, hints) in elsewhere {
             self.sinks.of(node).on_hints(self.id, count, &hints);
         }
@@ -227,6 +270,7 @@ impl<M: Machine> Applier for Inner<M> {
             match (waiter, answer) {
                 (Waiter::Reply(reply), Answer::Reply(value)) => reply(Ok(value)),
                 (Waiter::Delivered(reply), Answer::Number(number)) => reply(Ok(number)),
+                (Waiter::System(reply), Answer::System(changed)) => reply(Ok(changed)),
                 (waiter, _) => waiter.fail(crate::AskError::Unknown),
             }
         }
@@ -252,7 +296,7 @@ impl<M: Machine> Applier for Inner<M> {
         part: Option<(u64, Vec<u8>)>,
     ) -> BoxFuture<Result<Incoming, SnapshotError>> {
         self.in_background(move |this| {
-            crate::snapshot::receive(&this.disk, &this.snapshot_dir, this.id, (index, len), part)
+            crate::snapshot::receive(&this.node.disk, &this.node.snapshot_dir, this.id, (index, len), part)
         })
     }
 
@@ -278,7 +322,7 @@ impl<M: Machine> Inner<M> {
         work: impl FnOnce(&Self) -> Result<T, SnapshotError> + Send + 'static,
     ) -> BoxFuture<Result<T, SnapshotError>> {
         let (done, worked) = tokio::sync::oneshot::channel();
-        let background = self.background.clone();
+        let background = self.node.background.clone();
         background.run(move || drop(done.send(work(&self))));
         Box::pin(async move {
             worked.await.unwrap_or_else(|_| Err(std::io::Error::other("the storage thread has stopped").into()))
@@ -288,12 +332,12 @@ impl<M: Machine> Inner<M> {
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
         let base = lock(&self.core).store.base().clone();
-        let (path, applied, len) = crate::snapshot::write(&self.disk, &self.snapshot_dir, self.id, &*base)?;
+        let (path, applied, len) = crate::snapshot::write(&self.node.disk, &self.node.snapshot_dir, self.id, &*base)?;
         self.snapshot_len.store(len, Ordering::Relaxed);
         tracing::info!(shard = %self.id, index = applied.index(), bytes = len, "wrote a snapshot");
         let file = SnapshotFile { path: path.clone(), applied };
         *lock(&self.snapshot) = Some(file.clone());
-        crate::snapshot::keep_only(&self.disk, &self.snapshot_dir, self.id, &path)?;
+        crate::snapshot::keep_only(&self.node.disk, &self.node.snapshot_dir, self.id, &path)?;
         Ok(file)
     }
 
@@ -306,14 +350,15 @@ impl<M: Machine> Inner<M> {
         drop(guard);
         waiting.into_values().for_each(fail_all);
         let index = file.applied.index();
-        crate::snapshot::load(&self.disk, &file.path, &*base)?;
+        crate::snapshot::load(&self.node.disk, &file.path, &*base)?;
         let mut store = Store::new(base, self.limits.cache_bytes);
-        let (time_ms, quarantined) = load(&mut store)?;
+        let Beside { time_ms, quarantined, system } = load(&mut store)?;
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         (core.store, core.time_ms, core.quarantined, core.installing) = (store, time_ms, quarantined, false);
         drop(guard);
-        crate::snapshot::keep_only(&self.disk, &self.snapshot_dir, self.id, &file.path)?;
+        system.into_iter().for_each(|system| self.system.offer(system));
+        crate::snapshot::keep_only(&self.node.disk, &self.node.snapshot_dir, self.id, &file.path)?;
         *lock(&self.snapshot) = Some(file);
         tracing::info!(shard = %self.id, index, "took the state from another replica's snapshot");
         Ok(())

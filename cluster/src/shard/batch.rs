@@ -5,13 +5,14 @@
 use bytes::Bytes;
 use magpie_protocol::{ShardId, codec};
 
-use crate::{consensus::BATCH_TAG, machine::EntityId};
+use crate::{consensus::BATCH_TAG, machine::EntityId, system::Change};
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 18;
 const ASK: u8 = 1;
 const INBOUND: u8 = 2;
 const ACKED: u8 = 3;
+const SYSTEM: u8 = 4;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -80,6 +81,15 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds a change of what the cluster knows of itself.
+    pub fn system(&mut self, change: &Change) {
+        self.bytes.push(SYSTEM);
+        let change = codec::encode(change);
+        self.bytes.extend_from_slice(&(change.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&change);
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -100,6 +110,7 @@ pub enum Item<'a> {
     Ask { entity: EntityId, command: &'a [u8] },
     Inbound { from: ShardId, number: u64, entity: EntityId, command: &'a [u8] },
     Acked { to: ShardId, upto: u64 },
+    System { change: &'a [u8] },
 }
 
 /// A batch that is being applied.
@@ -128,13 +139,17 @@ impl<'a> BatchReader<'a> {
         Some(*front)
     }
 
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = u32::from_le_bytes(self.take()?) as usize;
+        let (bytes, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
     fn command(&mut self) -> Option<(EntityId, &'a [u8])> {
         let kind = self.take::<1>()?[0];
         let entity = EntityId::new(kind, u128::from_le_bytes(self.take()?));
-        let len = u32::from_le_bytes(self.take()?) as usize;
-        let (command, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some((entity, command))
+        Some((entity, self.bytes()?))
     }
 
     /// The next item; `Ok(None)` at the end, an error where the bytes make no sense.
@@ -157,6 +172,7 @@ impl<'a> BatchReader<'a> {
                 let to = ShardId::new(u16::from_le_bytes(self.take()?));
                 Some(Item::Acked { to, upto: u64::from_le_bytes(self.take()?) })
             }
+            SYSTEM => self.bytes().map(|change| Item::System { change }),
             _ => None,
         }
     }

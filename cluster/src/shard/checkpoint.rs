@@ -19,10 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 impl<M: Machine> Shard<M> {
     /// Checkpoints and snapshots the shard as long as it runs.
     pub(crate) async fn keep_checkpoints(self) {
-        let mut last_ms = (self.0.clock)();
+        let mut last_ms = (self.0.node.clock)();
         while !self.0.stopping.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = (self.0.clock)();
+            let now = (self.0.node.clock)();
             let full = lock(&self.0.core).store.dirty_bytes() >= self.0.limits.checkpoint_bytes;
             if !full && now.saturating_sub(last_ms) < self.0.limits.checkpoint_ms {
                 continue;
@@ -42,7 +42,7 @@ impl<M: Machine> Shard<M> {
         let Some(frozen) = frozen else { return };
         let (done, written) = tokio::sync::oneshot::channel();
         let inner = self.0.clone();
-        self.0.background.run(move || {
+        self.0.node.background.run(move || {
             inner.write_checkpoint(&frozen);
             _ = done.send(());
         });

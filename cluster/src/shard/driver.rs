@@ -1,47 +1,24 @@
 //! Handing batches to consensus, one at a time: while one is on its way the next one fills.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::VecDeque, sync::atomic::Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{OpenBatch, Running, Shard, Waiter, lock};
-use crate::{
-    AskError,
-    consensus::{Applier, Consensus, ProposeError},
-    machine::Machine,
-};
+use super::{OpenBatch, Shard, Waiter, lock};
+use crate::{AskError, consensus::ProposeError, machine::Machine};
 
 /// How long a stop waits for what was accepted.
 const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl<M: Machine> Shard<M> {
-    /// The shard as consensus applies to it.
-    pub(crate) fn applier(&self) -> Arc<dyn Applier> {
-        self.0.clone()
-    }
-
-    /// The consensus group is running.
-    pub(crate) fn set_consensus(&self, group: Arc<dyn Consensus>) {
-        let leadership = group.leadership();
-        if self.0.consensus.set(Running { group, leadership }).is_err() {
-            tracing::error!(shard = %self.0.id, "a second consensus group was refused");
-        }
-    }
-
-    pub(crate) fn group(&self) -> Option<Arc<dyn Consensus>> {
-        self.0.consensus.get().map(|running| running.group.clone())
-    }
-
     /// Hands on batches as long as the shard runs.
     pub(crate) async fn drive(self) {
-        let (Some(group), Some(mut leadership)) = (self.group(), self.follow_leadership()) else { return };
+        let mut leadership = self.follow_leadership();
         // Ids only tell this process's batches apart from those of other nodes, and of processes before it.
-        let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.clock)().to_le_bytes()].concat());
+        let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.node.clock)().to_le_bytes()].concat());
         loop {
-            let next = lock(&self.0.open).pop_front();
+            let paused = self.0.paused.load(Ordering::Relaxed);
+            let next = if paused { None } else { lock(&self.0.open).pop_front() };
             let Some(OpenBatch { builder, waiters }) = next else {
                 if self.0.stopping.load(Ordering::Relaxed) {
                     return;
@@ -50,13 +27,15 @@ impl<M: Machine> Shard<M> {
                 continue;
             };
             self.0.waiting_commands.fetch_sub(waiters.len() as u64, Ordering::Relaxed);
-            if let Err(error) = self.lead() {
+            let (lead, group) = (self.lead(), self.group());
+            let (Ok(()), Some(group)) = (&lead, group) else {
+                let error = lead.err().unwrap_or(AskError::NotLeader { leader: None });
                 waiters.into_iter().for_each(|waiter| waiter.fail(error.clone()));
                 continue;
-            }
+            };
             id = id.wrapping_add(1);
             lock(&self.0.core).waiting.insert(id, waiters);
-            let proposed = group.propose(builder.finish(id, (self.0.clock)()));
+            let proposed = group.propose(builder.finish(id, (self.0.node.clock)()));
             // Whoever stops leading may never learn what became of it.
             let done = tokio::select! {
                 biased;
@@ -75,19 +54,9 @@ impl<M: Machine> Shard<M> {
         waiters.into_iter().for_each(|waiter| waiter.fail(AskError::Unknown));
     }
 
-    /// Ends the process when the group's core dies: a replica without a core would be silent for ever.
-    pub(crate) async fn watch_core(self) {
-        let Some(group) = self.group() else { return };
-        let why = group.died().await;
-        if !self.0.stopping.load(Ordering::Relaxed) {
-            self.0.fatal.report(&format!("{}: the consensus core has ended: {why}", self.0.id));
-        }
-    }
-
     /// Tells this node's sessions, through their sink, each time that a leader begins.
     pub(crate) async fn watch_leader(self) {
-        let Some(mut leadership) = self.follow_leadership() else { return };
-        let mut known = 0;
+        let (mut leadership, mut known) = (self.follow_leadership(), 0);
         while let Ok(now) = leadership.wait_for(|now| now.leader.is_some() && now.term > known).await.map(|now| *now) {
             known = now.term;
             tracing::info!(shard = %self.0.id, leader = ?now.leader.map(|node| node.to_string()), term = known, "a leader begins");
@@ -116,8 +85,6 @@ impl<M: Machine> Shard<M> {
         {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        if let Some(group) = self.group() {
-            group.stop().await;
-        }
+        self.end_group().await;
     }
 }

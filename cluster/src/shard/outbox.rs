@@ -117,12 +117,9 @@ fn waiting(store: &mut Store, to: ShardId) -> Result<Option<Waiting>, StateError
 impl<M: Machine> Shard<M> {
     /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time.
     pub(crate) async fn deliver_outbox(self, router: Router<M>) {
-        let Some(mut leadership) = self.follow_leadership() else { return };
-        loop {
-            // The state of others is theirs to deliver.
-            if leadership.wait_for(|now| now.leads || now.ended).await.is_ok_and(|now| now.ended) {
-                return;
-            }
+        let mut leadership = self.follow_leadership();
+        // The state of others is theirs to deliver.
+        while leadership.wait_for(|now| now.leads).await.is_ok() {
             let rounds = (0..router.shards()).map(|to| self.deliver_stream(&router, ShardId::new(to)));
             let moved = futures_util::future::join_all(rounds).await;
             if moved.iter().all(|moved| !moved) {

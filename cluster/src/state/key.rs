@@ -19,6 +19,8 @@ pub mod table {
     pub const SHARD: u8 = 5;
     /// Entities that no command reaches any more.
     pub const QUARANTINE: u8 = 6;
+    /// What the cluster knows of itself, in shard 0.
+    pub const SYSTEM: u8 = 7;
     /// The first number that a subsystem may use.
     pub const FIRST_FREE: u8 = 16;
 }

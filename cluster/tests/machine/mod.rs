@@ -9,7 +9,8 @@ use std::{
 
 use bincode::{Decode, Encode};
 use magpie_cluster::{
-    AskError, EntityId, Fatal, Key, Machine, Outside, Record, Storage, StorageConfig, StorageError, Store, Tx,
+    AskError, DiskId, EntityId, Fatal, Key, Machine, Outside, Part, Record, Storage, StorageConfig, StorageError,
+    Store, Tx,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
     shard::ShardLimits,
@@ -118,7 +119,9 @@ impl Rig {
             dir: dir.to_owned(),
             node: NodeId::new(1, 1),
             shards: 4,
-            voters: vec![NodeId::new(1, 1)],
+            disk: DiskId(1),
+            part: Part::default(),
+            lost_after: Duration::from_secs(300),
             state_in_memory,
             // What is in memory is tested without threads too.
             threads: !state_in_memory,

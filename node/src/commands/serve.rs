@@ -19,19 +19,19 @@ pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
         tracing::debug!(%error, "huge pages stay on");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(config, disk))?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(config, args, disk))?;
     Ok(0)
 }
 
-async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
+async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
     let keys = Keys::of(&config);
-    let others = others::join(&config)?;
-    let others_named = others.as_ref().map(|others| (others.me, others.voters.len()));
+    let others = others::join(&config, args)?;
+    let others_named = others.as_ref().map(|others| others.me);
     let node =
         Node::start(config, Options { disk, others, ..Options::default() }).await.context("the node does not start")?;
     let admin = Admin::start(admin_listen, node.observer(), recorder)?;
@@ -47,7 +47,7 @@ async fn serve(config: Config, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
     }
     {
         let (address, admin, trust) = (node.address()?, admin.address(), keys.devices_ca.display().to_string());
-        let who = others_named.map_or_else(String::new, |(me, nodes)| format!(" as {me} of {nodes} nodes"));
+        let who = others_named.map_or_else(String::new, |me| format!(" as {me} of a cluster"));
         let text = format!(
             "magpie {} is ready{who}\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
              data            {}\n  trust           {trust}\nTalk through it from two terminals:\n  \

@@ -64,6 +64,8 @@ section! {
         socket_buffer_bytes: usize = 4_194_304,
         /// Messages that a session actor's mailbox holds.
         session_mailbox: usize = 256,
+        /// Sessions that a node which is drained lets go a second.
+        drain_rate: u32 = 500,
     }
 }
 
@@ -75,10 +77,15 @@ section! {
         /// UDP address where the other nodes connect.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4434)),
         /// The nodes that a new cluster begins with, this one among them: 1, 3 or 5, each as id@address. None for a
-        /// node that is alone.
+        /// node that is alone, or that joins a cluster (`magpie serve --join`).
         nodes: Vec<String> = Vec::new(),
         /// Folder of what `magpie cert node` made for this node.
         keys: PathBuf = PathBuf::from("./magpie-keys"),
+        /// What fails together with this node, such as a rack or a site: replicas of a shard are kept in different
+        /// zones where there are enough. Empty for a zone of its own.
+        zone: String = String::new(),
+        /// A node that is silent for this long is given up and its replicas are made anew on others, in seconds.
+        replace_after_s: u64 = 300,
     }
 }
 

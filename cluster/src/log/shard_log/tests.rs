@@ -31,7 +31,10 @@ fn entry(shard: usize, term: u64, index: u64) -> LogEntry {
 fn append(logs: &[Arc<ShardLog>], term: u64, range: std::ops::Range<u64>) {
     for from in range.clone().step_by(3) {
         for (shard, log) in logs.iter().enumerate() {
-            log.append((from..range.end.min(from + 3)).map(|index| entry(shard, term, index)).collect(), Box::new(|| ()));
+            log.append(
+                (from..range.end.min(from + 3)).map(|index| entry(shard, term, index)).collect(),
+                Box::new(|| ()),
+            );
         }
     }
 }

@@ -1,17 +1,26 @@
 //! The other nodes of the cluster, as the configuration names them.
 
-use std::{path::Path, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
-use magpie_cluster::transport::{
-    Transport,
-    quic::QuicTransport,
-    tls::{Identity, IdentityError},
+use magpie_cluster::{
+    Part,
+    transport::{
+        quic::QuicTransport,
+        tls::{Identity, IdentityError},
+    },
 };
 
 use crate::{
     Config,
     authority::{NodeFiles, node_files},
+    cli::ServeArgs,
+    config::parse_node,
     node::Others,
 };
 
@@ -19,8 +28,20 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The way to the others; none for a node that is alone. Must be called in a tokio runtime.
-pub(super) fn join(config: &Config) -> anyhow::Result<Option<Others>> {
-    let Some((me, members)) = config.cluster.members()? else { return Ok(None) };
+pub(super) fn join(config: &Config, args: &ServeArgs) -> anyhow::Result<Option<Others>> {
+    let me = config.cluster.me()?;
+    let mut nodes = match config.cluster.members()? {
+        Some((_, nodes)) => nodes,
+        None => BTreeMap::new(),
+    };
+    for text in &args.join {
+        let (node, address) = parse_node(text).map_err(|why| anyhow::anyhow!("--join: {why}"))?;
+        nodes.insert(node, address);
+    }
+    // Whoever has joined once knows the others from then on.
+    if nodes.is_empty() && !config.node.data_dir.join("cluster").exists() {
+        return Ok(None);
+    }
     let keys = &config.cluster.keys;
     let identity = load(keys).with_context(|| {
         format!(
@@ -30,10 +51,15 @@ pub(super) fn join(config: &Config) -> anyhow::Result<Option<Others>> {
         )
     })?;
     let transport = Arc::new(QuicTransport::bind(me, config.cluster.listen, &identity)?);
-    let voters = members.keys().copied().collect();
-    transport.set_peers(members.into_iter().filter(|(node, _)| *node != me).collect());
     tokio::spawn(follow(keys.clone(), transport.clone()));
-    Ok(Some(Others { me, voters, transport }))
+    let part = Part {
+        address: nodes.get(&me).copied().or(Some(config.cluster.listen)),
+        zone: config.cluster.zone.clone(),
+        devices: Some(config.gateway.listen),
+        nodes,
+        token: args.token.clone(),
+    };
+    Ok(Some(Others { me, part, transport }))
 }
 
 fn load(dir: &Path) -> Result<Identity, IdentityError> {

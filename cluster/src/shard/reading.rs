@@ -1,0 +1,59 @@
+//! Fresh reads: what they answer was true after they were asked, whoever leads meanwhile.
+//!
+//! The leader asks a majority whether it still leads and applies what was committed until then. One such round is for
+//! all reads that wait when it begins.
+
+use std::{mem, sync::Mutex};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{Shard, lock};
+use crate::{AskError, consensus::ProposeError, machine::Machine};
+
+/// Reads that wait for a round.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    reads: Mutex<Vec<oneshot::Sender<Result<(), AskError>>>>,
+    ready: Notify,
+}
+
+impl<M: Machine> Shard<M> {
+    /// Returns when a read from what is applied here is fresh.
+    async fn freshen(&self) -> Result<(), AskError> {
+        self.lead()?;
+        let (done, fresh) = oneshot::channel();
+        lock(&self.0.reading.reads).push(done);
+        self.0.reading.ready.notify_one();
+        fresh.await.unwrap_or(Err(AskError::Unavailable))
+    }
+
+    /// Whether this read must be fresh, and that is not so by itself.
+    pub(crate) fn wants_fresh(&self, query: &M::Query) -> bool {
+        self.0.node.transport.is_some() && M::is_fresh(query)
+    }
+
+    /// Answers a read that must be fresh.
+    pub(crate) async fn query_fresh(&self, query: M::Query) -> Result<M::View, AskError> {
+        self.freshen().await?;
+        self.query(query)
+    }
+
+    /// Makes rounds as long as the shard runs.
+    pub(crate) async fn serve_reads(self) {
+        loop {
+            let reads = mem::take(&mut *lock(&self.0.reading.reads));
+            if reads.is_empty() {
+                self.0.reading.ready.notified().await;
+                continue;
+            }
+            let result = match self.group() {
+                Some(group) => group.read_index().await.map(drop).map_err(|error| match error {
+                    ProposeError::NotLeader | ProposeError::LostLead => AskError::NotLeader { leader: None },
+                    ProposeError::Stopped(_) => AskError::Unavailable,
+                }),
+                None => Err(AskError::NotLeader { leader: None }),
+            };
+            reads.into_iter().for_each(|read| _ = read.send(result.clone()));
+        }
+    }
+}

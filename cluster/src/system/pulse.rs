@@ -1,0 +1,202 @@
+//! How the nodes are: each asks every other one once a second.
+//!
+//! From the answers it knows who is up, how far its own clock is from those of the others, and whether it could win an
+//! election: a node that could not does not stand for one, and one whose clock is off leads nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bincode::{Decode, Encode};
+use magpie_protocol::{NodeId, ShardId};
+use tokio::time::Instant;
+
+use super::{LEVEL, placement::Seen};
+use crate::{Clock, Machine, Router, Shard, remote::Request};
+
+/// How often every other node is asked.
+const EVERY: Duration = Duration::from_secs(1);
+/// A node that has not answered for this long is taken to be down.
+const DOWN_AFTER: Duration = Duration::from_millis(2_500);
+/// How far a clock may be from the majority's.
+const CLOCK_OFF_MAX_MS: u64 = 1_000;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Facts {
+    pub clock_ms: u64,
+    /// What its build can do.
+    pub level: u32,
+    /// Its clock is off: it leads nothing.
+    pub astray: bool,
+    pub sessions: u64,
+    pub free_bytes: u64,
+    /// The shards that it holds.
+    pub shards: Vec<Held>,
+}
+
+/// What a node says of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    pub shard: ShardId,
+    pub leads: bool,
+    pub applied: u64,
+}
+
+/// What is known of another node.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    /// When it last answered.
+    pub at: Instant,
+    /// How far its clock is before this one's, in milliseconds, about.
+    pub ahead_ms: i64,
+    pub facts: Facts,
+}
+
+impl Beat {
+    /// Whether the node is up, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.at.elapsed() < DOWN_AFTER
+    }
+}
+
+/// See the module's documentation. Clones share it.
+#[derive(Clone)]
+pub struct Pulse(Arc<Inner>);
+
+struct Inner {
+    began: Instant,
+    clock: Clock,
+    astray: Arc<AtomicBool>,
+    beats: Mutex<BTreeMap<NodeId, Beat>>,
+    sessions: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
+    /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
+    lost_after: Duration,
+}
+
+impl Pulse {
+    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, lost_after: Duration) -> Self {
+        let (began, beats, sessions) = (Instant::now(), Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after }))
+    }
+
+    /// Who counts this node's sessions. Set once.
+    pub fn set_sessions(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        _ = self.0.sessions.set(Box::new(count));
+    }
+
+    fn beats(&self) -> MutexGuard<'_, BTreeMap<NodeId, Beat>> {
+        self.0.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the others.
+    pub fn others(&self) -> BTreeMap<NodeId, Beat> {
+        self.beats().clone()
+    }
+
+    /// What this node says of itself.
+    pub fn mine<M: Machine>(&self, shards: &[Shard<M>]) -> Facts {
+        let held = |shard: &Shard<M>| Held {
+            shard: shard.id(),
+            leads: shard.leadership().leads,
+            applied: shard.applied_index(),
+        };
+        Facts {
+            clock_ms: (self.0.clock)(),
+            level: LEVEL,
+            astray: self.0.astray.load(Ordering::Relaxed),
+            sessions: self.0.sessions.get().map_or(0, |count| count() as u64),
+            free_bytes: shards.first().map_or(0, Shard::free_bytes),
+            shards: shards.iter().filter(|shard| shard.is_hosted()).map(held).collect(),
+        }
+    }
+
+    /// What placement needs to know.
+    pub(crate) fn seen<M: Machine>(&self, router: &Router<M>) -> Seen {
+        let mut seen = Seen::default();
+        let mine = (router.me(), self.mine(router.all_shards()));
+        let beats = self.beats();
+        let up = beats.iter().filter(|(_, beat)| beat.is_up()).map(|(node, beat)| (*node, beat.facts.clone()));
+        for (node, facts) in up.chain([mine]) {
+            seen.up.insert(node);
+            if facts.astray {
+                seen.astray.insert(node);
+            }
+            let leads = facts.shards.iter().filter(|held| held.leads);
+            seen.leaders.extend(leads.map(|held| (held.shard, node)));
+        }
+        let members = router.system().now();
+        for node in members.iter().flat_map(|system| system.nodes.keys()) {
+            let silent = beats.get(node).map_or(self.0.began, |beat| beat.at).elapsed();
+            if !seen.up.contains(node) && silent >= self.0.lost_after {
+                seen.lost.insert(*node);
+            }
+        }
+        seen
+    }
+
+    /// Asks the others, once a second.
+    pub(crate) async fn run<M: Machine>(self, router: Router<M>) {
+        loop {
+            let peers: BTreeSet<NodeId> = router.system().now().iter().flat_map(|s| s.peers().into_keys()).collect();
+            let others = peers.iter().copied().filter(|node| *node != router.me());
+            let asked = others.map(|node| tokio::time::timeout(EVERY, self.ask(&router, node)));
+            let asking = async { futures_util::future::join_all(asked).await };
+            _ = futures_util::future::join(asking, tokio::time::sleep(EVERY)).await;
+            self.beats().retain(|node, _| peers.contains(node));
+            self.look_at_clocks(peers.len());
+            self.look_at_elections(&router);
+        }
+    }
+
+    async fn ask<M: Machine>(&self, router: &Router<M>, node: NodeId) {
+        let before = (self.0.clock)();
+        let Ok(facts) = router.ask_node(node, Request::Facts).await.and_then(|response| response.facts()) else {
+            return;
+        };
+        let now = (self.0.clock)();
+        let ahead_ms = facts.clock_ms as i64 - before.midpoint(now) as i64;
+        self.beats().insert(node, Beat { at: Instant::now(), ahead_ms, facts });
+    }
+
+    /// This node's clock is off when it is far from that of most: the middle of all.
+    fn look_at_clocks(&self, nodes: usize) {
+        let beats = self.beats();
+        let mut ahead: Vec<i64> = beats.values().filter(|beat| beat.is_up()).map(|beat| beat.ahead_ms).collect();
+        drop(beats);
+        ahead.push(0);
+        if ahead.len() <= nodes / 2 {
+            // Nobody knows what the majority's is.
+            return;
+        }
+        ahead.sort_unstable();
+        let middle = ahead.get(ahead.len() / 2).copied().unwrap_or(0);
+        let other = ahead.get((ahead.len() - 1) / 2).copied().unwrap_or(0);
+        // Of two in the middle the nearer one: a node is not astray because of a single other.
+        let off = middle.unsigned_abs().min(other.unsigned_abs());
+        let astray = off > CLOCK_OFF_MAX_MS;
+        if self.0.astray.swap(astray, Ordering::Relaxed) != astray {
+            if astray {
+                tracing::error!(off_ms = off, "this node's clock is off: it leads nothing until it is set");
+            } else {
+                tracing::info!("this node's clock is right again");
+            }
+        }
+    }
+
+    /// Who reaches no majority of a shard's replicas, or whose clock is off, does not stand for election.
+    fn look_at_elections<M: Machine>(&self, router: &Router<M>) {
+        let connected: BTreeSet<NodeId> = router.connected().into_iter().collect();
+        let astray = self.0.astray.load(Ordering::Relaxed);
+        for group in router.all_shards().iter().filter_map(Shard::group) {
+            let voters = group.members().voters;
+            let reached = voters.iter().filter(|node| **node == router.me() || connected.contains(node)).count();
+            group.set_electable(!astray && reached > voters.len() / 2);
+        }
+    }
+}
