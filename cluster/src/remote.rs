@@ -129,6 +129,7 @@ enum Message {
     Unwatch(ShardId, Vec<TimelineId>),
     Hints(ShardId, u64, Vec<Hint>),
     Beat(ShardId, u64),
+    System(System),
 }
 
 /// The way to the shards that other nodes lead.
@@ -162,6 +163,11 @@ impl<M: Machine> Remote<M> {
             Err(LinkError::Refused { .. }) => Err(AskError::NotLeader { leader: None }),
             Err(_) => Err(AskError::Unknown),
         }
+    }
+
+    /// Tells a node what the cluster knows of itself.
+    pub(crate) fn tell_system(&self, to: NodeId, system: &System) {
+        self.transport.tell(to, Lane::Requests, codec::encode(&Message::System(system.clone())).into());
     }
 
     /// Tells a node that this one no longer watches.
@@ -256,6 +262,7 @@ impl<M: Machine> Service for Host<M> {
                     sink.on_beat(shard, count);
                 }
             }
+            Ok(Message::System(system)) => self.router.system().offer(system),
             Err(error) => tracing::warn!(%from, %error, "a message that this build does not know"),
         }
     }

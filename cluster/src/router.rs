@@ -18,7 +18,7 @@ use crate::{
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
     system::{
-        Change, DiskId, Refusal, SYSTEM_SHARD, SystemView,
+        Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
     },
 };
@@ -65,7 +65,8 @@ struct Inner<M: Machine> {
     system: SystemView,
     disk: DiskId,
     pulse: Pulse,
-    /// Who led each shard of which this node holds no replica, when it was last asked; 0 where that is not known.
+    /// Who led each shard when it was last asked, for when this node's replica, if it has one, does not know; 0 where
+    /// nobody knows.
     leaders: Vec<AtomicU64>,
 }
 
@@ -260,6 +261,13 @@ impl<M: Machine> Router<M> {
         }
     }
 
+    /// Tells a node what the cluster knows of itself.
+    pub(crate) fn tell_system(&self, node: NodeId, system: &System) {
+        if let Some(remote) = &self.0.remote {
+            remote.tell_system(node, system);
+        }
+    }
+
     /// Does for a node, this one or another, what it asks.
     pub(crate) fn serve(&self, from: NodeId, request: RequestOf<M>, done: Done<M>) {
         let shard = match (request.shard(), &request) {
@@ -330,8 +338,7 @@ impl<M: Machine> Router<M> {
             return Some(self.0.me);
         }
         let told = || self.0.leaders.get(usize::from(shard.id().get())).map(|leader| leader.load(Ordering::Relaxed));
-        let told = || told().filter(|bits| *bits != 0 && !shard.is_hosted()).map(NodeId::from_bits);
-        leader.or_else(told)
+        leader.or_else(|| told().filter(|bits| *bits != 0).map(NodeId::from_bits))
     }
 
     fn note_leader(&self, shard: ShardId, leader: Option<NodeId>) {
@@ -342,9 +349,6 @@ impl<M: Machine> Router<M> {
 
     /// Whom to ask of a shard whose leader is not known: its replicas in turn.
     fn anyone(&self, shard: &Shard<M>, turn: usize) -> Option<NodeId> {
-        if shard.is_hosted() {
-            return None;
-        }
         let system = self.0.system.now()?;
         let replicas = system.place(shard.id())?.replicas.iter().filter(|node| **node != self.0.me);
         let replicas: Vec<NodeId> = replicas.copied().collect();

@@ -139,6 +139,11 @@ impl<M: Machine> Shard<M> {
         Ok(())
     }
 
+    /// Whether this replica was elected, even if it may not serve now.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.0.leadership.borrow().leads
+    }
+
     /// Goes one step towards these replicas.
     pub(crate) async fn reshape(&self, to: BTreeSet<NodeId>) -> Result<Reshaping, AskError> {
         self.lead()?;
@@ -160,8 +165,10 @@ impl<M: Machine> Shard<M> {
 
     /// Lets another replica lead: nothing is proposed until it has all that there is, and then it stands for election.
     pub(crate) async fn hand_over(&self, router: &Router<M>, to: NodeId) -> Result<(), AskError> {
-        self.lead()?;
         let group = self.group().ok_or(AskError::Unavailable)?;
+        if !self.is_elected() {
+            return Err(AskError::NotLeader { leader: None });
+        }
         if to == self.0.me {
             return Ok(());
         }

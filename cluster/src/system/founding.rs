@@ -28,6 +28,9 @@ use crate::{
 /// Pause before others are asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// How long a node that was removed has to hear of it.
+const PARTING: Duration = Duration::from_millis(300);
+
 /// What a node is told of the cluster by its configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
@@ -204,6 +207,7 @@ impl<M: Machine> Taking<M> {
         if system.nodes.get(&me).is_some_and(|member| member.standing == super::Standing::Removed) {
             return Err(Refusal::Removed(me).to_string());
         }
+        self.tell_removed(system).await;
         self.meet(system);
         save(&self.disk, &self.dir, system).map_err(|e| format!("what is known of the cluster cannot be kept: {e}"))?;
         for shard in self.router.all_shards() {
@@ -216,6 +220,17 @@ impl<M: Machine> Taking<M> {
             }
         }
         Ok(())
+    }
+
+    /// Who was removed is told before nobody speaks to it any more.
+    async fn tell_removed(&self, system: &System) {
+        let removed = system.nodes.iter().filter(|(_, member)| member.standing == super::Standing::Removed);
+        let connected = self.router.connected();
+        let told: Vec<NodeId> = removed.map(|(node, _)| *node).filter(|node| connected.contains(node)).collect();
+        told.iter().for_each(|node| self.router.tell_system(*node, system));
+        if !told.is_empty() {
+            tokio::time::sleep(PARTING).await;
+        }
     }
 
     /// The founder begins the groups, and writes the record down in shard 0.

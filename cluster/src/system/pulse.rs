@@ -151,6 +151,23 @@ impl Pulse {
             self.beats().retain(|node, _| peers.contains(node));
             self.look_at_clocks(peers.len());
             self.look_at_elections(&router);
+            if self.0.astray.load(Ordering::Relaxed) {
+                self.give_leads_away(&router).await;
+            }
+        }
+    }
+
+    /// A node whose clock is off lets others lead. The steward cannot tell it to: it may be the steward.
+    async fn give_leads_away<M: Machine>(&self, router: &Router<M>) {
+        let others = self.others();
+        for shard in router.all_shards().iter().filter(|shard| shard.is_elected()) {
+            let voters = shard.group().map(|group| group.members().voters).unwrap_or_default();
+            let able = |node: &&NodeId| others.get(node).is_some_and(|beat| beat.is_up() && !beat.facts.astray);
+            if let Some(to) = voters.iter().find(able)
+                && let Err(error) = shard.hand_over(router, *to).await
+            {
+                tracing::warn!(shard = %shard.id(), %to, %error, "the lead is not handed over yet");
+            }
         }
     }
 

@@ -1,0 +1,165 @@
+//! A cluster that grows and shrinks, and nodes that must not come in.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod cluster;
+mod machine;
+
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+
+use cluster::{Cluster, SHARDS, id, until};
+use machine::{Command, Said, user};
+use magpie_cluster::{
+    AskError,
+    disk::memory::MemoryDisk,
+    system::{Change, Standing},
+};
+use magpie_protocol::ShardId;
+use tokio::time::Instant;
+
+fn leaders(cluster: &Cluster) -> BTreeMap<u16, usize> {
+    (0..SHARDS).filter_map(|shard| Some((shard, cluster.leader(shard)?))).collect()
+}
+
+async fn stand(cluster: &Cluster, at: usize, standing: Standing) {
+    let router = cluster.up().next().unwrap().storage.router();
+    router.change(Change::Stand { node: id(at), standing }).await.unwrap().unwrap();
+}
+
+/// Gives everybody one more; who has how much is known from then on.
+async fn add(cluster: &Cluster, at: usize, totals: &mut u64) {
+    *totals += 1;
+    for n in 0..10 {
+        assert_eq!(cluster.insist(at, n, Command::Add(1)).await, Said::Total(*totals));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_comes_and_another_goes_while_people_chat() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let mut total = 0;
+    add(&cluster, 0, &mut total).await;
+    let fourth = cluster.grow().await;
+    for (leaving, coming) in [(0, fourth), (1, 0), (2, 1)] {
+        if coming != fourth {
+            stand(&cluster, coming, Standing::Active).await;
+        }
+        stand(&cluster, leaving, Standing::Draining).await;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while cluster.system().held_by(id(leaving)) > 0 || cluster.system().held_by(id(coming)) == 0 {
+            assert!(Instant::now() < deadline, "{:?}", cluster.system());
+            add(&cluster, coming, &mut total).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        until(|| !cluster.node(leaving).storage.shards().iter().any(|shard| shard.is_hosted())).await;
+        add(&cluster, leaving, &mut total).await;
+        // What it let go of stays gone, and what it was given is there.
+        for at in [coming] {
+            cluster.crash(at).await;
+            cluster.start(at).await;
+            add(&cluster, at, &mut total).await;
+        }
+    }
+    stand(&cluster, 2, Standing::Removed).await;
+    until(|| cluster.node(2).fatal.lock().unwrap().contains("was removed")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_are_spread_and_moved_without_a_gap() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    until(|| leaders(&cluster).len() == 2 && leaders(&cluster)[&0] != leaders(&cluster)[&1]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let router = cluster.node(0).storage.router();
+    for _ in 0..10 {
+        let old = cluster.leader(0).unwrap();
+        let new = (old + 1) % 3;
+        let began = Instant::now();
+        router.hand_over(ShardId::new(0), id(new)).await.unwrap();
+        let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
+        cluster.insist(old, n, Command::Add(1)).await;
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        assert_eq!(cluster.leader(0), Some(new));
+        // It grants no vote for a while after it was elected itself.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_its_folder_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let mut total = 0;
+    add(&cluster, 0, &mut total).await;
+    for lost in 0..3 {
+        cluster.crash(lost).await;
+        let disk = std::mem::replace(&mut cluster.disks[lost], MemoryDisk::default());
+        cluster.folders.insert(lost, 77);
+        cluster.start(lost).await;
+        until(|| cluster.node(lost).fatal.lock().unwrap().contains("another data folder")).await;
+        assert!(!cluster.node(lost).storage.shards().iter().any(|shard| shard.is_hosted()), "it would vote");
+        add(&cluster, (lost + 1) % 3, &mut total).await;
+        cluster.crash(lost).await;
+        cluster.disks[lost] = disk;
+        cluster.folders.remove(&lost);
+        cluster.start(lost).await;
+        add(&cluster, lost, &mut total).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_not_founded_twice_nor_by_a_minority() {
+    let mut cluster = Cluster::of(3).await;
+    // Alone, the first of three waits.
+    let mut lonely = Cluster::of(1).await;
+    lonely.crash(0).await;
+    (lonely.first, lonely.disks[0]) = (3, MemoryDisk::default());
+    lonely.start(0).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(lonely.node(0).storage.router().system().now().is_none());
+
+    cluster.settled().await;
+    for at in 0..3 {
+        cluster.crash(at).await;
+    }
+    for at in [2, 0, 1] {
+        cluster.start(at).await;
+    }
+    cluster.settled().await;
+    cluster.agree(0..10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_hears_of_no_majority_serves_no_reads() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
+    let old = cluster.leader(0).unwrap();
+    cluster.insist(old, n, Command::Add(1)).await;
+    let router = cluster.node(old).storage.router().clone();
+    let slot = user(n).slot();
+    assert_eq!(router.query_here(slot, user(n)).unwrap().0.story().0, 1);
+    cluster.isolate(old, true);
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let read = router.query_here(slot, user(n));
+    assert!(matches!(read, Err(AskError::NotLeader { .. })), "a read of who knows how old");
+    cluster.isolate(old, false);
+    cluster.agree(0..10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_clock_is_off_leads_nothing_until_it_is_set() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let mut total = 0;
+    for off_ms in [3_000, -3_000] {
+        let at = cluster.leader(0).unwrap();
+        cluster.clocks[at].store(off_ms, Ordering::Relaxed);
+        until(|| leaders(&cluster).len() == usize::from(SHARDS) && leaders(&cluster).values().all(|l| *l != at)).await;
+        add(&cluster, at, &mut total).await;
+        cluster.clocks[at].store(0, Ordering::Relaxed);
+        until(|| leaders(&cluster).len() == usize::from(SHARDS)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    cluster.agree(0..10).await;
+}
