@@ -139,7 +139,7 @@ pub trait Consensus: Send + Sync + 'static {
 }
 
 /// A durable snapshot.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SnapshotFile {
     pub path: PathBuf,
     pub applied: Applied,

@@ -246,7 +246,8 @@ impl<M: Machine> Storage<M> {
         for task in &self.tasks {
             task.abort();
         }
-        for shard in self.shards.iter().cloned() {
+        for shard in &self.shards {
+            let shard = shard.clone();
             tokio::spawn(async move { shard.end_group().await });
         }
         if let Some(transport) = self.transport {

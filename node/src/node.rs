@@ -420,6 +420,9 @@ impl Observer {
                 problem,
             });
         }
+        if self.shared.router.system().now().is_none() {
+            problems.push("the cluster has not taken this node in yet: fewer than half of its nodes answer".to_owned());
+        }
         if !self.ready.load(Ordering::Relaxed) {
             problems.push("the node is stopping".to_owned());
         }

@@ -315,3 +315,6 @@ impl Consensus for Group {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

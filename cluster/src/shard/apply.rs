@@ -331,6 +331,9 @@ impl<M: Machine> Inner<M> {
 
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
+        // With all that is applied, but for what a checkpoint that waits behind this has.
+        let frozen = lock(&self.core).store.freeze();
+        frozen.iter().for_each(|frozen| self.write_checkpoint(frozen));
         let base = lock(&self.core).store.base().clone();
         let (path, applied, len) = crate::snapshot::write(&self.node.disk, &self.node.snapshot_dir, self.id, &*base)?;
         self.snapshot_len.store(len, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Checkpoints and snapshots: when, and in which order.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -95,7 +95,7 @@ impl<M: Machine> Shard<M> {
 }
 
 impl<M: Machine> Inner<M> {
-    fn write_checkpoint(self: &Arc<Self>, frozen: &Frozen) {
+    pub(super) fn write_checkpoint(&self, frozen: &Frozen) {
         let began = Instant::now();
         let core = lock(&self.core);
         if !core.store.is_freezing(frozen) {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use magpie_protocol::{NodeId, ShardId, codec};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Change, DiskId, LEVEL, Refusal, Registration, SYSTEM_SHARD, System, SystemView};
@@ -28,6 +29,8 @@ use crate::{
 /// Pause before others are asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// How often a node that waits says so.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was removed has to hear of it.
 const PARTING: Duration = Duration::from_millis(300);
 
@@ -131,7 +134,18 @@ impl<M: Machine> Taking<M> {
 
     /// Returns when the record has this node in it.
     async fn come_in(&self) -> Result<(), Refusal> {
+        let mut say = Instant::now() + SAY_EVERY;
         loop {
+            if Instant::now() >= say {
+                say += SAY_EVERY;
+                let connected: Vec<String> = self.router.connected().iter().map(ToString::to_string).collect();
+                let wanted: Vec<String> = self.part.nodes.keys().map(ToString::to_string).collect();
+                tracing::warn!(
+                    ?connected,
+                    ?wanted,
+                    "waiting for the cluster: a new one begins when most of its nodes are there, one that is there must expect this node (magpie admin expect)"
+                );
+            }
             match self.view().now() {
                 Some(system) if self.is_in(&system) => return Ok(()),
                 Some(system) => {

@@ -47,9 +47,10 @@ async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow:
     }
     {
         let (address, admin, trust) = (node.address()?, admin.address(), keys.devices_ca.display().to_string());
-        let who = others_named.map_or_else(String::new, |me| format!(" as {me} of a cluster"));
+        let part = |me| format!("up as {me} of a cluster, and serves as soon as most of its nodes are");
+        let who = others_named.map_or_else(|| "ready".to_owned(), part);
         let text = format!(
-            "magpie {} is ready{who}\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
+            "magpie {} is {who}\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \
              data            {}\n  trust           {trust}\nTalk through it from two terminals:\n  \
              magpie chat --server {address} --ca {trust} --user alice\n  \
              magpie chat --server {address} --ca {trust} --user bob\nStop it with Ctrl-C.\n",
