@@ -93,7 +93,7 @@ async fn a_node_that_lost_its_folder_does_not_come_back_under_its_id() {
     add(&cluster, 0, &mut total).await;
     for lost in 0..3 {
         cluster.crash(lost).await;
-        let disk = std::mem::replace(&mut cluster.disks[lost], MemoryDisk::default());
+        let disk = std::mem::take(&mut cluster.disks[lost]);
         cluster.folders.insert(lost, 77);
         cluster.start(lost).await;
         until(|| cluster.node(lost).fatal.lock().unwrap().contains("another data folder")).await;

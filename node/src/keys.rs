@@ -15,9 +15,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those of this configuration.
-    pub fn of(config: &Config) -> Self {
-        if config.cluster.nodes.is_empty() {
+    /// Those of this configuration, for a node of a cluster or for one that is alone.
+    pub fn of(config: &Config, in_cluster: bool) -> Self {
+        if !in_cluster {
             let dir = &config.node.data_dir;
             let keys = dir.join("keys");
             return Self {

@@ -263,7 +263,7 @@ impl Node {
         let dir = &config.node.data_dir;
         let lock = lock_folder(dir)?;
         let disk = claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
-        let keys = Keys::of(&config);
+        let keys = Keys::of(&config, options.others.is_some());
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts)?;

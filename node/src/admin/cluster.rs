@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    http::StatusCode,
     web::{self, Data, Json},
 };
 use magpie_cluster::{
     AskError, System,
-    system::{Change, Standing, founding::token_hash, pulse::Facts},
+    system::{Change, Refusal, Standing, founding::token_hash, pulse::Facts},
 };
-use magpie_protocol::{NodeId, ShardId};
+use magpie_protocol::{NodeId, ShardId, ids::ParseIdError};
 use serde::{Deserialize, Serialize};
 
 use super::{Served, audit, refusal};
@@ -181,121 +182,110 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/cluster/replicas", web::post().to(want));
 }
 
-fn bad(what: impl ToString) -> HttpResponse {
-    HttpResponse::BadRequest().body(what.to_string() + "\n")
+/// Why a request is turned away.
+#[derive(Debug, thiserror::Error)]
+enum Turned {
+    #[error("a bearer token is required: admin.token")]
+    Unauthorized,
+    #[error("{0}")]
+    Bad(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    NotNow(#[from] AskError),
+    #[error("this node knows of no cluster yet")]
+    NoCluster,
+    #[error("the audit trail cannot be written: {0}")]
+    Audit(#[from] std::io::Error),
 }
 
-fn not_now(error: &AskError) -> HttpResponse {
-    HttpResponse::ServiceUnavailable().body(format!("{error}\n"))
-}
-
-fn node_id(text: &str) -> Result<NodeId, HttpResponse> {
-    text.parse().map_err(|e: magpie_protocol::ids::ParseIdError| bad(e))
-}
-
-fn shard_id(text: &str) -> Result<ShardId, HttpResponse> {
-    text.parse().map_err(|e: magpie_protocol::ids::ParseIdError| bad(e))
-}
-
-/// Writes down what is asked, checks who asks.
-fn admitted(served: &Served, request: &HttpRequest, action: &str, what: &impl Serialize) -> Result<(), HttpResponse> {
-    if let Some(refusal) = refusal(served, request) {
-        return Err(refusal);
-    }
-    audit::note(served.observer.data_dir(), request.peer_addr(), action, what)
-        .map_err(|e| HttpResponse::InternalServerError().body(format!("the audit trail cannot be written: {e}\n")))
-}
-
-async fn change(served: &Served, change: Change) -> HttpResponse {
-    match served.observer.router().change(change).await {
-        Ok(Ok(())) => HttpResponse::Ok().json(serde_json::json!({})),
-        Ok(Err(refusal)) => HttpResponse::Conflict().body(format!("{refusal}\n")),
-        Err(error) => not_now(&error),
-    }
-}
-
-async fn cluster(served: Data<Served>, request: HttpRequest) -> HttpResponse {
-    if let Some(refusal) = refusal(&served, &request) {
-        return refusal;
-    }
-    match served.observer.router().system().now() {
-        Some(system) => HttpResponse::Ok().json(status_of(served.observer.router(), &system)),
-        None => HttpResponse::ServiceUnavailable().body("this node knows of no cluster yet\n"),
-    }
-}
-
-async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) -> HttpResponse {
-    let asked = || -> Result<_, HttpResponse> {
-        admitted(&served, &request, "expect", &*body)?;
-        let address = body.address.parse().map_err(|_| bad(format!("{:?} is not an address", body.address)))?;
-        Ok((node_id(&body.node)?, address))
-    };
-    let (node, address) = match asked() {
-        Ok(asked) => asked,
-        Err(refused) => return refused,
-    };
-    let token = format!("{:032x}", rand::random::<u128>());
-    let expected = Change::Expect { node, address, token: token_hash(&token) };
-    let answer = change(&served, expected).await;
-    if !answer.status().is_success() {
-        return answer;
-    }
-    let system = served.observer.router().system().now();
-    let peers = system.map(|system| system.active().map(|(n, member)| format!("{n}@{}", member.address)).collect());
-    let peers: Vec<String> = peers.unwrap_or_default();
-    HttpResponse::Ok().json(Expected { token, join: peers.join(",") })
-}
-
-async fn stand(served: Data<Served>, request: HttpRequest, body: Json<Stand>) -> HttpResponse {
-    let asked = || -> Result<_, HttpResponse> {
-        admitted(&served, &request, "stand", &*body)?;
-        let standing = match body.standing.as_str() {
-            "active" => Standing::Active,
-            "draining" => Standing::Draining,
-            "removed" => Standing::Removed,
-            other => return Err(bad(format!("standing is {other:?}; it must be active, draining or removed"))),
-        };
-        Ok(Change::Stand { node: node_id(&body.node)?, standing })
-    };
-    match asked() {
-        Ok(asked) => change(&served, asked).await,
-        Err(refused) => refused,
-    }
-}
-
-async fn move_shard(served: Data<Served>, request: HttpRequest, body: Json<Move>) -> HttpResponse {
-    let asked = || -> Result<_, HttpResponse> {
-        admitted(&served, &request, "move", &*body)?;
-        let to = body.to.iter().map(|node| node_id(node)).collect::<Result<BTreeSet<_>, _>>()?;
-        if !matches!(to.len(), 1 | 3 | 5) {
-            return Err(bad(format!("a shard can be on 1, 3 or 5 nodes, not on {}", to.len())));
+impl actix_web::ResponseError for Turned {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Refused(_) => StatusCode::CONFLICT,
+            Self::NotNow(_) | Self::NoCluster => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Audit(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
-        Ok(Change::Move { shard: shard_id(&body.shard)?, to })
-    };
-    match asked() {
-        Ok(asked) => change(&served, asked).await,
-        Err(refused) => refused,
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::build(self.status_code()).body(format!("{self}\n"))
     }
 }
 
-async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> HttpResponse {
-    let asked = || -> Result<_, HttpResponse> {
-        admitted(&served, &request, "lead", &*body)?;
-        Ok((shard_id(&body.shard)?, node_id(&body.to)?))
-    };
-    let (shard, to) = match asked() {
-        Ok(asked) => asked,
-        Err(refused) => return refused,
-    };
-    match served.observer.router().hand_over(shard, to).await {
-        Ok(()) => HttpResponse::Ok().json(serde_json::json!({})),
-        Err(error) => not_now(&error),
+impl From<ParseIdError> for Turned {
+    fn from(error: ParseIdError) -> Self {
+        Self::Bad(error.to_string())
     }
 }
 
-async fn want(served: Data<Served>, request: HttpRequest, body: Json<Want>) -> HttpResponse {
-    match admitted(&served, &request, "replicas", &*body) {
-        Ok(()) => change(&served, Change::Want { replicas: body.replicas }).await,
-        Err(refused) => refused,
+/// Writes down what is asked, by who may ask.
+fn admit(served: &Served, request: &HttpRequest, action: &str, what: &impl Serialize) -> Result<(), Turned> {
+    if refusal(served, request).is_some() {
+        return Err(Turned::Unauthorized);
     }
+    Ok(audit::note(served.observer.data_dir(), request.peer_addr(), action, what)?)
+}
+
+fn done() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({}))
+}
+
+async fn cluster(served: Data<Served>, request: HttpRequest) -> Result<HttpResponse, Turned> {
+    if refusal(&served, &request).is_some() {
+        return Err(Turned::Unauthorized);
+    }
+    let router = served.observer.router();
+    let system = router.system().now().ok_or(Turned::NoCluster)?;
+    Ok(HttpResponse::Ok().json(status_of(router, &system)))
+}
+
+async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "expect", &*body)?;
+    let node = body.node.parse()?;
+    let bad = |_| Turned::Bad(format!("{:?} is not an address, such as 10.0.0.1:4434", body.address));
+    let address = body.address.parse().map_err(bad)?;
+    let token = format!("{:032x}", rand::random::<u128>());
+    let router = served.observer.router();
+    router.change(Change::Expect { node, address, token: token_hash(&token) }).await??;
+    let system = router.system().now().ok_or(Turned::NoCluster)?;
+    let others = system.active().map(|(node, member)| format!("{node}@{}", member.address));
+    let join = others.collect::<Vec<_>>().join(",");
+    Ok(HttpResponse::Ok().json(Expected { token, join }))
+}
+
+async fn stand(served: Data<Served>, request: HttpRequest, body: Json<Stand>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "stand", &*body)?;
+    let standing = match body.standing.as_str() {
+        "active" => Standing::Active,
+        "draining" => Standing::Draining,
+        "removed" => Standing::Removed,
+        other => return Err(Turned::Bad(format!("standing is {other:?}; it must be active, draining or removed"))),
+    };
+    served.observer.router().change(Change::Stand { node: body.node.parse()?, standing }).await??;
+    Ok(done())
+}
+
+async fn move_shard(served: Data<Served>, request: HttpRequest, body: Json<Move>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "move", &*body)?;
+    let to = body.to.iter().map(|node| node.parse()).collect::<Result<BTreeSet<NodeId>, _>>()?;
+    if !matches!(to.len(), 1 | 3 | 5) {
+        return Err(Turned::Bad(format!("a shard can be on 1, 3 or 5 nodes, not on {}", to.len())));
+    }
+    served.observer.router().change(Change::Move { shard: body.shard.parse()?, to }).await??;
+    Ok(done())
+}
+
+async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "lead", &*body)?;
+    served.observer.router().hand_over(body.shard.parse()?, body.to.parse()?).await?;
+    Ok(done())
+}
+
+async fn want(served: Data<Served>, request: HttpRequest, body: Json<Want>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "replicas", &*body)?;
+    served.observer.router().change(Change::Want { replicas: body.replicas }).await??;
+    Ok(done())
 }

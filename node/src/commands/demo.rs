@@ -2,6 +2,7 @@
 
 mod irc;
 mod ledger;
+mod nodes;
 mod play;
 mod report;
 mod script;
@@ -25,6 +26,12 @@ pub struct Args {
     /// How many times faster than the clock, or as fast as the node answers
     #[arg(long, value_name = "N|max", default_value = "max", value_parser = parse_speed)]
     speed: Speed,
+    /// Talk through a cluster of so many nodes: 1, 3 or 5, in one process
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_nodes)]
+    nodes: u32,
+    /// Be those nodes, in this folder
+    #[arg(long, hide = true, value_name = "DIR")]
+    be_nodes: Option<PathBuf>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -45,6 +52,11 @@ fn parse_speed(text: &str) -> Result<Speed, String> {
     }
 }
 
+fn parse_nodes(text: &str) -> Result<u32, String> {
+    let nodes = text.parse().ok().filter(|nodes| matches!(nodes, 1 | 3 | 5));
+    nodes.ok_or_else(|| "expected 1, 3 or 5: an even number of replicas survives no more than one less".to_owned())
+}
+
 /// Runs the command. Exit code 0 only if nothing was lost, doubled or reordered and every send was acknowledged.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.groups == Some(0) {
@@ -56,9 +68,13 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         None => Script::generate(args.groups.unwrap_or(6), 24, 80),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(dir) = &args.be_nodes {
+        tokio::task::LocalSet::new().block_on(&runtime, nodes::run(args.nodes, dir))?;
+        return Ok(0);
+    }
     let played = runtime.block_on(async {
         tokio::select! {
-            played = play::play(&script, args.speed) => played.map(Some),
+            played = play::play(&script, args.speed, args.nodes) => played.map(Some),
             _ = tokio::signal::ctrl_c() => Ok(None),
         }
     })?;

@@ -29,8 +29,8 @@ async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow:
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
-    let keys = Keys::of(&config);
     let others = others::join(&config, args)?;
+    let keys = Keys::of(&config, others.is_some());
     let others_named = others.as_ref().map(|others| others.me);
     let node =
         Node::start(config, Options { disk, others, ..Options::default() }).await.context("the node does not start")?;

@@ -23,7 +23,7 @@ fn open(disk: &MemoryDisk) -> Vec<Arc<ShardLog>> {
 
 fn entry(shard: usize, term: u64, index: u64) -> LogEntry {
     // Of many lengths, some longer than what is read at a time.
-    let len = if index % 211 == 0 { 100_000 } else { (index * 37 % 900) as usize };
+    let len = if index.is_multiple_of(211) { 100_000 } else { (index * 37 % 900) as usize };
     let payload = [vec![shard as u8, term as u8], vec![index as u8; len]].concat();
     LogEntry { position: Position { term, node: 1, index }, payload: payload.into() }
 }

@@ -1,7 +1,10 @@
 //! Playing a script: people sign up, groups are made, and each group goes through its steps in order.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,7 +37,9 @@ struct Device {
 
 struct Stage {
     network: Network,
-    address: std::net::SocketAddr,
+    /// Where devices connect, spread over all of them.
+    addresses: Vec<std::net::SocketAddr>,
+    signed_up: AtomicUsize,
     ledger: Mutex<Ledger>,
     bar: ProgressBar,
     speed: Speed,
@@ -46,7 +51,11 @@ impl Stage {
     }
 
     async fn sign_up(&self, handle: &str) -> anyhow::Result<(Device, Events)> {
-        let mut config = Config::new(self.address);
+        let turn = self.signed_up.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
+        let (before, from) = self.addresses.split_at(turn);
+        let mut nodes = from.iter().chain(before).copied();
+        let mut config = Config::new(nodes.next().context("no node")?);
+        config.others = nodes.collect();
         config.history = History::None;
         config.ask_timeout = Duration::from_secs(120);
         let (client, events) = Client::open(&self.network, config, StorePlace::Memory)?;
@@ -60,14 +69,15 @@ fn bar(len: u64, what: &'static str) -> anyhow::Result<ProgressBar> {
     Ok(ProgressBar::new(len).with_style(style).with_prefix(what))
 }
 
-/// Plays the script on a node of its own and says how it went.
-pub(super) async fn play(script: &Script, speed: Speed) -> anyhow::Result<Summary> {
+/// Plays the script on so many nodes of its own and says how it went.
+pub(super) async fn play(script: &Script, speed: Speed, nodes: u32) -> anyhow::Result<Summary> {
     let dir = tempfile::Builder::new().prefix("magpie-demo-").tempdir()?;
-    let server = Server::start(dir.path())?;
+    let server = Server::start(dir.path(), nodes)?;
     let network = Network::new(NetworkConfig::new(server.ca.clone()))?;
     let stage = Arc::new(Stage {
         network,
-        address: server.address,
+        addresses: server.addresses.clone(),
+        signed_up: AtomicUsize::new(0),
         ledger: Mutex::new(Ledger::new(script.groups.len())?),
         bar: bar(script.messages(), "talking")?,
         speed,

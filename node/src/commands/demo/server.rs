@@ -1,4 +1,4 @@
-//! The node of the demonstration: this very program as a process of its own, so that its CPU is counted apart.
+//! The nodes of the demonstration: this very program as a process of its own, so that its CPU is counted apart.
 
 use std::{
     fs,
@@ -10,21 +10,29 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// A running node; killed when dropped.
+/// A running node, or several; killed when dropped.
 pub(super) struct Server {
     child: Child,
-    pub(super) address: SocketAddr,
+    /// Where devices connect.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) ca: Vec<u8>,
 }
 
 impl Server {
-    /// Starts a node over this folder. Thousands sign up at once and from one address, so passwords are cheap and
+    /// Starts so many nodes over this folder. Thousands sign up at once and from one address, so passwords are cheap and
     /// addresses unlimited; everything else is as `magpie serve` has it.
-    pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(dir: &Path, nodes: u32) -> anyhow::Result<Self> {
         let log = fs::File::create(dir.join("node.log"))?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.join("data"))
+        let mut command = Command::new(std::env::current_exe()?);
+        let ca = if nodes == 1 {
+            command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]);
+            command.arg(dir.join("data"));
+            "data/dev-ca.pem"
+        } else {
+            command.args(["demo", "--nodes", &nodes.to_string(), "--be-nodes"]).arg(dir);
+            "ca/devices-ca.pem"
+        };
+        let mut child = command
             .env("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8")
             .env("MAGPIE_ACCOUNTS_ARGON2_PASSES", "1")
             .env("MAGPIE_ACCOUNTS_PASSWORD_QUEUE", "4096")
@@ -36,20 +44,21 @@ impl Server {
             .context("the node's process does not start")?;
         let stdout = child.stdout.take().context("the node's process has no output")?;
         let mut lines = BufReader::new(stdout).lines();
-        let address = loop {
+        let mut addresses = Vec::new();
+        while addresses.len() < nodes as usize {
             let Some(line) = lines.next() else {
                 let mut why = String::new();
                 fs::File::open(dir.join("node.log"))?.read_to_string(&mut why)?;
                 bail!("the node ended at its start: {why}");
             };
             if let Some(address) = line?.trim().strip_prefix("devices   quic  ") {
-                break address.parse()?;
+                addresses.push(address.parse()?);
             }
-        };
+        }
         // What it still prints must not block it.
         std::thread::spawn(move || lines.for_each(drop));
-        let ca = fs::read(dir.join("data/dev-ca.pem"))?;
-        Ok(Self { child, address, ca })
+        let ca = fs::read(dir.join(ca))?;
+        Ok(Self { child, addresses, ca })
     }
 
     /// CPU that the node has used, in milliseconds, user and system.
