@@ -74,9 +74,14 @@ impl Heard {
         self.at_ms.store(self.now_ms().saturating_sub(ago.as_millis() as u64), Ordering::Relaxed);
     }
 
+    /// The leader is its own majority.
+    pub fn note_alone(&self) {
+        self.at_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// Whether it was within this. The clock goes on while the process is stopped.
     pub fn within(&self, time: Duration) -> bool {
-        u128::from(self.now_ms() - self.at_ms.load(Ordering::Relaxed).min(self.now_ms())) < time.as_millis()
+        u128::from(self.now_ms().saturating_sub(self.at_ms.load(Ordering::Relaxed))) < time.as_millis()
     }
 }
 

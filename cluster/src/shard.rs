@@ -3,9 +3,10 @@
 //! Commands gather in the open batch; [`driver`] hands one batch at a time to consensus; [`apply`] runs it and
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
 //! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
-//! read is answered that must not be of yesterday.
+//! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal.
 
 pub mod apply;
+pub mod audit;
 pub mod batch;
 pub mod checkpoint;
 pub mod driver;
@@ -129,6 +130,7 @@ pub(crate) struct Inner<M: Machine> {
     /// Batches wait: the lead goes to another replica.
     pub(crate) paused: AtomicBool,
     pub(crate) reading: reading::Waiting,
+    pub(crate) audits: audit::Audits,
     pub(crate) node: NodeParts,
     pub(crate) sinks: Sinks,
     pub(crate) log: Arc<ShardLog>,
@@ -211,6 +213,7 @@ impl<M: Machine> Shard<M> {
             heard: Heard::default(),
             paused: AtomicBool::new(false),
             reading: reading::Waiting::default(),
+            audits: audit::Audits::default(),
             node: parts.node,
             sinks: Sinks::default(),
             log: parts.log,

@@ -45,6 +45,8 @@ pub struct StorageConfig {
     pub part: Part,
     /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
     pub lost_after: Duration,
+    /// How often the replicas of a shard are compared.
+    pub audit_every: Duration,
     /// How many shards; fixed when the cluster is created.
     pub shards: u16,
     /// Keep the state in memory instead of sled; it is rebuilt at each start.
@@ -165,7 +167,7 @@ impl<M: Machine> Storage<M> {
             let what = format!("the log holds entries of {shard}, but the configuration says {} shards", config.shards);
             return Err(StorageError::Inconsistent(what));
         }
-        let pulse = Pulse::new(clock, node.astray, config.lost_after);
+        let pulse = Pulse::new(clock, node.astray, config.lost_after, config.audit_every);
         let router = Router::new(RouterParts {
             me: config.node,
             map,
@@ -182,6 +184,7 @@ impl<M: Machine> Storage<M> {
             tasks.push(tokio::spawn(shard.clone().keep_checkpoints()));
             tasks.push(tokio::spawn(shard.clone().watch_leader()));
             tasks.push(tokio::spawn(shard.clone().serve_reads()));
+            tasks.push(tokio::spawn(shard.clone().keep_audits()));
         }
         let beating = shards.clone();
         tasks.push(tokio::spawn(async move {

@@ -163,3 +163,44 @@ async fn a_node_whose_clock_is_off_leads_nothing_until_it_is_set() {
     }
     cluster.agree(0..10).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_alone_grows_to_three() {
+    let mut cluster = Cluster::of(1).await;
+    cluster.settled().await;
+    let mut total = 0;
+    add(&cluster, 0, &mut total).await;
+    for _ in 0..2 {
+        cluster.grow().await;
+    }
+    let router = cluster.node(0).storage.router().clone();
+    until(|| cluster.system().active().count() == 3).await;
+    router.change(Change::Want { replicas: 3 }).await.unwrap().unwrap();
+    until(|| cluster.system().shards.iter().all(|place| place.replicas.len() == 3)).await;
+    add(&cluster, 1, &mut total).await;
+    // Any one of the three may go now, the first among them.
+    cluster.crash(0).await;
+    add(&cluster, 2, &mut total).await;
+    cluster.start(0).await;
+    add(&cluster, 0, &mut total).await;
+    cluster.agree(0..10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_differs_from_the_others_stops_and_says_so() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
+    for _ in 0..100 {
+        cluster.insist(0, n, Command::Add(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    let sums = || cluster.up().filter_map(|node| node.storage.shards()[0].audited()).collect::<Vec<_>>();
+    assert!(sums().len() == 3 && sums().iter().all(|sum| *sum == sums()[0]), "{:?}", sums());
+
+    let bad = (cluster.leader(0).unwrap() + 1) % 3;
+    cluster.node(bad).wrong.store(true, Ordering::Relaxed);
+    cluster.insist(0, n, Command::Add(1)).await;
+    until(|| cluster.node(bad).fatal.lock().unwrap().contains("replicas differ")).await;
+    assert!((0..3).filter(|at| *at != bad).all(|at| cluster.node(at).fatal.lock().unwrap().is_empty()));
+}

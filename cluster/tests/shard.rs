@@ -4,7 +4,7 @@ mod machine;
 
 use std::{path::Path, sync::Arc};
 
-use machine::{Command, Counter, Rig, Said, user};
+use machine::{Command, Rig, Said, user};
 use magpie_cluster::{
     AskError,
     disk::{Disk, memory::Faults, os::OsDisk},
@@ -190,5 +190,4 @@ async fn the_outbox_delivers_exactly_once_and_in_order_over_crashes() {
         }
     }
     rig.end(false).await;
-    let _ = Counter;
 }

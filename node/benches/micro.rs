@@ -101,6 +101,7 @@ async fn storage() -> Storage<Magpie> {
         disk: DiskId(1),
         part: Part::default(),
         lost_after: Duration::from_secs(300),
+        audit_every: Duration::from_secs(60),
         shards: 8,
         state_in_memory: true,
         threads: false,

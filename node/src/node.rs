@@ -207,6 +207,7 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
         disk,
         part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
         lost_after: Duration::from_secs(config.cluster.replace_after_s),
+        audit_every: Duration::from_secs(config.cluster.audit_every_s),
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,

@@ -161,8 +161,11 @@ async fn follow(
             let m = metrics.borrow_and_update();
             // Before the first entry of its term is applied, a new leader may not hold all that was acknowledged.
             let ready = m.last_applied.is_some_and(|id| id.leader_id.term == m.current_term);
-            if let Some(ms) = m.millis_since_quorum_ack {
-                quorum.note(Duration::from_millis(ms));
+            let alone = alone || m.membership_config.membership().voter_ids().eq([m.id]);
+            match m.millis_since_quorum_ack {
+                _ if alone => quorum.note_alone(),
+                Some(ms) => quorum.note(Duration::from_millis(ms)),
+                None => {}
             }
             let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < HEARD_WITHIN.as_millis());
             let leads = m.current_leader == Some(m.id) && ready && heard;

@@ -73,13 +73,15 @@ struct Outcome<M: Machine> {
     sent: bool,
     /// What the cluster knows of itself, if that changed.
     system: Option<System>,
+    /// The state is to be added up as it is behind this entry.
+    audit: bool,
     commands: u64,
 }
 
 impl<M: Machine> Default for Outcome<M> {
     fn default() -> Self {
         let (replies, hints, elsewhere) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { replies, hints, elsewhere, sent: false, system: None, commands: 0 }
+        Self { replies, hints, elsewhere, sent: false, system: None, audit: false, commands: 0 }
     }
 }
 
@@ -143,6 +145,10 @@ impl<M: Machine> Core<M> {
                 let changed = self.change_system(change)?;
                 outcome.system = changed.clone().ok().or(outcome.system.take());
                 Answer::System(changed)
+            }
+            Item::Audit => {
+                outcome.audit = true;
+                Answer::Number(0)
             }
         };
         if let Some(waiter) = waiter {
@@ -245,6 +251,9 @@ impl<M: Machine> Applier for Inner<M> {
             applied.membership = membership;
         }
         core.store.set_applied(applied);
+        if outcome.audit {
+            self.audits.begin(core.store.freeze());
+        }
         let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;
         let elsewhere = std::mem::take(&mut outcome.elsewhere).into_iter();
         let elsewhere: Vec<_> =

@@ -13,6 +13,7 @@ const ASK: u8 = 1;
 const INBOUND: u8 = 2;
 const ACKED: u8 = 3;
 const SYSTEM: u8 = 4;
+const AUDIT: u8 = 5;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -90,6 +91,12 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds that every replica says what its state comes to.
+    pub fn audit(&mut self) {
+        self.bytes.push(AUDIT);
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -111,6 +118,7 @@ pub enum Item<'a> {
     Inbound { from: ShardId, number: u64, entity: EntityId, command: &'a [u8] },
     Acked { to: ShardId, upto: u64 },
     System { change: &'a [u8] },
+    Audit,
 }
 
 /// A batch that is being applied.
@@ -173,6 +181,7 @@ impl<'a> BatchReader<'a> {
                 Some(Item::Acked { to, upto: u64::from_le_bytes(self.take()?) })
             }
             SYSTEM => self.bytes().map(|change| Item::System { change }),
+            AUDIT => Some(Item::Audit),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use magpie_protocol::{TimelineId, codec};
+use magpie_protocol::codec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::key::Key;
@@ -134,9 +134,9 @@ pub fn encode_entries(entries: &[Bytes]) -> Vec<u8> {
     out
 }
 
-/// The inverse of [`encode_entries`].
-pub fn decode_entries(timeline: TimelineId, payload: Vec<u8>) -> Result<Vec<Bytes>, StateError> {
-    let damaged = || StateError::Damaged { place: timeline.to_string(), what: "its entries do not add up".into() };
+/// The inverse of [`encode_entries`]; `place` is for what is damaged.
+pub fn decode_entries(place: &dyn std::fmt::Display, payload: Vec<u8>) -> Result<Vec<Bytes>, StateError> {
+    let damaged = || StateError::Damaged { place: place.to_string(), what: "its entries do not add up".into() };
     let mut rest = Bytes::from(payload);
     let mut entries = Vec::new();
     while !rest.is_empty() {

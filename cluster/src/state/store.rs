@@ -229,7 +229,7 @@ impl Store {
         let found = self.base.next(&timeline_prefix(timeline), from.as_bytes())?;
         let (key, stored) = found.ok_or_else(|| damaged("the entry is missing"))?;
         let last = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let entries = decode_entries(timeline, unseal(&key, &stored)?.to_vec())?;
+        let entries = decode_entries(&timeline, unseal(&key, &stored)?.to_vec())?;
         let first = (last + 1).checked_sub(entries.len() as u64).ok_or_else(|| damaged("more entries than numbers"))?;
         let skip = number.checked_sub(first).ok_or_else(|| damaged("the entry is missing"))?;
         let rest: Vec<Bytes> = entries.into_iter().skip(skip as usize).collect();

@@ -17,7 +17,7 @@ use magpie_protocol::{NodeId, ShardId};
 use tokio::time::Instant;
 
 use super::{LEVEL, placement::Seen};
-use crate::{Clock, Machine, Router, Shard, remote::Request};
+use crate::{Clock, Machine, Router, Shard, remote::Request, shard::audit::Audited};
 
 /// How often every other node is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub struct Held {
     pub shard: ShardId,
     pub leads: bool,
     pub applied: u64,
+    /// What its state came to when the replicas were last compared.
+    pub audited: Option<Audited>,
 }
 
 /// What is known of another node.
@@ -77,12 +79,13 @@ struct Inner {
     sessions: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
     /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
     lost_after: Duration,
+    audit_every: Duration,
 }
 
 impl Pulse {
-    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, lost_after: Duration) -> Self {
+    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, lost_after: Duration, audit_every: Duration) -> Self {
         let (began, beats, sessions) = (Instant::now(), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after }))
+        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after, audit_every }))
     }
 
     /// Who counts this node's sessions. Set once.
@@ -105,6 +108,7 @@ impl Pulse {
             shard: shard.id(),
             leads: shard.leadership().leads,
             applied: shard.applied_index(),
+            audited: shard.audited(),
         };
         Facts {
             clock_ms: (self.0.clock)(),
@@ -142,6 +146,7 @@ impl Pulse {
 
     /// Asks the others, once a second.
     pub(crate) async fn run<M: Machine>(self, router: Router<M>) {
+        let mut audit = Instant::now() + self.0.audit_every;
         loop {
             let peers: BTreeSet<NodeId> = router.system().now().iter().flat_map(|s| s.peers().into_keys()).collect();
             let others = peers.iter().copied().filter(|node| *node != router.me());
@@ -154,6 +159,21 @@ impl Pulse {
             if self.0.astray.load(Ordering::Relaxed) {
                 self.give_leads_away(&router).await;
             }
+            self.compare(&router);
+            if Instant::now() >= audit {
+                audit += self.0.audit_every;
+                router.all_shards().iter().for_each(Shard::audit);
+            }
+        }
+    }
+
+    /// Whether the replicas here are as those elsewhere.
+    fn compare<M: Machine>(&self, router: &Router<M>) {
+        let beats = self.others();
+        for shard in router.all_shards().iter().filter(|shard| shard.audited().is_some()) {
+            let held = beats.values().flat_map(|beat| &beat.facts.shards).filter(|held| held.shard == shard.id());
+            let others: Vec<Audited> = held.filter_map(|held| held.audited).collect();
+            shard.compare(&others);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,7 @@ pub struct Node {
     pub transport: Arc<dyn Transport>,
     pub fatal: Arc<Mutex<String>>,
     pub heard: Arc<Heard>,
+    pub wrong: Arc<AtomicBool>,
 }
 
 /// What a node's sessions would hear.
@@ -107,6 +108,7 @@ impl Cluster {
             disk: DiskId(folder),
             part: Part { address: Some(address), nodes, token: self.tokens.get(&at).cloned(), ..Part::default() },
             lost_after: Duration::from_secs(300),
+            audit_every: Duration::from_secs(60),
             state_in_memory: true,
             threads: false,
             sled_cache_bytes: 0,
@@ -114,7 +116,7 @@ impl Cluster {
             shard: self.limits,
         };
         let began = self.began;
-        let fatal = Arc::new(Mutex::new(String::new()));
+        let (fatal, wrong) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicBool::new(false)));
         let seen = fatal.clone();
         let outside = Outside {
             disk: Arc::new(self.disks[at].clone()),
@@ -124,11 +126,11 @@ impl Cluster {
             fatal: Fatal::new(move |why| *seen.lock().unwrap() += why),
             transport: Some(transport.clone()),
         };
-        let storage = Storage::open(&config, outside, || Counter).await.unwrap();
+        let storage = Storage::open(&config, outside, || Counter { wrong: wrong.clone() }).await.unwrap();
         let heard = Arc::new(Heard::default());
         let sink: Arc<dyn HintSink> = heard.clone();
         storage.router().set_sink(&sink);
-        self.nodes[at] = Some(Node { storage, transport, fatal, heard });
+        self.nodes[at] = Some(Node { storage, transport, fatal, heard, wrong });
     }
 
     /// A node more, which the cluster expects.

@@ -3,7 +3,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,7 +49,11 @@ impl Sum {
     }
 }
 
-pub struct Counter;
+#[derive(Default)]
+pub struct Counter {
+    /// This replica adds wrongly.
+    pub wrong: Arc<AtomicBool>,
+}
 
 fn key(user: UserId) -> Key {
     Key::new(user.slot(), table::FIRST_FREE).u64(user.bits())
@@ -76,7 +83,7 @@ impl Machine for Counter {
         let mut sum = tx.get::<Sum>(&key(me)).map(|s| (*s).clone()).unwrap_or_default();
         match command {
             Command::Add(n) => {
-                sum.total += n;
+                sum.total += n + u64::from(self.wrong.load(Ordering::Relaxed));
                 tx.append(TimelineId::Inbox(me), me, Body::Text(n.to_string()), 0, None);
             }
             Command::Tell { to, note } => tx.send(EntityId::user(to), &Command::Told { from: me, note }),
@@ -122,6 +129,7 @@ impl Rig {
             disk: DiskId(1),
             part: Part::default(),
             lost_after: Duration::from_secs(300),
+            audit_every: Duration::from_secs(60),
             state_in_memory,
             // What is in memory is tested without threads too.
             threads: !state_in_memory,
@@ -135,7 +143,7 @@ impl Rig {
         let seen = fatal.clone();
         let end = Fatal::new(move |why| *seen.lock().unwrap() += why);
         let outside = Outside { disk, clock, fatal: end, transport: None };
-        Ok(Self { storage: Storage::open(&config, outside, || Counter).await?, fatal })
+        Ok(Self { storage: Storage::open(&config, outside, Counter::default).await?, fatal })
     }
 
     pub async fn on(disk: Arc<dyn Disk>, dir: &Path, state_in_memory: bool) -> Self {

@@ -86,6 +86,8 @@ section! {
         zone: String = String::new(),
         /// A node that is silent for this long is given up and its replicas are made anew on others, in seconds.
         replace_after_s: u64 = 300,
+        /// How often the replicas of a shard are compared, in seconds. Each reads its whole state for it.
+        audit_every_s: u64 = 3_600,
     }
 }
 
