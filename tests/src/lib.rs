@@ -10,7 +10,9 @@ pub mod people;
 pub mod raw;
 pub mod story;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use node::{InProcess, Process};
 pub use people::{Person, Place};

@@ -86,6 +86,26 @@ impl Shared {
     }
 }
 
+/// What QUIC runs over where that is not a socket of the system: the network of a simulation.
+#[derive(Debug, Clone)]
+pub struct Underlay {
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// What the endpoint draws from, so that a run can be repeated.
+    pub seed: [u8; 32],
+}
+
+impl Underlay {
+    /// An endpoint over it.
+    pub fn endpoint(
+        self,
+        mut config: quinn::EndpointConfig,
+        server: Option<quinn::ServerConfig>,
+    ) -> io::Result<quinn::Endpoint> {
+        config.rng_seed(Some(self.seed));
+        quinn::Endpoint::new_with_abstract_socket(config, server, self.socket, Arc::new(quinn::TokioRuntime))
+    }
+}
+
 /// A node's end of every link.
 pub struct QuicTransport {
     shared: Arc<Shared>,
@@ -103,25 +123,21 @@ impl QuicTransport {
     pub fn bind(node: NodeId, listen: SocketAddr, identity: &Identity) -> Result<Self, StartError> {
         identity.check(node)?;
         let socket = open_socket(listen).map_err(|error| StartError::Listen { address: listen, error })?;
-        Self::assemble(node, identity, socket, Arc::new(quinn::TokioRuntime))
+        Self::assemble(node, identity, |config, server| {
+            quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
+        })
     }
 
-    /// The same over a socket and a runtime that are given.
-    pub fn over(
-        node: NodeId,
-        identity: &Identity,
-        socket: Arc<dyn AsyncUdpSocket>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Result<Self, StartError> {
+    /// The same over a network that is given.
+    pub fn over(node: NodeId, identity: &Identity, underlay: Underlay) -> Result<Self, StartError> {
         identity.check(node)?;
-        Self::assemble(node, identity, socket, runtime)
+        Self::assemble(node, identity, |config, server| underlay.endpoint(config, server))
     }
 
     fn assemble(
         node: NodeId,
         identity: &Identity,
-        socket: Arc<dyn AsyncUdpSocket>,
-        runtime: Arc<dyn Runtime>,
+        open: impl FnOnce(quinn::EndpointConfig, Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint>,
     ) -> Result<Self, StartError> {
         // Made from the node's key: peers of the process before this one learn at their next packet that it is gone.
         let reset = identity.secret(b"magpie node stateless reset");
@@ -130,8 +146,7 @@ impl QuicTransport {
         // Not the default, which draws from 2^24, and would not own an id from before a restart.
         config.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
         let server = server_config(identity)?;
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)
-            .map_err(StartError::Endpoint)?;
+        let endpoint = open(config, Some(server)).map_err(StartError::Endpoint)?;
         let runtime = Handle::current();
         let (client, peers) = (Mutex::new(client_config(identity)?), Mutex::default());
         let shared = Arc::new(Shared { node, endpoint, client, service: OnceLock::new(), peers, runtime });
