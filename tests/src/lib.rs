@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod simulation;
 pub mod story;
 
 use std::time::Duration;
