@@ -28,7 +28,7 @@ pub fn draw(seed: u64) -> Vec<Episode> {
     let network = [Fault::Loss, Fault::Delay, Fault::Duplication];
     let within = [Fault::SlowDisk, Fault::ClockSkew];
     let mut plan = Vec::new();
-    for (kinds, take, long) in [(&nodes[..], 3, 500..4_000), (&network, 2, 2_000..5_000), (&within, 1, 2_000..6_000)] {
+    for (kinds, take, long) in [(&nodes[..], 4, 500..4_000), (&network, 3, 2_000..5_000), (&within, 2, 2_000..6_000)] {
         let mut kinds = kinds.to_vec();
         kinds.shuffle(&mut rng);
         let mut at = 0;
@@ -110,7 +110,7 @@ impl Faults {
             let name = self.nodes.host(at).name.clone();
             let episode = self.running.iter().find(|r| r.at == at && r.episode.fault == Fault::DiskError);
             assert!(episode.is_some(), "{name} ended by itself: {why}");
-            self.nature.log(format_args!("{name} ended: {why}"));
+            self.nature.log(format_args!("{name} ends"));
             self.crash(sim, at, now + 1_000);
         }
     }

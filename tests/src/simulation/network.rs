@@ -55,7 +55,9 @@ impl Socket {
         let local = SocketAddr::new(turmoil::lookup(host), socket.local_addr()?.port());
         let (tell, arrived) = mpsc::channel(WAITING_MAX);
         tokio::spawn(receive(socket.clone(), nature.clone(), tell));
-        let (socket, arrived, sent) = (Mutex::new(Some(socket)), Mutex::new(arrived), Mutex::new(0));
+        // After a restart numbers go on behind those before.
+        let sent = Mutex::new(nature.elapsed_ms() << 20);
+        let (socket, arrived) = (Mutex::new(Some(socket)), Mutex::new(arrived));
         Ok(Arc::new(Self { nature: nature.clone(), local, socket, arrived, sent }))
     }
 

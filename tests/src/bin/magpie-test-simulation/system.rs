@@ -1,15 +1,14 @@
-//! Randomness from the seed, for everything in this process.
+//! Randomness from the seed, and a calendar that stands still, for everything in this process.
 //!
 //! The standard library's hash maps, tokio, openraft (elections), ring (keys, signatures), quinn and rand all ask the
-//! system for what they begin with, through two functions of the C library. This process has its own in their place.
+//! system for what they begin with, through two functions of the C library; certificates and hash maps ask it for the
+//! date. This process has its own in their place. Its monotonic clock is the real one: turmoil stops it for all that
+//! waits.
 #![expect(unsafe_code, reason = "functions of the C library are replaced, which no safe code can")]
 
 use std::{
     ffi::{c_char, c_int, c_long, c_uint, c_void},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 /// Where the next number comes from. Anything asked before the seed is known is drawn from a fixed one.
@@ -44,6 +43,28 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, _: c_uint) -> is
     unsafe { fill(buffer, len) }
 }
 
+/// Seconds since 1970 that it always is.
+const NOW_S: i64 = 1_700_000_000;
+const CLOCK_REALTIME: c_int = 0;
+
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// In the place of clock_gettime(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int {
+    if clock == CLOCK_REALTIME {
+        // SAFETY: the caller has room there.
+        unsafe { time.write(Timespec { seconds: NOW_S, nanoseconds: 0 }) };
+        return 0;
+    }
+    // SAFETY: passed on as it came.
+    unsafe { original()(SYS_CLOCK_GETTIME, clock as usize, time as usize, 0, 0, 0, 0) as c_int }
+}
+
 type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 
 unsafe extern "C" {
@@ -53,23 +74,25 @@ unsafe extern "C" {
 /// The next library's, behind this one.
 const RTLD_NEXT: isize = -1;
 #[cfg(target_arch = "x86_64")]
-const SYS_GETRANDOM: c_long = 318;
+const NUMBERS: (c_long, c_long) = (318, 228);
 #[cfg(not(target_arch = "x86_64"))]
-const SYS_GETRANDOM: c_long = 278;
+const NUMBERS: (c_long, c_long) = (278, 113);
+/// Numbers of the kernel's calls.
+const SYS_GETRANDOM: c_long = NUMBERS.0;
+const SYS_CLOCK_GETTIME: c_long = NUMBERS.1;
 
 /// The C library's own.
 fn original() -> Syscall {
-    static ORIGINAL: OnceLock<Syscall> = OnceLock::new();
-    if let Some(original) = ORIGINAL.get() {
-        return *original;
+    // No lock: locks wait by this very function.
+    static FOUND: AtomicUsize = AtomicUsize::new(0);
+    let mut found = FOUND.load(Ordering::Relaxed);
+    if found == 0 {
+        // SAFETY: the name ends with a zero.
+        found = unsafe { dlsym(RTLD_NEXT as *mut c_void, c"syscall".as_ptr()) } as usize;
+        FOUND.store(found, Ordering::Relaxed);
     }
-    // SAFETY: the name ends with a zero, and the function of that name has this type.
-    let found = unsafe {
-        let found = dlsym(RTLD_NEXT as *mut c_void, c"syscall".as_ptr());
-        std::mem::transmute::<*mut c_void, Syscall>(found)
-    };
-    _ = ORIGINAL.set(found);
-    found
+    // SAFETY: the function of that name has this type.
+    unsafe { std::mem::transmute::<usize, Syscall>(found) }
 }
 
 /// In the place of syscall(2), by which an older `getrandom` crate asks.
@@ -82,5 +105,3 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
     // SAFETY: passed on as it came; what was not given is not looked at.
     unsafe { original()(number, a, b, c, d, e, f) }
 }
-
-const _: () = assert!(size_of::<c_int>() == 4 && size_of::<usize>() == 8);
