@@ -248,7 +248,11 @@ impl<M: Machine> Router<M> {
             }
             // Whoever was named is asked at once.
             if told.is_none() {
-                _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+                let changed = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+                // This replica's consensus has ended, and nothing changes any more.
+                if matches!(changed, Ok(Err(_))) {
+                    return Err(AskError::Unavailable);
+                }
             } else {
                 tokio::task::yield_now().await;
             }
