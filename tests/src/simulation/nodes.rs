@@ -142,7 +142,6 @@ impl Nodes {
         *host.router.borrow_mut() = None;
         *host.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         host.disk.lose_power(torn_bytes);
-        host.disk.slow_down(0);
         self.0.nature.happened(Fault::Crash);
     }
 
