@@ -1,5 +1,7 @@
 //! What must hold when all is over, besides what the ledger of the crowd and the repeater check themselves.
 
+#![expect(clippy::expect_used, reason = "a failure here is the failure of a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use magpie_client::{ConversationId, TimelineId, UserId, entry::Body};
@@ -65,6 +67,26 @@ pub fn nothing_foreign(crowd: &Crowd, founded: &[Founded]) {
                 other => *other == TimelineId::Inbox(person.id),
             };
             assert!(its_own, "{} was handed entries of {timeline}", person.name);
+        }
+    }
+    let ids: Vec<UserId> = crowd.everybody().map(|(person, _)| person.id).collect();
+    for group in founded {
+        let Some((removed, last)) = group.removed else { continue };
+        for (person, _) in crowd.everybody().filter(|(person, _)| person.id == ids[removed]) {
+            let newest = person.entries(group.conversation).last().map_or(0, |entry| entry.number);
+            assert!(newest <= last, "{} left at {last} and was handed {newest}", person.name);
+        }
+    }
+}
+
+/// Waits until everybody who stayed holds what was said after somebody was removed.
+pub async fn those_who_stayed(crowd: &Crowd, founded: &[Founded]) {
+    let people: Vec<_> = crowd.everybody().map(|(person, _)| person).collect();
+    for group in founded {
+        let Some((removed, last)) = group.removed else { continue };
+        for at in group.members.iter().filter(|at| **at != removed) {
+            people[*at].has(group.conversation, last + 1, HEAL_WITHIN).await;
+            people[*at].assert_in_order(group.conversation);
         }
     }
 }

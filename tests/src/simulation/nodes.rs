@@ -165,7 +165,7 @@ impl Nodes {
         let socket = Socket::bind(&self.0.nature, &host.name, port).await?;
         host.sockets.borrow_mut().push(socket.clone());
         let of = [at as u8, host.starts.get(), (port % 256) as u8];
-        Ok(Underlay { socket, seed: endpoint_seed(self.0.seed, &of) })
+        Ok(Underlay { socket, seed: Some(endpoint_seed(self.0.seed, &of)) })
     }
 
     async fn start(&self, at: usize) -> turmoil::Result<Node> {

@@ -1,5 +1,7 @@
 //! The host on which every device lives: people talk through the SDK, make groups, and are asked in the end.
 
+#![expect(clippy::expect_used, reason = "a failure here is the failure of a test")]
+
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use magpie_client::{ConversationId, Error, Network, NetworkConfig};
@@ -78,6 +80,8 @@ pub struct Outcome {
 pub struct Founded {
     pub conversation: ConversationId,
     pub members: Vec<usize>,
+    /// Who was removed again, and the number of the entry that says so.
+    pub removed: Option<(usize, u64)>,
 }
 
 /// Everything that people do in a run.
@@ -104,6 +108,7 @@ pub async fn live(setup: Setup, nature: Nature, nodes: Nodes, stage: Stage, ca: 
     nature.log(format_args!("healed: {:?}", crowd.counts()));
     let delivered = Box::pin(crowd.check()).await;
     Box::pin(check::lists(&crowd, &founded)).await;
+    Box::pin(check::those_who_stayed(&crowd, &founded)).await;
     check::nothing_foreign(&crowd, &founded);
     Box::pin(repeater.check(&crowd)).await;
     Box::pin(check::replicas(&nodes, &crowd, &founded, &nature)).await;
@@ -117,7 +122,7 @@ pub async fn live(setup: Setup, nature: Nature, nodes: Nodes, stage: Stage, ca: 
 
 /// Makes groups as long as things go wrong.
 async fn found(setup: &Setup, crowd: &Crowd, stage: &Stage) -> Vec<Founded> {
-    let mut rng = StdRng::seed_from_u64(setup.seed ^ 0x666f_756e_64);
+    let mut rng = StdRng::seed_from_u64(setup.seed ^ 0x0066_6f75_6e64);
     let mut founded = Vec::new();
     while stage.phase() == Phase::Talking {
         tokio::time::sleep(Duration::from_millis(rng.random_range(200..1_500))).await;
@@ -135,7 +140,15 @@ async fn found(setup: &Setup, crowd: &Crowd, stage: &Stage) -> Vec<Founded> {
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
-        founded.push(Founded { conversation, members });
+        let mut removed = None;
+        if rng.random_bool(0.5) {
+            let (gone, founder) = (members[2], &founder.client);
+            let sent = founder.remove(conversation, others[1]).expect("it is numbered").posted().await;
+            removed = Some((gone, sent.expect("an owner may remove").number));
+            let after = founder.say(conversation, "now that we are alone").expect("it is numbered").posted().await;
+            after.expect("a member may speak");
+        }
+        founded.push(Founded { conversation, members, removed });
     }
     founded
 }

@@ -1,5 +1,7 @@
 //! A device that asks again what was answered already, and others of the same person that read through every node.
 
+#![expect(clippy::expect_used, reason = "a failure here is the failure of a test")]
+
 use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
