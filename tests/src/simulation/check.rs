@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use magpie_client::{ConversationId, TimelineId, UserId, entry::Body};
+use magpie_protocol::ShardId;
 
 use super::{
     nature::Nature,
-    nodes::{NODES, Nodes},
+    nodes::{NODES, Nodes, SHARDS},
     people::{Founded, HEAL_WITHIN},
 };
 use crate::{
@@ -16,6 +17,26 @@ use crate::{
     story::{Subjects, tell},
     until,
 };
+
+/// Who has led which shard in which term.
+#[derive(Debug, Default)]
+pub struct Leaders(BTreeMap<(ShardId, u64), usize>);
+
+impl Leaders {
+    /// Panics if two nodes lead a shard in the same term.
+    pub fn look(&mut self, nodes: &Nodes) {
+        for shard in (0..SHARDS).map(ShardId::new) {
+            for at in 0..NODES {
+                let Some(router) = nodes.router(at) else { continue };
+                let now = router.shard(shard).map(|shard| shard.leadership()).unwrap_or_default();
+                if now.leads {
+                    let first = *self.0.entry((shard, now.term)).or_insert(at);
+                    assert_eq!(first, at, "two nodes lead {shard} in term {}", now.term);
+                }
+            }
+        }
+    }
+}
 
 /// Each person's conversations.
 fn memberships(crowd: &Crowd, founded: &[Founded]) -> BTreeMap<UserId, BTreeSet<ConversationId>> {

@@ -13,6 +13,9 @@ use super::{
 /// A fault that has not happened by its end goes on for so long more, and then the run does not count.
 const GRACE_MS: u64 = 5_000;
 
+/// A fault waits for so long while no node is up.
+const LATER_MS: u64 = 500;
+
 /// One fault, in milliseconds since the faults begin.
 #[derive(Debug, Clone)]
 pub struct Episode {
@@ -24,12 +27,16 @@ pub struct Episode {
 /// What a seed has in store: faults of one lane follow each other, lanes overlap.
 pub fn draw(seed: u64) -> Vec<Episode> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let nodes = [Fault::Crash, Fault::Blackout, Fault::Stall, Fault::Partition, Fault::OneWay, Fault::DiskError];
+    let ends = [Fault::Crash, Fault::Blackout, Fault::DiskError];
+    let links = [Fault::Stall, Fault::Partition, Fault::OneWay];
     let network = [Fault::Loss, Fault::Delay, Fault::Duplication];
     let within = [Fault::SlowDisk, Fault::ClockSkew];
     let mut plan = Vec::new();
-    for (kinds, take, long) in [(&nodes[..], 4, 500..4_000), (&network, 3, 2_000..5_000), (&within, 2, 2_000..6_000)] {
-        let mut kinds = kinds.to_vec();
+    for (kinds, take, long) in
+        [(&ends[..], 3, 500..4_000), (&links, 3, 500..4_000), (&network, 2, 2_000..5_000), (&within, 2, 2_000..6_000)]
+    {
+        // Some twice, some not at all.
+        let mut kinds: Vec<Fault> = kinds.iter().chain(kinds).copied().collect();
         kinds.shuffle(&mut rng);
         let mut at = 0;
         for fault in kinds.into_iter().take(take) {
@@ -64,6 +71,8 @@ pub struct Faults {
     running: Vec<Running>,
     /// When a node that is down comes up again.
     up_at_ms: [Option<u64>; NODES],
+    /// Whose disk was told to fail since it came up.
+    failing: [bool; NODES],
 }
 
 impl Faults {
@@ -71,7 +80,8 @@ impl Faults {
     pub fn new(seed: u64, plan: Vec<Episode>, nature: &Nature, nodes: &Nodes) -> Self {
         let rng = StdRng::seed_from_u64(seed ^ 0x6661_756c_7473);
         let (nature, nodes) = (nature.clone(), nodes.clone());
-        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running: Vec::new(), up_at_ms: [None; NODES] }
+        let (running, up_at_ms, failing) = (Vec::new(), [None; NODES], [false; NODES]);
+        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running, up_at_ms, failing }
     }
 
     /// Does what is due; to be called between the steps of the simulation. True when all is over and every node up.
@@ -87,9 +97,18 @@ impl Faults {
             }
         }
         while self.waiting.first().is_some_and(|episode| begin + episode.from_ms <= now) {
-            let episode = self.waiting.remove(0);
-            self.begin(sim, episode, now);
+            let mut episode = self.waiting.remove(0);
+            if (0..NODES).any(|at| self.nodes.router(at).is_some()) {
+                self.begin(sim, episode, now);
+            } else {
+                // Nobody is there to be hit.
+                episode.from_ms += LATER_MS;
+                episode.to_ms += LATER_MS;
+                self.waiting.push(episode);
+                self.waiting.sort_by_key(|episode| episode.from_ms);
+            }
         }
+        self.insist();
         for i in (0..self.running.len()).rev() {
             let Running { episode, before, .. } = &self.running[i];
             let end = begin + episode.to_ms;
@@ -98,9 +117,23 @@ impl Faults {
                 assert!(happened, "this run does not count: {} never happened", episode.fault);
                 let running = self.running.remove(i);
                 self.end(sim, &running);
+                if running.episode.fault == Fault::DiskError && self.failing[running.at] {
+                    self.crash(sim, running.at, now + 1_000);
+                }
             }
         }
         self.waiting.is_empty() && self.running.is_empty() && self.up_at_ms.iter().all(Option::is_none)
+    }
+
+    /// A crash heals a disk that was to fail, and did not yet.
+    fn insist(&mut self) {
+        for Running { episode, at, before, .. } in &self.running {
+            let happened = self.nature.count(episode.fault) > *before;
+            if episode.fault == Fault::DiskError && !happened && self.nodes.router(*at).is_some() {
+                self.nodes.host(*at).disk.fail();
+                self.failing[*at] = true;
+            }
+        }
     }
 
     /// A node whose disk failed ends its process; one that ends for another reason is a bug.
@@ -108,8 +141,7 @@ impl Faults {
         for at in 0..NODES {
             let Some(why) = self.nodes.fatal(at) else { continue };
             let name = self.nodes.host(at).name.clone();
-            let episode = self.running.iter().find(|r| r.at == at && r.episode.fault == Fault::DiskError);
-            assert!(episode.is_some(), "{name} ended by itself: {why}");
+            assert!(self.failing[at], "{name} ended by itself: {why}");
             self.nature.log(format_args!("{name} ends"));
             self.crash(sim, at, now + 1_000);
         }
@@ -129,6 +161,7 @@ impl Faults {
         sim.crash(name.as_str());
         let torn = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..200) };
         self.nodes.crashed(at, torn);
+        self.failing[at] = false;
         self.up_at_ms[at] = Some(up_at_ms);
     }
 
@@ -151,7 +184,6 @@ impl Faults {
                 self.others(&name).iter().for_each(|other| sim.hold(name.as_str(), other.as_str()));
                 self.nature.hold(sim.lookup(name.as_str()), true);
             }
-            Fault::DiskError => self.nodes.host(at).disk.fail(),
             Fault::SlowDisk => self.nodes.host(at).disk.slow_down(self.rng.random_range(20..300)),
             Fault::ClockSkew => {
                 let skew = self.rng.random_range(200..5_000) * if self.rng.random_bool(0.5) { 1 } else { -1 };
@@ -161,7 +193,8 @@ impl Faults {
                 let of_a_thousand = self.rng.random_range(20..150);
                 self.weather(fault, of_a_thousand);
             }
-            Fault::Restart | Fault::Reordering => {}
+            // A disk fails as soon as its node is up.
+            Fault::DiskError | Fault::Restart | Fault::Reordering => {}
         }
         self.running.push(Running { episode, at, before, cuts });
     }

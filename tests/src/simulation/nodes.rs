@@ -139,10 +139,11 @@ impl Nodes {
     /// Forgets what ran on a host that has just crashed, and takes from its disk what was not synced.
     pub fn crashed(&self, at: usize, torn_bytes: usize) {
         let host = self.host(at);
-        *host.router.borrow_mut() = None;
+        if host.router.borrow_mut().take().is_some() {
+            self.0.nature.happened(Fault::Crash);
+        }
         *host.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         host.disk.lose_power(torn_bytes);
-        self.0.nature.happened(Fault::Crash);
     }
 
     /// Runs a node as long as its host runs.

@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use magpie_node::authority::ClusterAuthority;
 
 use super::{
+    check::Leaders,
     disk::Sabotage,
     faults::{Faults, draw},
     nature::{Fault, Nature},
@@ -94,7 +95,7 @@ pub fn run(setup: Setup) -> anyhow::Result<Report> {
     let plan = if setup.calm { Vec::new() } else { draw(setup.seed) };
     let planned: Vec<Fault> = plan.iter().map(|episode| episode.fault).collect();
     let mut faults = Faults::new(setup.seed, plan, &nature, &nodes);
-    let mut healing_since = None;
+    let (mut healing_since, mut leaders) = (None, Leaders::default());
     loop {
         nature.advance(1);
         if stage.phase() == Phase::Talking && faults.step(&mut sim) {
@@ -109,6 +110,7 @@ pub fn run(setup: Setup) -> anyhow::Result<Report> {
             let why = nodes.fatal(at).filter(|_| stage.phase() != Phase::Talking);
             assert_eq!(why, None, "n{} ended by itself", at + 1);
         }
+        leaders.look(&nodes);
         if sim.step().map_err(|error| anyhow!("{error}"))? {
             break;
         }
