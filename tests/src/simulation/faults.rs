@@ -13,6 +13,8 @@ use super::{
 /// A fault that has not happened by its end goes on for so long more, and then the run does not count.
 const GRACE_MS: u64 = 5_000;
 
+/// What befalls the links of a node, one at a time.
+const LINKS: [Fault; 3] = [Fault::Stall, Fault::Partition, Fault::OneWay];
 /// A fault waits for so long while no node is up.
 const LATER_MS: u64 = 500;
 
@@ -28,12 +30,11 @@ pub struct Episode {
 pub fn draw(seed: u64) -> Vec<Episode> {
     let mut rng = StdRng::seed_from_u64(seed);
     let ends = [Fault::Crash, Fault::Blackout, Fault::DiskError];
-    let links = [Fault::Stall, Fault::Partition, Fault::OneWay];
     let network = [Fault::Loss, Fault::Delay, Fault::Duplication];
     let within = [Fault::SlowDisk, Fault::ClockSkew];
     let mut plan = Vec::new();
     for (kinds, take, long) in
-        [(&ends[..], 3, 500..4_000), (&links, 3, 500..4_000), (&network, 2, 2_000..5_000), (&within, 2, 2_000..6_000)]
+        [(&ends[..], 3, 500..4_000), (&LINKS, 3, 500..4_000), (&network, 2, 2_000..5_000), (&within, 2, 2_000..6_000)]
     {
         // Some twice, some not at all.
         let mut kinds: Vec<Fault> = kinds.iter().chain(kinds).copied().collect();
@@ -98,10 +99,12 @@ impl Faults {
         }
         while self.waiting.first().is_some_and(|episode| begin + episode.from_ms <= now) {
             let mut episode = self.waiting.remove(0);
-            if (0..NODES).any(|at| self.nodes.router(at).is_some()) {
+            let links_are_hit = self.running.iter().any(|r| LINKS.contains(&r.episode.fault));
+            let is_up = (0..NODES).any(|at| self.nodes.router(at).is_some());
+            if is_up && !(links_are_hit && LINKS.contains(&episode.fault)) {
                 self.begin(sim, episode, now);
             } else {
-                // Nobody is there to be hit.
+                // Nobody is there to be hit, or what it would end is not over.
                 episode.from_ms += LATER_MS;
                 episode.to_ms += LATER_MS;
                 self.waiting.push(episode);
@@ -114,7 +117,8 @@ impl Faults {
             let end = begin + episode.to_ms;
             let happened = self.nature.count(episode.fault) > *before;
             if end <= now && (happened || end + GRACE_MS <= now) {
-                assert!(happened, "this run does not count: {} never happened", episode.fault);
+                let all = || self.nature.events().join("\n");
+                assert!(happened, "this run does not count: {} never happened\n{}", episode.fault, all());
                 let running = self.running.remove(i);
                 self.end(sim, &running);
                 if running.episode.fault == Fault::DiskError && self.failing[running.at] {
