@@ -41,7 +41,7 @@ pub fn draw(seed: u64) -> Vec<Episode> {
         kinds.shuffle(&mut rng);
         let mut at = 0;
         for fault in kinds.into_iter().take(take) {
-            let from_ms = at + rng.random_range(500..2_000);
+            let from_ms = at + rng.random_range(500..3_500);
             let to_ms = from_ms + rng.random_range(long.clone());
             plan.push(Episode { fault, from_ms, to_ms });
             at = to_ms;

@@ -210,8 +210,9 @@ impl Nodes {
         config.cluster.keys.clone_from(&host.keys);
         config.storage.shards = SHARDS;
         config.storage.log_reserve_bytes = 0;
-        config.storage.snapshot_bytes_min = 16 * 1024;
-        config.storage.log_segment_bytes = 64 * 1024;
+        config.storage.snapshot_bytes_min = 4 * 1024;
+        config.storage.checkpoint_ms = 200;
+        config.storage.log_segment_bytes = 16 * 1024;
         config
     }
 }
