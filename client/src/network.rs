@@ -11,8 +11,8 @@ use std::{
 
 use magpie_protocol::ALPN;
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::QuicClientConfig,
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig,
+    VarInt, crypto::rustls::QuicClientConfig,
 };
 use rustls::{
     RootCertStore,
@@ -53,6 +53,20 @@ impl Network {
             let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime));
             endpoints.push(endpoint.map_err(network)?);
         }
+        Ok(Self(Arc::new(Inner { endpoints, next: AtomicUsize::new(0), tls, server_name: config.server_name })))
+    }
+
+    /// The same over one socket that is given, such as one of a simulated network; `seed` is what the endpoint draws
+    /// from, so that a run can be repeated. Nothing is bound.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] when the authority cannot be read, [`Error::Network`] when the socket is of no use.
+    pub fn over(config: NetworkConfig, socket: Arc<dyn AsyncUdpSocket>, seed: [u8; 32]) -> Result<Self, Error> {
+        let tls = client_config(&config.ca_pem)?;
+        let mut endpoint = EndpointConfig::default();
+        endpoint.rng_seed(Some(seed));
+        let endpoint = Endpoint::new_with_abstract_socket(endpoint, None, socket, Arc::new(TokioRuntime));
+        let endpoints = vec![endpoint.map_err(|e| Error::Network(e.to_string()))?];
         Ok(Self(Arc::new(Inner { endpoints, next: AtomicUsize::new(0), tls, server_name: config.server_name })))
     }
 

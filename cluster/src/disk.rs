@@ -10,6 +10,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// A disk behind the log and the snapshots. All calls block; they are made on threads that may.
@@ -36,6 +37,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that can still be written under this folder.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// How long the log's next write and sync take where time is simulated and no thread waits for them. The real ones
+    /// take the time that they take.
+    fn simulated_time(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An open file.

@@ -16,7 +16,7 @@ use magpie_cluster::{
     consensus::Leadership,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
-    transport::Transport,
+    transport::{Transport, quic::Underlay},
 };
 use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError};
 use tokio::task::JoinHandle;
@@ -73,8 +73,10 @@ pub struct Options {
     pub fatal: Fatal,
     /// Keep the state in memory; it is rebuilt at each start.
     pub state_in_memory: bool,
-    /// Threads for the log and the checkpoints. A simulation has none.
+    /// Threads for the log, the checkpoints and the passwords. A simulation has none.
     pub threads: bool,
+    /// What devices come in over, where it is not a socket of the system.
+    pub underlay: Option<Underlay>,
     /// The other nodes; none for a node that is alone.
     pub others: Option<Others>,
     /// For tests: while set, hints are lost between shard and sessions.
@@ -97,6 +99,7 @@ impl Default for Options {
             }),
             state_in_memory: false,
             threads: true,
+            underlay: None,
             others: None,
             drop_hints: Arc::default(),
         }
@@ -267,9 +270,9 @@ impl Node {
         let keys = Keys::of(&config, options.others.is_some());
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
-        let passwords = Passwords::start(&config.accounts)?;
-        let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?)?;
+        let passwords = Passwords::start(&config.accounts, options.threads)?;
         let stored = storage_config(&config, &options, disk);
+        let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
         let clock = options.clock.clone();
         let transport = options.others.map(|others| others.transport);
         let outside = Outside { disk: options.disk, clock: clock.clone(), fatal: options.fatal, transport };

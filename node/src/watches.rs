@@ -4,7 +4,7 @@
 //! change of rights. Where that is not known, the session asks again and its device pulls.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use magpie_cluster::{Hint, HintSink, Origin};
-use magpie_protocol::{Answer, Body, Entry, Frame, ShardId, TimelineId, UserId, frame::sync::Pushed};
+use magpie_protocol::{Answer, Body, DeviceId, Entry, Frame, ShardId, TimelineId, UserId, frame::sync::Pushed};
 
 use crate::{
     machine::MagpieRouter,
@@ -153,24 +153,27 @@ impl Watches {
     fn repair(&self, shard: ShardId) {
         let Some(router) = self.router.get() else { return };
         metrics::counter!(crate::metrics::HINT_REPAIRS).increment(1);
-        #[expect(clippy::mutable_key_type, reason = "a handle is hashed and compared by where it leads alone")]
-        let mut sessions: HashMap<SessionHandle, BTreeSet<TimelineId>> = HashMap::new();
+        // In order, and not in that of the table, which no simulation could repeat.
+        let mut sessions: BTreeMap<(DeviceId, u64), (SessionHandle, BTreeSet<TimelineId>)> = BTreeMap::new();
         let mut timelines = Vec::new();
         self.table.each(|timeline, watchers| {
             if router.shard_id_of(*timeline) == shard {
                 timelines.push(*timeline);
                 for watcher in watchers {
-                    sessions.entry(watcher.session.clone()).or_default().insert(*timeline);
+                    let me = watcher.session.identity();
+                    let behind = || (watcher.session.clone(), BTreeSet::new());
+                    sessions.entry((me.device, me.epoch)).or_insert_with(behind).1.insert(*timeline);
                 }
             }
         });
+        timelines.sort_unstable();
         let router = router.clone();
         tokio::spawn(async move {
             // Watch first, then look. If nobody can be asked, the silence goes on and this is done again.
             if let Err(error) = router.rewatch(shard, timelines).await {
                 return tracing::debug!(%shard, %error, "watches are not registered again yet");
             }
-            for (session, timelines) in sessions {
+            for (session, timelines) in sessions.into_values() {
                 session.tell(Message::Behind(timelines.into_iter().collect()));
             }
         });

@@ -133,6 +133,11 @@ impl Crowd {
         self.devices.iter().map(|device| device.person.id).collect()
     }
 
+    /// Every device's person, and the conversations that the crowd began with and it is in.
+    pub fn everybody(&self) -> impl Iterator<Item = (&Person, &[ConversationId])> {
+        self.devices.iter().map(|device| (&device.person, device.conversations.as_slice()))
+    }
+
     /// How many devices there are.
     pub fn devices(&self) -> usize {
         self.devices.len()

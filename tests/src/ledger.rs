@@ -88,6 +88,12 @@ impl Ledger {
         self.lock().iter().filter_map(of).collect()
     }
 
+    /// Every send and what became of it, in order.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |s: &Sent| format!("{} in {}: {:?}", s.text.trim_end_matches('~'), s.conversation, s.outcome);
+        self.lock().iter().map(line).collect()
+    }
+
     /// The highest acknowledged number of each conversation.
     pub fn heads(&self) -> HashMap<ConversationId, u64> {
         let mut heads = HashMap::new();

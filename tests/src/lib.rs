@@ -8,9 +8,12 @@ pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod simulation;
 pub mod story;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use node::{InProcess, Process};
 pub use people::{Person, Place};

@@ -46,6 +46,18 @@ impl Net {
 
     /// The same with another ALPN or other windows.
     pub fn with(server: SocketAddr, ca: &[u8], alpn: &[u8], transport: quinn::TransportConfig) -> Self {
+        let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+        Self::over(endpoint, server, ca, alpn, transport)
+    }
+
+    /// The same over an endpoint that is there already.
+    pub fn over(
+        endpoint: quinn::Endpoint,
+        server: SocketAddr,
+        ca: &[u8],
+        alpn: &[u8],
+        transport: quinn::TransportConfig,
+    ) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca) {
             roots.add(certificate.expect("a certificate")).expect("an authority");
@@ -61,8 +73,12 @@ impl Net {
         let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC over TLS 1.3");
         let mut config = quinn::ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::new(transport));
-        let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
         Self { endpoint, server, config }
+    }
+
+    /// The way to another node.
+    pub fn towards(&self, server: SocketAddr) -> Self {
+        Self { server, ..self.clone() }
     }
 
     /// Begins to connect.

@@ -81,7 +81,7 @@ impl Peer {
     /// Sends the snapshot from where the peer's copy ends; returns the peer's vote when it is installed.
     async fn send(&self, vote: Vote<u64>, snapshot: &Snapshot<Types>) -> Result<Vote<u64>, Streaming> {
         let path = &snapshot.snapshot.path;
-        let len = self.network.disk.len(path).map_err(|e| failed(ErrorVerb::Read, e))?;
+        let len = self.network.disk.len(path).map_err(unreadable)?;
         let index = snapshot.snapshot.applied.index();
         let offer = Offer { vote: wire::from_vote(&vote), index, len };
         let mut answer = self.call(Lane::Bulk, wire::offer(&offer), CHUNK_WITHIN).await;
@@ -96,7 +96,7 @@ impl Peer {
                 }
             };
             let part = CHUNK_BYTES.min((len - offset) as usize);
-            let bytes = self.network.disk.read_at(path, offset, part).map_err(|e| failed(ErrorVerb::Read, e))?;
+            let bytes = self.network.disk.read_at(path, offset, part).map_err(unreadable)?;
             let chunk = Chunk { offer: offer.clone(), offset, bytes };
             answer = self.call(Lane::Bulk, wire::chunk(&chunk), CHUNK_WITHIN).await;
         }
@@ -104,6 +104,15 @@ impl Peer {
 }
 
 type Streaming = StreamingError<Types, Fatal<u64>>;
+
+/// A snapshot that is gone has a newer one in its place, which is sent next; one that cannot be read is the end of this
+/// replica.
+fn unreadable(error: std::io::Error) -> Streaming {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => NetworkError::new(&error).into(),
+        _ => failed(ErrorVerb::Read, error).into(),
+    }
+}
 
 impl RaftNetwork<Types> for Peer {
     async fn append_entries(

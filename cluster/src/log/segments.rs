@@ -8,6 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -224,6 +225,11 @@ impl Segments {
             self.disk.remove(&segment_path(&self.dir, oldest))?;
         }
         Ok(())
+    }
+
+    /// How long the next write and sync take where time is simulated.
+    pub fn simulated_time(&self) -> Duration {
+        self.disk.simulated_time()
     }
 
     /// Free space on the log's disk, and the space below which commands are refused, in bytes.

@@ -67,7 +67,41 @@ struct Shared {
 #[derive(Clone)]
 enum Hands {
     Thread(Arc<Mutex<Option<JoinHandle<()>>>>),
-    Inline(Arc<Mutex<Writer>>, Fatal),
+    Inline(Arc<Inline>),
+}
+
+/// The writer where there are no threads. On a disk that takes its time it writes later, and what is submitted
+/// meanwhile goes into the same group.
+struct Inline {
+    shared: Arc<Shared>,
+    writer: Mutex<Writer>,
+    fatal: Fatal,
+    under_way: AtomicBool,
+}
+
+impl Inline {
+    fn work(self: &Arc<Self>) {
+        let takes = lock(&self.writer).segments.simulated_time();
+        if takes.is_zero() {
+            self.write();
+        } else if !self.under_way.swap(true, Ordering::Relaxed) {
+            let this = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(takes).await;
+                this.under_way.store(false, Ordering::Relaxed);
+                this.write();
+            });
+        }
+    }
+
+    /// Writes what waits, if anything does.
+    fn write(&self) {
+        let waits = |queue: &Queue| queue.stop || !queue.jobs.is_empty();
+        let mut writer = lock(&self.writer);
+        if waits(&lock(&self.shared.queue)) {
+            writer.round(&self.fatal);
+        }
+    }
 }
 
 /// The handle to the writer. Clones share it.
@@ -89,10 +123,12 @@ impl LogWriter {
         Ok(Self { shared, hands: Hands::Thread(Arc::new(Mutex::new(Some(thread)))) })
     }
 
-    /// The same without a thread: whoever submits writes and syncs, at once.
+    /// The same without a thread: whoever submits writes and syncs, at once, or in simulated time if the disk says so.
     pub fn inline(segments: Segments, fatal: Fatal) -> std::io::Result<Self> {
         let (shared, writer) = Self::parts(segments)?;
-        Ok(Self { shared, hands: Hands::Inline(Arc::new(Mutex::new(writer)), fatal) })
+        let (writer, under_way) = (Mutex::new(writer), AtomicBool::new(false));
+        let inline = Inline { shared: shared.clone(), writer, fatal, under_way };
+        Ok(Self { shared, hands: Hands::Inline(Arc::new(inline)) })
     }
 
     fn parts(segments: Segments) -> std::io::Result<(Arc<Shared>, Writer)> {
@@ -119,15 +155,15 @@ impl LogWriter {
     fn work(&self) {
         match &self.hands {
             Hands::Thread(_) => self.shared.ready.notify_one(),
-            Hands::Inline(writer, fatal) => _ = lock(writer).round(fatal),
+            Hands::Inline(inline) => inline.work(),
         }
     }
 
     /// Whether there is room above the reserve: when not, commands are refused before they are proposed.
     pub fn has_space(&self) -> bool {
         // Nobody else looks now and then.
-        if let Hands::Inline(writer, _) = &self.hands
-            && let Err(error) = lock(writer).look_at_space()
+        if let Hands::Inline(inline) = &self.hands
+            && let Err(error) = lock(&inline.writer).look_at_space()
         {
             tracing::warn!(%error, "free space is not known");
         }
@@ -147,12 +183,16 @@ impl LogWriter {
     /// Writes and syncs what waits, seals the log, ends the thread.
     pub fn stop(&self) {
         lock(&self.shared.queue).stop = true;
-        self.work();
-        if let Hands::Thread(thread) = &self.hands
-            && let Some(thread) = lock(thread).take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's writer ended in a panic");
+        match &self.hands {
+            Hands::Inline(inline) => inline.write(),
+            Hands::Thread(thread) => {
+                self.shared.ready.notify_one();
+                if let Some(thread) = lock(thread).take()
+                    && thread.join().is_err()
+                {
+                    tracing::error!("the log's writer ended in a panic");
+                }
+            }
         }
     }
 }

@@ -41,8 +41,13 @@ pub fn receive(
             let mut file = disk.open(&partial, have)?;
             file.append(&bytes)?;
             have += bytes.len() as u64;
-            if have == len {
-                file.sync()?;
+            // What a sync that failed has left would pass for a whole snapshot at the next part, and be gone after a
+            // loss of power.
+            if have == len
+                && let Err(error) = file.sync()
+            {
+                disk.remove(&partial)?;
+                return Err(error.into());
             }
         }
         // Whoever sends begins again from where this one ends.

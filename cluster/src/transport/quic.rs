@@ -86,6 +86,26 @@ impl Shared {
     }
 }
 
+/// What QUIC runs over: a socket of the system, or the network of a simulation.
+#[derive(Debug, Clone)]
+pub struct Underlay {
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// What the endpoint draws from, so that a simulation can be repeated; the system's randomness without.
+    pub seed: Option<[u8; 32]>,
+}
+
+impl Underlay {
+    /// An endpoint over it.
+    pub fn endpoint(
+        self,
+        mut config: quinn::EndpointConfig,
+        server: Option<quinn::ServerConfig>,
+    ) -> io::Result<quinn::Endpoint> {
+        config.rng_seed(self.seed);
+        quinn::Endpoint::new_with_abstract_socket(config, server, self.socket, Arc::new(quinn::TokioRuntime))
+    }
+}
+
 /// A node's end of every link.
 pub struct QuicTransport {
     shared: Arc<Shared>,
@@ -103,26 +123,16 @@ impl QuicTransport {
     pub fn bind(node: NodeId, listen: SocketAddr, identity: &Identity) -> Result<Self, StartError> {
         identity.check(node)?;
         let socket = open_socket(listen).map_err(|error| StartError::Listen { address: listen, error })?;
-        Self::assemble(node, identity, socket, Arc::new(quinn::TokioRuntime))
+        Self::assemble(node, identity, Underlay { socket, seed: None })
     }
 
-    /// The same over a socket and a runtime that are given.
-    pub fn over(
-        node: NodeId,
-        identity: &Identity,
-        socket: Arc<dyn AsyncUdpSocket>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Result<Self, StartError> {
+    /// The same over an underlay that is given.
+    pub fn over(node: NodeId, identity: &Identity, underlay: Underlay) -> Result<Self, StartError> {
         identity.check(node)?;
-        Self::assemble(node, identity, socket, runtime)
+        Self::assemble(node, identity, underlay)
     }
 
-    fn assemble(
-        node: NodeId,
-        identity: &Identity,
-        socket: Arc<dyn AsyncUdpSocket>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Result<Self, StartError> {
+    fn assemble(node: NodeId, identity: &Identity, underlay: Underlay) -> Result<Self, StartError> {
         // Made from the node's key: peers of the process before this one learn at their next packet that it is gone.
         let reset = identity.secret(b"magpie node stateless reset");
         let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset.as_ref());
@@ -130,8 +140,7 @@ impl QuicTransport {
         // Not the default, which draws from 2^24, and would not own an id from before a restart.
         config.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
         let server = server_config(identity)?;
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)
-            .map_err(StartError::Endpoint)?;
+        let endpoint = underlay.endpoint(config, Some(server)).map_err(StartError::Endpoint)?;
         let runtime = Handle::current();
         let (client, peers) = (Mutex::new(client_config(identity)?), Mutex::default());
         let shared = Arc::new(Shared { node, endpoint, client, service: OnceLock::new(), peers, runtime });

@@ -24,30 +24,43 @@ enum Job {
 
 /// The pool. Clones share it; the threads end with the last of them.
 #[derive(Clone)]
-pub struct Passwords {
-    jobs: SyncSender<Job>,
-    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+pub struct Passwords(Hands);
+
+#[derive(Clone)]
+enum Hands {
+    Threads(SyncSender<Job>, Arc<Mutex<Vec<JoinHandle<()>>>>),
+    /// Whoever asks, for a simulation that has no threads.
+    Inline(Arc<Hasher>),
 }
 
 impl Passwords {
-    /// Starts the threads.
-    pub fn start(config: &Accounts) -> std::io::Result<Self> {
-        let (jobs, queue) = sync_channel(config.password_queue);
-        let queue = Arc::new(Mutex::new(queue));
+    /// Starts the threads; or none, and then whoever asks waits.
+    pub fn start(config: &Accounts, threads: bool) -> std::io::Result<Self> {
         let params = Params::new(config.argon2_memory_kib, config.argon2_passes, 1, None)
             .map_err(|e| std::io::Error::other(format!("argon2 parameters: {e}")))?;
+        if !threads {
+            return Ok(Self(Hands::Inline(Arc::new(Hasher::new(params)))));
+        }
+        let (jobs, queue) = sync_channel(config.password_queue);
+        let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
         for _ in 0..config.password_threads {
-            let queue = queue.clone();
-            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-            let work = move || work(&queue, &argon2);
+            let (queue, params) = (queue.clone(), params.clone());
+            let work = move || work(&queue, &Hasher::new(params));
             threads.push(std::thread::Builder::new().name("magpie-password".into()).spawn(work)?);
         }
-        Ok(Self { jobs, threads: Arc::new(Mutex::new(threads)) })
+        Ok(Self(Hands::Threads(jobs, Arc::new(Mutex::new(threads)))))
     }
 
     fn submit(&self, job: Job) -> Result<(), WireError> {
-        self.jobs.try_send(job).map_err(|error| match error {
+        let jobs = match &self.0 {
+            Hands::Threads(jobs, _) => jobs,
+            Hands::Inline(hasher) => {
+                hasher.work(job);
+                return Ok(());
+            }
+        };
+        jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => WireError::after(ErrorCode::Overloaded, 1_000),
             TrySendError::Disconnected(_) => WireError::new(ErrorCode::ShuttingDown),
         })
@@ -69,24 +82,42 @@ impl Passwords {
 
     /// How many threads are left; for tests that nothing still runs.
     pub fn threads(&self) -> usize {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let Hands::Threads(_, threads) = &self.0 else { return 0 };
+        let threads = threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().filter(|thread| !thread.is_finished()).count()
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, argon2: &Argon2<'_>) {
-    let dummy = hash(argon2, "no such account");
+fn work(queue: &Mutex<Receiver<Job>>, hasher: &Hasher) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
+        hasher.work(job);
+    }
+}
+
+struct Hasher {
+    argon2: Argon2<'static>,
+    /// The hash of a password that nobody has.
+    dummy: Option<String>,
+}
+
+impl Hasher {
+    fn new(params: Params) -> Self {
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let dummy = hash(&argon2, "no such account");
+        Self { argon2, dummy }
+    }
+
+    fn work(&self, job: Job) {
         metrics::counter!(crate::metrics::PASSWORDS_HASHED).increment(1);
         match job {
-            Job::Hash(password, done) => _ = done.send(hash(argon2, &password)),
+            Job::Hash(password, done) => _ = done.send(hash(&self.argon2, &password)),
             Job::Verify { password, hash: stored, done } => {
                 let known = stored.is_some();
-                let text = stored.or_else(|| dummy.clone()).unwrap_or_default();
+                let text = stored.or_else(|| self.dummy.clone()).unwrap_or_default();
                 let right = PasswordHash::new(&text)
-                    .is_ok_and(|parsed| argon2.verify_password(password.as_bytes(), &parsed).is_ok());
+                    .is_ok_and(|parsed| self.argon2.verify_password(password.as_bytes(), &parsed).is_ok());
                 _ = done.send(right && known);
             }
         }

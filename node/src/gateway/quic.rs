@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream};
+use magpie_cluster::transport::quic::Underlay;
 use magpie_protocol::{Frame, PROOF_LABEL, Request, codec::CodecError, frame::FrameReader};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
@@ -70,30 +71,43 @@ fn transport(config: &Gateway) -> TransportConfig {
     transport
 }
 
+/// A socket of the system, and what the kernel gave it.
+fn open_socket(config: &Gateway) -> io::Result<(socket2::Socket, (usize, usize))> {
+    let domain = socket2::Domain::for_address(config.listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
+    socket.set_send_buffer_size(config.socket_buffer_bytes)?;
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", config.listen));
+    socket.bind(&config.listen.into()).map_err(named)?;
+    // Linux reports twice what it was asked for.
+    let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
+    Ok((socket, buffers))
+}
+
 impl Listener {
-    /// Binds the socket. Must be called in a tokio runtime. With the same `reset_key` as before a restart, devices
-    /// learn at their next packet that their connection is gone.
-    pub fn bind(config: &Gateway, tls: Arc<rustls::ServerConfig>, reset_key: &[u8]) -> io::Result<Self> {
+    /// Binds the socket, unless another underlay is given. Must be called in a tokio runtime. With the same
+    /// `reset_key` as before a restart, devices learn at their next packet that their connection is gone.
+    pub fn bind(
+        config: &Gateway,
+        tls: Arc<rustls::ServerConfig>,
+        reset_key: &[u8],
+        underlay: Option<Underlay>,
+    ) -> io::Result<Self> {
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(transport(config)));
         server.migration(true).max_incoming(4096).incoming_buffer_size(16 * 1024).incoming_buffer_size_total(16 << 20);
-        let domain = socket2::Domain::for_address(config.listen);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-        socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
-        socket.set_send_buffer_size(config.socket_buffer_bytes)?;
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", config.listen));
-        socket.bind(&config.listen.into()).map_err(named)?;
-        // Linux reports twice what it was asked for.
-        let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
-        let runtime = Arc::new(quinn::TokioRuntime);
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
         let mut endpoint = quinn::EndpointConfig::new(Arc::new(key));
         // Not the default, which draws from 2^24: with 1,000 connections of some ids each, one Retry in a few thousand
         // would hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
         // restart, and say nothing to the device that still uses it.
         endpoint.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
-        let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), runtime)?;
+        if let Some(underlay) = underlay {
+            return Ok(Self { endpoint: underlay.endpoint(endpoint, Some(server))?, buffers: (0, 0) });
+        }
+        let (socket, buffers) = open_socket(config)?;
+        let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), Arc::new(quinn::TokioRuntime))?;
         Ok(Self { endpoint, buffers })
     }
 

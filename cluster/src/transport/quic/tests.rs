@@ -102,7 +102,7 @@ impl Node {
     fn start(id: NodeId, port: u16, identity: &Identity) -> Self {
         let gag =
             Arc::new(Gag { socket: open_socket(([127, 0, 0, 1], port).into()).unwrap(), on: AtomicBool::new(false) });
-        let transport = QuicTransport::assemble(id, identity, gag.clone(), Arc::new(quinn::TokioRuntime)).unwrap();
+        let transport = QuicTransport::assemble(id, identity, Underlay { socket: gag.clone(), seed: None }).unwrap();
         let service = Arc::new(Recorder::default());
         transport.set_service(service.clone());
         Self { id, transport, service, gag }
