@@ -1,6 +1,6 @@
 //! One QUIC connection with its session stream, until it is signed in.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use magpie_protocol::{
@@ -109,6 +109,11 @@ impl Link {
         let public = key.public_key().as_ref().try_into().map_err(LinkError::lost)?;
         let proof = key.sign(&material).as_ref().try_into().map_err(LinkError::lost)?;
         Ok((public, proof))
+    }
+
+    /// The node at the other end.
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.connection.remote_address()
     }
 
     /// Ends the connection at once; what was not read yet is not read.
