@@ -138,11 +138,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How many nodes there are, those that were killed too.
-    pub(crate) fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// What a node is called.
     pub(crate) fn name(&self, at: usize) -> &str {
         &self.nodes[at].name

@@ -11,6 +11,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::time::timeout;
 
+use super::online::silence::Traffic;
 use crate::{Config, Network};
 
 /// Bytes taken from the stream in one go.
@@ -114,6 +115,12 @@ impl Link {
     /// The node at the other end.
     pub(crate) fn server(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// What it has carried so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        Traffic { received: stats.udp_rx.datagrams, sent: stats.udp_tx.datagrams, round_trip: stats.path.rtt }
     }
 
     /// Ends the connection at once; what was not read yet is not read.
