@@ -1,13 +1,18 @@
 //! What the whole-system suites share: nodes to test, people to talk, and patience.
 
+pub mod cluster;
 pub mod crowd;
 pub mod faulty;
 pub mod honest;
 pub mod http;
+pub mod lan;
 pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod relay;
+pub mod scene;
+pub mod small_disk;
 pub mod story;
 
 use std::time::{Duration, Instant};

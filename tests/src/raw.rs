@@ -61,7 +61,7 @@ impl Net {
         let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC over TLS 1.3");
         let mut config = quinn::ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::new(transport));
-        let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+        let endpoint = quinn::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a socket");
         Self { endpoint, server, config }
     }
 
@@ -128,11 +128,21 @@ impl Raw {
 
     /// Connects and says hello.
     pub async fn hello(net: &Net) -> Self {
+        Self::welcomed(net).await.0
+    }
+
+    /// What the clock of the node says, in milliseconds since 1970.
+    pub async fn time_ms(net: &Net) -> u64 {
+        Self::welcomed(net).await.1
+    }
+
+    async fn welcomed(net: &Net) -> (Self, u64) {
         let mut raw = Self::silent(net).await;
         let hello = Hello { version_min: 1, version_max: 1, agent: "raw".into() };
-        let answer = raw.ask(Request::Hello(hello)).await;
-        assert!(matches!(answer, Answer::Welcome(_)), "{answer:?}");
-        raw
+        match raw.ask(Request::Hello(hello)).await {
+            Answer::Welcome(welcome) => (raw, welcome.time_ms),
+            answer => panic!("{answer:?}"),
+        }
     }
 
     /// Signs up, with everybody's password.
