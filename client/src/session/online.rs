@@ -13,7 +13,7 @@ use magpie_protocol::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use self::silence::Silence;
+use self::silence::{Look, Silence};
 use super::{
     End,
     link::{Link, LinkError, read_chunk, write_frame},
@@ -190,8 +190,10 @@ impl Online<'_> {
         if overdue <= now {
             return Err(End::Lost(format!("a request had no answer for {timeout:?}")));
         }
-        if self.silence.is_gone(now, || self.link.traffic()) {
-            return Err(End::Lost(format!("nothing comes back from {}", self.link.server())));
+        match self.silence.look(now, || self.link.traffic()) {
+            Look::Heard => {}
+            Look::Ask => self.link.ask_for_a_sign(),
+            Look::Gone => return Err(End::Lost(format!("nothing comes back from {}", self.link.server()))),
         }
         self.check_at = Some(self.next_check(now).min(overdue));
         Ok(())

@@ -1,8 +1,9 @@
 //! Telling a node that is gone from one that takes its time. No IO, no clock of its own.
 //!
-//! A node that lives acknowledges every packet within milliseconds, whatever it has to wait for before it can answer;
-//! and QUIC asks again, sooner than any request is overdue, while it has no acknowledgement. So datagrams that go out
-//! while none comes back are the sign, and a request whose answer is late is none.
+//! A node that lives acknowledges every packet within milliseconds, whatever it has to wait for before it can answer.
+//! So datagrams that go out while none comes back are the sign, and a request whose answer is late is none. Where
+//! nothing goes out, because all has been acknowledged and is waited for, something is sent that needs no answer but
+//! the acknowledgement.
 
 use std::time::Duration;
 
@@ -21,6 +22,17 @@ pub(crate) struct Traffic {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) round_trip: Duration,
+}
+
+/// What a look says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The node spoke just now, or need not.
+    Heard,
+    /// It has not: something must be sent that makes it.
+    Ask,
+    /// It does not, whatever is sent.
+    Gone,
 }
 
 /// See the module.
@@ -49,24 +61,25 @@ impl Silence {
         (self.heard_at, self.since) = (now, None);
     }
 
-    /// Looks; whether the node is gone.
-    pub(crate) fn is_gone(&mut self, now: Instant, traffic: impl FnOnce() -> Traffic) -> bool {
-        let (Some(patience), Some(every)) = (self.patience, self.look_every()) else { return false };
+    /// Looks, while a request is without its answer.
+    pub(crate) fn look(&mut self, now: Instant, traffic: impl FnOnce() -> Traffic) -> Look {
+        let (Some(patience), Some(every)) = (self.patience, self.look_every()) else { return Look::Heard };
         if now.saturating_duration_since(self.heard_at) < every {
-            return false;
+            return Look::Heard;
         }
         let Traffic { received, sent, round_trip } = traffic();
         match self.since {
             Some((before, _)) if received != before => self.heard_at = now,
             Some((_, before)) => {
                 let silent = now.saturating_duration_since(self.heard_at);
-                return silent >= patience.max(round_trip * ROUND_TRIPS) && sent >= before + UNANSWERED_MIN;
+                let gone = silent >= patience.max(round_trip * ROUND_TRIPS) && sent >= before + UNANSWERED_MIN;
+                return if gone { Look::Gone } else { Look::Ask };
             }
             // Nobody looked before: it may have spoken until just now.
             None => self.heard_at = self.heard_at.max(now.checked_sub(every).unwrap_or(now)),
         }
         self.since = Some((received, sent));
-        false
+        Look::Ask
     }
 }
 
@@ -84,7 +97,8 @@ mod tests {
         let round_trip = Duration::from_millis(round_trip_ms);
         let look = |(at, (received, sent)): (usize, &(u64, u64))| {
             let now = began + Duration::from_millis(100 * (at as u64 + 1));
-            silence.is_gone(now, || Traffic { received: *received, sent: *sent, round_trip }).then_some(at + 1)
+            let look = silence.look(now, || Traffic { received: *received, sent: *sent, round_trip });
+            (look == Look::Gone).then_some(at + 1)
         };
         traffic.iter().enumerate().find_map(look)
     }
@@ -100,7 +114,7 @@ mod tests {
     fn a_node_that_lives_but_does_not_answer_is_waited_for() {
         // It acknowledges what is sent, ...
         assert_eq!(gone_at(1, &[(5, 10), (6, 12), (7, 14), (8, 16), (9, 18), (10, 20)]), None);
-        // ... and where nothing is sent any more nothing is to be acknowledged; a farewell may be under way.
+        // ... and as long as nothing is sent nothing is to be acknowledged; a farewell may be under way.
         assert_eq!(gone_at(1, &[(5, 10), (5, 11), (5, 12), (5, 12), (5, 12), (5, 12), (5, 12)]), None);
     }
 
@@ -110,24 +124,24 @@ mod tests {
         let at = |ms| began + Duration::from_millis(ms);
         let traffic = |sent| move || Traffic { received: 5, sent, round_trip: Duration::ZERO };
         let mut silence = Silence::new(Some(PATIENCE), began);
-        assert!(!silence.is_gone(at(100), traffic(10)));
-        assert!(!silence.is_gone(at(300), traffic(14)));
+        assert_eq!(silence.look(at(100), traffic(10)), Look::Ask);
+        assert_eq!(silence.look(at(300), traffic(14)), Look::Ask);
         silence.heard(at(350));
-        assert!(!silence.is_gone(at(400), || panic!("it spoke just now")));
-        assert!(!silence.is_gone(at(500), traffic(20)));
-        assert!(!silence.is_gone(at(700), traffic(30)));
-        assert!(silence.is_gone(at(800), traffic(30)));
+        assert_eq!(silence.look(at(400), || panic!("it spoke just now")), Look::Heard);
+        assert_eq!(silence.look(at(500), traffic(20)), Look::Ask);
+        assert_eq!(silence.look(at(700), traffic(30)), Look::Ask);
+        assert_eq!(silence.look(at(800), traffic(30)), Look::Gone);
         // After a long rest the time before the request does not count.
         let mut silence = Silence::new(Some(PATIENCE), began);
-        assert!(!silence.is_gone(at(60_000), traffic(10)));
-        assert!(!silence.is_gone(at(60_100), traffic(20)));
-        assert!(silence.is_gone(at(60_300), traffic(20)));
+        assert_eq!(silence.look(at(60_000), traffic(10)), Look::Ask);
+        assert_eq!(silence.look(at(60_100), traffic(20)), Look::Ask);
+        assert_eq!(silence.look(at(60_300), traffic(20)), Look::Gone);
     }
 
     #[test]
     fn without_another_node_there_is_nobody_to_go_to() {
         let mut silence = Silence::new(None, Instant::now());
         assert_eq!(silence.look_every(), None);
-        assert!(!silence.is_gone(Instant::now() + PATIENCE * 9, || panic!("nobody looks")));
+        assert_eq!(silence.look(Instant::now() + PATIENCE * 9, || panic!("nobody looks")), Look::Heard);
     }
 }
