@@ -73,6 +73,9 @@ impl Lan {
     }
 
     fn make(&mut self) -> Result<(), String> {
+        if std::env::var_os("MAGPIE_LOOPBACK").is_some() {
+            return Err("MAGPIE_LOOPBACK is set".into());
+        }
         let (name, [a, b, c]) = (self.name.clone().unwrap_or_default(), self.net);
         line(&format!("ip link add {name}b type bridge"))?;
         line(&format!("ip addr add {a}.{b}.{c}.254/24 dev {name}b"))?;

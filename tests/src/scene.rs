@@ -231,7 +231,12 @@ impl Scene {
     pub async fn befall(&mut self, fault: Fault) -> bool {
         self.cluster.ready().await;
         self.crowd.acked_more(30).await;
-        let (began, victims) = (Instant::now(), self.victims());
+        let began = Instant::now();
+        let victims = match fault {
+            Fault::FillDisk => vec![0],
+            Fault::Storm => (0..self.cluster.len()).collect(),
+            _ => self.victims(),
+        };
         let names: Vec<String> = victims.iter().map(|at| format!("n{}", at + 1)).collect();
         println!("{fault:?}: {}", names.join(" and "));
         self.crowd.ledger().note_loss();
