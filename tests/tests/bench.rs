@@ -113,7 +113,7 @@ fn a_cluster_is_loaded_as_a_node_is() {
     for (workload, changes) in [
         ("direct", ["--users", "12", "--rate", "100", "--nodes", "3"].as_slice()),
         ("group", &["--members", "8", "--nodes", "5"]),
-        ("mixed", &["--users", "6", "--groups", "1", "--members", "4", "--rate", "60", "--churn", "4", "--nodes", "3"]),
+        ("mixed", &["--users", "6", "--groups", "1", "--members", "5", "--rate", "60", "--churn", "4", "--nodes", "3"]),
     ] {
         let figures = run(workload, changes);
         assert_more_than_0(&figures, &["messages", "deliveries", "p99_ms", "ack_p50_ms", "ack_p99_ms"]);
