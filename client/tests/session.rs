@@ -258,6 +258,16 @@ async fn what_cannot_be_reached_is_offline() {
     client.close().await;
 }
 
+#[tokio::test]
+async fn a_sign_up_whose_outcome_is_not_known_ends_signed_in() {
+    let server = Server::start();
+    server.with(|world| world.doubt_sign_up = true);
+    let (client, _events) = signed_up(&server, config(&server), StorePlace::Memory).await;
+    // It asked again on the same connection.
+    assert_eq!(server.with(|world| world.connections), 1);
+    client.close().await;
+}
+
 /// A way to the server that can be cut, as a node that is killed is: nothing comes back, and nobody says why.
 fn tunnel(to: std::net::SocketAddr) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     use std::sync::atomic::Ordering;
