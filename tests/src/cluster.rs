@@ -5,7 +5,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use magpie_node::authority::ClusterAuthority;
@@ -13,7 +13,7 @@ use magpie_protocol::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Place, Process, http, lan, lan::Lan, relay::Relay, until};
+use crate::{Place, Process, http, lan, lan::Lan, relay::Relay};
 
 /// How long nodes may take until each knows the leader of every shard.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -168,7 +168,7 @@ impl Cluster {
             now.len() == from.len()
                 && all.into_iter().all(|(then, now)| now.map(|led| led.term) > then.map(|led| led.term))
         };
-        until("other nodes lead the shards", READY_WITHIN, async || later()).await;
+        self.until("other nodes lead the shards", async || later()).await;
     }
 
     /// Waits until every node that may be asked knows the leader of every shard and has applied what the others have.
@@ -186,7 +186,30 @@ impl Cluster {
             let statuses: Vec<Value> = asked.iter().filter_map(|at| self.status(*at)).collect();
             statuses.len() == asked.len() && statuses.iter().all(|status| status["ready"] == true) && near(&statuses)
         };
-        until("every node is ready and has caught up", READY_WITHIN, known).await;
+        self.until("every node is ready and has caught up", known).await;
+    }
+
+    /// Waits until it holds; when it does not, says what the nodes say.
+    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !holds().await {
+            assert!(began.elapsed() < READY_WITHIN, "not within {READY_WITHIN:?}: {what}\n{}", self.story());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the nodes say of themselves, and last wrote to their logs.
+    fn story(&self) -> String {
+        let tell = |at: usize| {
+            let status = self.status(at).map_or_else(|| "does not answer".to_owned(), |status| status.to_string());
+            let log = match &self.nodes[at] {
+                Node::Runs(process) => process.errors(),
+                _ => "it does not run".to_owned(),
+            };
+            let lines: Vec<&str> = log.lines().collect();
+            format!("node {}: {status}\n{}\n", at + 1, lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        (0..self.len()).map(tell).collect()
     }
 
     /// Kills a node with -9, or takes note that it has ended.

@@ -56,7 +56,8 @@ async fn nothing_acknowledged_is_lost_when_nodes_of_a_cluster_are_killed_in_turn
     cluster.terminate();
 }
 
-/// Lets all of these happen, in an order that the seed decides, again and again for MAGPIE_FAULT_SECONDS.
+/// Lets all of these happen, in an order that the seed decides, again and again for MAGPIE_FAULT_SECONDS; or those that
+/// MAGPIE_FAULTS names, with commas between, in its order.
 async fn all_befall(test: &str, nodes: usize, faults: &[Fault], shape: Shape) {
     let seed = seed(test);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -72,7 +73,10 @@ async fn all_befall(test: &str, nodes: usize, faults: &[Fault], shape: Shape) {
     let mut happened: BTreeMap<String, u32> = BTreeMap::new();
     loop {
         let mut faults = faults.to_vec();
-        faults.shuffle(&mut rng);
+        match std::env::var("MAGPIE_FAULTS") {
+            Err(_) => faults.shuffle(&mut rng),
+            Ok(named) => faults = named.split(',').filter_map(|name| named_fault(&faults, name)).collect(),
+        }
         for fault in faults {
             if scene.befall(fault).await {
                 *happened.entry(format!("{fault:?}")).or_default() += 1;
@@ -89,6 +93,10 @@ async fn all_befall(test: &str, nodes: usize, faults: &[Fault], shape: Shape) {
     println!("{nodes} nodes, {:?}: {happened:?}; {checked} histories: {:?}", began.elapsed(), crowd.counts());
     cluster.terminate();
     drop(disk);
+}
+
+fn named_fault(all: &[Fault], name: &str) -> Option<Fault> {
+    all.iter().copied().find(|fault| format!("{fault:?}") == name)
 }
 
 #[tokio::test]
