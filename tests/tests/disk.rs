@@ -5,6 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -189,6 +190,30 @@ async fn a_failed_sync_ends_the_node_and_is_never_acknowledged() {
 #[tokio::test]
 async fn a_failed_write_ends_the_node_and_is_never_acknowledged() {
     fails("MAGPIE_TEST_FAIL_APPEND_AFTER", "injected write error", "failed write").await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_say_why_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // The disk that is full is often the one to which the node's own words go.
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut node = Command::new(TEST_NODE)
+        .args(["serve", "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .env("MAGPIE_TEST_FAIL_APPEND_AFTER", "2")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(nowhere)
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while node.try_wait().unwrap().is_none() && began.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = node.try_wait().unwrap();
+    _ = node.kill();
+    _ = node.wait();
+    assert_eq!(ended.and_then(|status| status.code()), Some(74), "a node whose log failed: {ended:?}");
 }
 
 #[tokio::test]
