@@ -164,6 +164,12 @@ impl Scene {
         if let Some(disk) = &self.disk {
             disk.clear();
         }
+        // Either it is well now, or what failed at the last moment ends it.
+        until("the node is well, or ends", SOON, async || {
+            ended = ended.or_else(|| self.cluster.ended(0));
+            ended.is_some() || http::get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)
+        })
+        .await;
         match ended {
             None => println!("  the node refused, and did not end"),
             Some(code) => {
