@@ -193,7 +193,6 @@ impl Scene {
             ("FAKETIME", shift.as_str()),
             ("DONT_FAKE_MONOTONIC", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("FAKETIME_DISABLE_SHM", "1"),
         ];
         self.kill(&[at], &shifted).await;
         self.cluster.ready().await;
@@ -210,7 +209,12 @@ impl Scene {
         }
         let led = self.led_by(&[at]).iter().flatten().count();
         println!("  the node whose clock is {ahead_ms} ms ahead led {led} shards");
+        let pid = self.cluster.node(at).pid();
         self.cluster.kill(at);
+        // What the library keeps for a process, and a killed one cannot take away.
+        for left in [format!("/dev/shm/faketime_shm_{pid}"), format!("/dev/shm/sem.faketime_sem_{pid}")] {
+            _ = std::fs::remove_file(left);
+        }
         self.crowd.acked_more(50).await;
         self.cluster.restart(at, &[]);
         true
