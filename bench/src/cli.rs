@@ -122,9 +122,12 @@ pub(crate) struct What {
     /// 99 of 100 deliveries within so many milliseconds (capacity)
     #[arg(long)]
     p99_ms: Option<f64>,
-    /// How often the server is killed (failover)
+    /// How often a leader is killed (failover)
     #[arg(long)]
     kills: Option<usize>,
+    /// Nodes that are started as one cluster: 1, 3 or 5
+    #[arg(long)]
+    nodes: Option<usize>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -166,7 +169,7 @@ impl What {
         let mut work = Workload::load(&self.workload)?;
         macro_rules! over { ($($field:ident),+) => { $(if let Some(value) = &self.$field { work.$field = value.clone(); })+ }; }
         over!(users, groups, members, senders, outstanding, rate, seconds, warm_up, churn, conversations, missed);
-        over!(proof, folder, files, speed, p99_ms, kills);
+        over!(proof, folder, files, speed, p99_ms, kills, nodes);
         if let Some(bytes) = self.bytes {
             work.payload = vec![workload::Payload { bytes, share: 1.0 }];
         }
@@ -179,20 +182,31 @@ impl Target {
     /// Runs it, from here or by agents.
     async fn run(&self, work: &Workload, progress: &Progress) -> anyhow::Result<Ran> {
         if self.agents.is_empty() {
-            return run::run(work, &mut self.server()?, progress).await;
+            return run::run(work, &mut self.server(work)?, progress).await;
         }
+        anyhow::ensure!(
+            work.nodes == 1,
+            "nodes is {}; agents know one node only: start the cluster by hand and name one of them with --server, or \
+             leave out --agents",
+            work.nodes
+        );
         if let Some(ca) = &self.ca {
-            return agent::run(work, &self.agents, &self.server()?, ca, progress).await;
+            return agent::run(work, &self.agents, &self.server(work)?, ca, progress).await;
         }
         let folder = tempfile::tempdir()?;
         let server = Server::magpie(self.magpie.as_deref(), Some(folder.path()))?;
         agent::run(work, &self.agents, &server, &folder.path().join("data/dev-ca.pem"), progress).await
     }
 
-    fn server(&self) -> anyhow::Result<Server> {
+    fn server(&self, work: &Workload) -> anyhow::Result<Server> {
         match (&self.server, &self.ca) {
+            (Some(server), Some(_)) if work.nodes > 1 => anyhow::bail!(
+                "nodes is {}; what runs already on {server} is loaded as it is: leave out --server, and they are \
+                 started, or say --nodes 1",
+                work.nodes
+            ),
             (Some(server), Some(ca)) => Server::running(*server, ca, self.pid.clone()),
-            _ => Server::magpie(self.magpie.as_deref(), None),
+            _ => Server::ours(work.nodes, self.magpie.as_deref()),
         }
     }
 }

@@ -121,7 +121,7 @@ pub(crate) async fn run(
     let mut all = Rounds::default();
     match work.kind {
         Kind::Direct | Kind::Group | Kind::Mixed => {
-            let (a, b) = (Server::magpie(magpie, None)?, Server::peer(with, magpie)?);
+            let (a, b) = (Server::ours(work.nodes, magpie)?, Server::peer(with, magpie)?);
             let us = Crowd::gather(work, &a, progress).await?;
             let them = Crowd::gather(work, &b, progress).await?;
             for _ in 0..rounds {
@@ -132,7 +132,7 @@ pub(crate) async fn run(
         // These are about servers that begin empty.
         _ => {
             for _ in 0..rounds {
-                let ours = run::run(work, &mut Server::magpie(magpie, None)?, progress).await?;
+                let ours = run::run(work, &mut Server::ours(work.nodes, magpie)?, progress).await?;
                 all.add(ours, run::run(work, &mut Server::peer(with, magpie)?, progress).await?);
             }
         }
@@ -179,6 +179,9 @@ fn unlike_work(work: &Workload, them: &str) -> Vec<String> {
     let (is_signin, mixes) = (work.kind == Kind::Signin, matches!(work.kind, Kind::Mixed | Kind::Soak));
     let caught_up = is_signin && work.conversations > 0;
     let unlike = [
+        (work.nodes > 1).then(|| {
+            format!("magpie has a message on a majority of {} nodes before it acknowledges it; {them} is one", work.nodes)
+        }),
         caught_up.then(|| {
             let count = work.conversations;
             format!("magpie's people catch up on their conversations ({count} each); {them}'s are in none")

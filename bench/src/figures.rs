@@ -55,12 +55,40 @@ pub(crate) struct Figures {
     pub(crate) memory_slope_per_hour: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kills: Option<usize>,
-    /// What a writer saw of a killed server, in milliseconds.
+    /// The longest time in which a writer had no acknowledgement, from the kill on, in milliseconds: of two writers to
+    /// the shard, the one who waited longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unavailable_ms: Option<Spread>,
+    /// The same, of the writer who was connected to the node that was killed, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unavailable_connected_ms: Option<Spread>,
+    /// ... and of the one who was connected to another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unavailable_elsewhere_ms: Option<Spread>,
+    /// Kill by kill, where the time went.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) failovers: Vec<Failover>,
     /// Latencies of deliveries at these percentiles, for charts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) percentiles: Vec<(f64, f64)>,
+}
+
+/// What followed one kill. Times run from it, in milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Failover {
+    /// Who was killed, and the shard that it led.
+    pub(crate) node: String,
+    pub(crate) shard: String,
+    /// Until another node said that it leads the shard.
+    pub(crate) leader_ms: f64,
+    /// Until the writer who had been connected to the node was signed in at another.
+    pub(crate) reconnected_ms: f64,
+    /// The longest time without an acknowledgement: of that writer, ...
+    pub(crate) connected_ms: f64,
+    /// ... and of the one who was connected elsewhere.
+    pub(crate) elsewhere_ms: f64,
+    /// From the start of the killed node until it had applied what the others had.
+    pub(crate) caught_up_ms: f64,
 }
 
 /// The middle, the ninth of ten, and the largest.
@@ -163,6 +191,14 @@ impl Figures {
         if let (Some(kills), Some(spread)) = (self.kills, self.unavailable_ms) {
             let Spread { p50, p90, max } = spread;
             writeln!(out, "  {kills} kills  unavailable p50 {p50:.0} ms, p90 {p90:.0} ms, max {max:.0} ms")?;
+            for (who, spread) in [
+                ("of writers connected to the killed node", self.unavailable_connected_ms),
+                ("of writers connected to another", self.unavailable_elsewhere_ms),
+            ] {
+                if let Some(Spread { p50, p90, max }) = spread {
+                    writeln!(out, "    {who}: p50 {p50:.0} ms, p90 {p90:.0} ms, max {max:.0} ms")?;
+                }
+            }
         }
         let Accounts { lost, duplicated, reordered } = self.accounts;
         writeln!(out, "  lost {lost}, duplicated {duplicated}, reordered {reordered}")

@@ -1,5 +1,6 @@
 //! What Magpie is compared with: how each is started, and what it promises.
 
+pub(crate) mod cluster;
 mod ejabberd;
 pub(crate) mod floor;
 mod mosquitto;
@@ -19,6 +20,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process_group, setrlimit};
 use serde::Deserialize;
 
+use self::cluster::Cluster;
 use crate::{
     ledger::Ledger,
     process::Processes,
@@ -114,6 +116,8 @@ pub(crate) struct Server {
     pub(crate) system: System,
     pub(crate) processes: Processes,
     started: Option<Started>,
+    /// The nodes, where there are several of ours.
+    cluster: Option<Cluster>,
 }
 
 struct Started {
@@ -249,8 +253,41 @@ impl Server {
     /// A node that runs already.
     pub(crate) fn running(server: SocketAddr, ca: &Path, pids: Vec<u32>) -> anyhow::Result<Self> {
         let ca = std::fs::read(ca).with_context(|| format!("cannot read the certificate {}", ca.display()))?;
-        let system = System::Magpie(Magpie::new(server, ca)?);
-        Ok(Self { system, processes: Processes(pids), started: None })
+        let system = System::Magpie(Magpie::new(vec![server], ca)?);
+        Ok(Self { system, processes: Processes(pids), started: None, cluster: None })
+    }
+
+    /// Starts so many nodes of Magpie as one cluster; one is a node that is alone.
+    pub(crate) fn ours(nodes: usize, program: Option<&Path>) -> anyhow::Result<Self> {
+        if nodes == 1 {
+            return Self::magpie(program, None);
+        }
+        let cluster = Cluster::start(&magpie_program(program)?, nodes)?;
+        let system = System::Magpie(Magpie::new(cluster.gateways(), cluster.devices_ca()?)?);
+        let processes = Processes(cluster.pids());
+        Ok(Self { system, processes, started: None, cluster: Some(cluster) })
+    }
+
+    /// The nodes that were started as a cluster.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Kills a node of the cluster with -9.
+    pub(crate) fn kill(&mut self, at: usize) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.kill(at);
+            self.processes = Processes(cluster.pids());
+        }
+    }
+
+    /// Starts a node of the cluster again that was killed.
+    pub(crate) fn restart(&mut self, at: usize) -> anyhow::Result<()> {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.restart(at)?;
+            self.processes = Processes(cluster.pids());
+        }
+        Ok(())
     }
 
     /// Starts a node of its own, in a folder that is removed at the end.
@@ -276,10 +313,9 @@ impl Server {
         let mut child = spawn(&command, &environment, &dir)?;
         let ca = await_file(&dir.join("data/dev-ca.pem"), &mut child, &dir)?;
         let processes = Processes(vec![child.id()]);
-        let system = System::Magpie(Magpie::new(address, ca)?);
+        let system = System::Magpie(Magpie::new(vec![address], ca)?);
         let started = Started { child, command, environment, dir, _helpers: Vec::new(), _files: files };
-        let server = Self { system, processes, started: Some(started) };
-        Ok(server)
+        Ok(Self { system, processes, started: Some(started), cluster: None })
     }
 
     /// Starts the floor: this program, as a server.
@@ -301,7 +337,7 @@ impl Server {
         let system = System::Floor(Floor::new(address, &ca)?);
         let started =
             Started { child, command, environment: Vec::new(), dir, _helpers: Vec::new(), _files: Some(files) };
-        Ok(Self { system, processes, started: Some(started) })
+        Ok(Self { system, processes, started: Some(started), cluster: None })
     }
 
     /// Starts a peer that listens on TCP: this command, in this folder.
@@ -316,7 +352,7 @@ impl Server {
         let child = spawn(&command, &environment, &dir)?;
         let processes = Processes([child.id()].into_iter().chain(helpers.iter().map(|one| one.child.id())).collect());
         let started = Started { child, command, environment, dir, _helpers: helpers, _files: Some(files) };
-        let mut server = Self { system, processes, started: Some(started) };
+        let mut server = Self { system, processes, started: Some(started), cluster: None };
         if let Some(Started { child, dir, .. }) = &mut server.started {
             await_port(address, child, dir)?;
         }
@@ -338,7 +374,9 @@ impl Server {
 
     /// Kills the server and starts it again on its address and data. Only for one that we started.
     pub(crate) fn kill_and_restart(&mut self) -> anyhow::Result<()> {
-        let started = self.started.as_mut().context("only a node that magpie-bench started is killed by it")?;
+        let started = self.started.as_mut().context(
+            "only nodes that magpie-bench started are killed by it: leave out --server, and they are started",
+        )?;
         end(&mut started.child, Signal::KILL);
         started.child = spawn(&started.command, &started.environment, &started.dir)?;
         self.processes = Processes(vec![started.child.id()]);
@@ -347,6 +385,9 @@ impl Server {
 
     /// Its log, when we started it.
     pub(crate) fn log(&self) -> String {
+        if let Some(cluster) = &self.cluster {
+            return cluster.logs();
+        }
         let dir = self.started.as_ref().map(|started| started.dir.join("server.log"));
         dir.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
     }

@@ -10,6 +10,7 @@ pub(crate) mod xmpp;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use magpie_client::{Client, ConversationId};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
@@ -28,6 +29,11 @@ pub(crate) trait User: Send + Sync {
 
     /// Breaks the connection, which then comes back by itself; where a driver cannot, nothing happens.
     fn drop_connection(&self) {}
+
+    /// The device and the conversation behind a room, where the system is Magpie.
+    fn device(&self, _room: usize) -> Option<(Client, ConversationId)> {
+        None
+    }
 }
 
 /// Who is there, and which rooms they are in. A room of two is a direct conversation.

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Replay,
     /// Everybody reconnects at once.
     Storm,
-    /// The server is killed and started again under load.
+    /// A node is killed and started again under load: of a cluster, the leader of a shard that is written to.
     Failover,
     /// Mixed, for long, with slopes.
     Soak,
@@ -94,6 +94,8 @@ pub(crate) struct Workload {
     pub(crate) p99_ms: f64,
     /// How often `failover` kills.
     pub(crate) kills: usize,
+    /// Nodes of Magpie that are started for it, each with a replica of everything: 1, 3 or 5.
+    pub(crate) nodes: usize,
 }
 
 impl Default for Workload {
@@ -118,6 +120,7 @@ impl Default for Workload {
             files: 0,
             p99_ms: 50.0,
             kills: 3,
+            nodes: 1,
         }
     }
 }
@@ -170,6 +173,12 @@ impl Workload {
             self.senders,
             self.members
         );
+        ensure!(
+            matches!(self.nodes, 1 | 3 | 5),
+            "nodes is {}; a cluster begins with 1, 3 or 5 (an even number survives no more than one less)",
+            self.nodes
+        );
+        ensure!(self.kind != Kind::Failover || self.kills >= 1, "kills is 0; it must be at least 1");
         let most = if self.kind == Kind::Signin { 100_000 } else { 32 };
         ensure!((1..=most).contains(&self.outstanding), "outstanding is {}; it must be 1 to {most}", self.outstanding);
         for (name, value) in [

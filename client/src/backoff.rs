@@ -14,6 +14,9 @@ pub(crate) const CONNECT: Backoff = Backoff { first: Duration::from_millis(100),
 /// Between tries of one refused request.
 pub(crate) const REQUEST: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
 
+/// Before a request is asked again that a node lost with the leader it was for.
+pub(crate) const DOUBT: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_millis(20) };
+
 impl Backoff {
     /// The wait before try `attempt` (counted from 0), somewhere between nothing and the doubled bound.
     pub(crate) fn jittered(self, attempt: u32) -> Duration {

@@ -3,7 +3,7 @@
 mod asks;
 mod posts;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use magpie_protocol::{ConversationId, DeviceId, Entry, TimelineId, UserId, limits};
 use tokio::{
@@ -117,6 +117,7 @@ impl Client {
             asks: std::collections::VecDeque::new(),
             goal: Goal::Rest,
             status: Status::Offline,
+            server: None,
             sendings: 0,
             store_suspect: false,
             closing: false,
@@ -227,6 +228,11 @@ impl Client {
     /// What the client is doing.
     pub fn status(&self) -> Status {
         self.shared().lock().status
+    }
+
+    /// The node that it is connected to, if it is to one.
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.shared().lock().server
     }
 
     /// Every conversation that this device knows, ended ones too, in order of id.

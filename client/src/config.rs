@@ -69,6 +69,9 @@ pub struct Config {
     pub history: History,
     /// A request without answer for this long means that the connection is lost; default 10 s.
     pub request_timeout: Duration,
+    /// Where there are others: a connection over which nothing comes back for this long, while datagrams go out, is
+    /// lost; default 400 ms, and eight round trips on a slow path. A node that lives is not left for taking its time.
+    pub silence_timeout: Duration,
     /// How long one call (find, sign in, ...) may take over all its tries; default 30 s.
     pub ask_timeout: Duration,
     /// Events that wait for the app; default 1,024.
@@ -85,6 +88,7 @@ impl Config {
             device_name: "a device".into(),
             history: History::All,
             request_timeout: Duration::from_secs(10),
+            silence_timeout: Duration::from_millis(400),
             ask_timeout: Duration::from_secs(30),
             events_max: 1024,
         }
@@ -96,6 +100,11 @@ impl Config {
             0 => self.server,
             at => self.others[at - 1],
         }
+    }
+
+    /// How long a node may say nothing at all, if there are others.
+    pub(crate) fn silence_patience(&self) -> Option<Duration> {
+        (!self.others.is_empty()).then_some(self.silence_timeout)
     }
 
     /// How long a connection may take to come about.

@@ -23,7 +23,7 @@ use crate::{Error, NetworkConfig};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const IDLE_TIMEOUT_MS: u32 = 45_000;
-const RECEIVE_WINDOW: u32 = 512 * 1024;
+pub(crate) const RECEIVE_WINDOW: u32 = 512 * 1024;
 const STREAM_RECEIVE_WINDOW: u32 = 256 * 1024;
 
 /// UDP sockets and TLS trust, shared by any number of clients in a process: a phone has one, a load test shares

@@ -60,6 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
             continue;
         }
         let end = connection(&shared, &network, &mut attempt, turn).await;
+        shared.lock().server = None;
         if matches!(end, End::Lost(_) | End::Later { .. }) {
             turn = turn.wrapping_add(1);
         }
@@ -80,6 +81,7 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32, turn:
         Some(Err(LinkError::Closing(closing))) => return on_closing(shared, closing),
         Some(Ok(opened)) => opened,
     };
+    shared.lock().server = Some(link.server());
     if let Err(e) = begin(shared, welcome.history_epoch) {
         return End::Store(e);
     }
@@ -304,6 +306,7 @@ mod tests {
             asks: std::collections::VecDeque::new(),
             goal: Goal::Rest,
             status: Status::Offline,
+            server: None,
             sendings: 0,
             store_suspect: false,
             closing: true,

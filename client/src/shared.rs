@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -61,6 +62,8 @@ pub(crate) struct State {
     pub(crate) asks: VecDeque<Ask>,
     pub(crate) goal: Goal,
     pub(crate) status: Status,
+    /// The node that a connection stands to.
+    pub(crate) server: Option<SocketAddr>,
     pub(crate) sendings: u64,
     /// A write failed: the store may hold less than memory does.
     pub(crate) store_suspect: bool,

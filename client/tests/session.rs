@@ -257,3 +257,62 @@ async fn what_cannot_be_reached_is_offline() {
     assert_eq!(client.find("bob").await, Err(Error::NotSignedIn));
     client.close().await;
 }
+
+#[tokio::test]
+async fn a_sign_up_whose_outcome_is_not_known_ends_signed_in() {
+    let server = Server::start();
+    server.with(|world| world.doubt_sign_up = true);
+    let (client, _events) = signed_up(&server, config(&server), StorePlace::Memory).await;
+    // It asked again on the same connection.
+    assert_eq!(server.with(|world| world.connections), 1);
+    client.close().await;
+}
+
+/// A way to the server that can be cut, as a node that is killed is: nothing comes back, and nobody says why.
+fn tunnel(to: std::net::SocketAddr) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    use std::sync::atomic::Ordering;
+    let (near, far) =
+        (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (address, cut) = (near.local_addr().unwrap(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    far.connect(to).unwrap();
+    let client = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let (near_out, far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let (known, cut_in, cut_out) = (client.clone(), cut.clone(), cut.clone());
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while let Ok((len, from)) = near.recv_from(&mut bytes) {
+            *client.lock().unwrap() = Some(from);
+            if !cut_in.load(Ordering::Relaxed) {
+                _ = far_out.send(&bytes[..len]);
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while let Ok(len) = far.recv(&mut bytes) {
+            let to = *known.lock().unwrap();
+            if let (Some(to), false) = (to, cut_out.load(Ordering::Relaxed)) {
+                _ = near_out.send_to(&bytes[..len], to);
+            }
+        }
+    });
+    (address, cut)
+}
+
+#[tokio::test]
+async fn a_node_from_which_nothing_comes_back_is_left_for_another_long_before_a_request_is_overdue() {
+    let server = Server::start();
+    let (first, cut) = tunnel(server.address);
+    let mut config = config(&server);
+    config.server = first;
+    config.others = vec![server.address];
+    config.request_timeout = Duration::from_secs(60);
+    let (client, _events) = signed_up(&server, config, StorePlace::Memory).await;
+    assert_eq!(client.say(C, "1").unwrap().posted().await.unwrap().number, 1);
+    assert_eq!((client.status(), client.server()), (Status::Online, Some(first)));
+    cut.store(true, std::sync::atomic::Ordering::Relaxed);
+    let posted = tokio::time::timeout(Duration::from_secs(20), client.say(C, "2").unwrap().posted()).await;
+    assert_eq!(posted.expect("long before a minute").unwrap().number, 2);
+    assert_eq!(client.server(), Some(server.address));
+    client.close().await;
+}

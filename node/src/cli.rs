@@ -99,8 +99,13 @@ pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     let level: tracing::level_filters::LevelFilter = level
         .parse()
         .map_err(|_| anyhow::anyhow!("log.level is {level:?}; it must be error, warn, info, debug or trace"))?;
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
+    // Where standard error goes may be full. Saying so there would panic, also on the thread that is to end the node.
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .log_internal_errors(false)
+        .finish();
     // openraft and sled say much that concerns nobody else; what matters of consensus we say ourselves.
     tracing::subscriber::set_global_default(Quiet { inner: subscriber, level })
         .map_err(|e| anyhow::anyhow!("logging: {e}"))

@@ -1,14 +1,19 @@
 //! What the whole-system suites share: nodes to test, people to talk, and patience.
 
+pub mod cluster;
 pub mod crowd;
 pub mod faulty;
 pub mod honest;
 pub mod http;
+pub mod lan;
 pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod relay;
+pub mod scene;
 pub mod simulation;
+pub mod small_disk;
 pub mod story;
 
 use std::time::Duration;

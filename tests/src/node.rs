@@ -143,6 +143,16 @@ impl Process {
     /// Starts `program` (the test node, see `src/bin`) over `dir`, with this environment besides the usual.
     /// Its standard error is appended to `<dir>.stderr`.
     pub fn try_start(program: &Path, dir: &Path, environment: &[(&str, &str)]) -> Result<Self, String> {
+        Self::try_start_at(program, dir, environment, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The same, where devices connect to this address. Operators connect to where the environment says.
+    pub fn try_start_at(
+        program: &Path,
+        dir: &Path,
+        environment: &[(&str, &str)],
+        listen: SocketAddr,
+    ) -> Result<Self, String> {
         let mut all: Vec<(String, String)> = [
             ("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8"),
             ("MAGPIE_ACCOUNTS_ARGON2_PASSES", "1"),
@@ -154,8 +164,10 @@ impl Process {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .to_vec();
         all.extend(environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::spawn(program, dir, all, any)
+        if !all.iter().any(|(name, _)| name == "MAGPIE_ADMIN_LISTEN") {
+            all.push(("MAGPIE_ADMIN_LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+        }
+        Self::spawn(program, dir, all, listen)
     }
 
     fn spawn(
@@ -167,8 +179,7 @@ impl Process {
         let errors = dir.with_extension("stderr");
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&errors).map_err(|e| e.to_string())?;
         let mut child = Command::new(program)
-            .args(["serve", "--admin", "127.0.0.1:0", "--listen", &listen.to_string()])
-            .arg("--data-dir")
+            .args(["serve", "--listen", &listen.to_string(), "--data-dir"])
             .arg(dir)
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())

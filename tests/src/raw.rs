@@ -46,7 +46,7 @@ impl Net {
 
     /// The same with another ALPN or other windows.
     pub fn with(server: SocketAddr, ca: &[u8], alpn: &[u8], transport: quinn::TransportConfig) -> Self {
-        let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+        let endpoint = quinn::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a socket");
         Self::over(endpoint, server, ca, alpn, transport)
     }
 
@@ -144,11 +144,21 @@ impl Raw {
 
     /// Connects and says hello.
     pub async fn hello(net: &Net) -> Self {
+        Self::welcomed(net).await.0
+    }
+
+    /// What the clock of the node says, in milliseconds since 1970.
+    pub async fn time_ms(net: &Net) -> u64 {
+        Self::welcomed(net).await.1
+    }
+
+    async fn welcomed(net: &Net) -> (Self, u64) {
         let mut raw = Self::silent(net).await;
         let hello = Hello { version_min: 1, version_max: 1, agent: "raw".into() };
-        let answer = raw.ask(Request::Hello(hello)).await;
-        assert!(matches!(answer, Answer::Welcome(_)), "{answer:?}");
-        raw
+        match raw.ask(Request::Hello(hello)).await {
+            Answer::Welcome(welcome) => (raw, welcome.time_ms),
+            answer => panic!("{answer:?}"),
+        }
     }
 
     /// Signs up, with everybody's password.

@@ -83,9 +83,45 @@ fn sessions_are_held_and_come_back() {
 
 #[test]
 fn a_killed_server_loses_nothing() {
-    let figures = run("failover", &["--users", "10", "--rate", "50", "--kills", "1"]);
+    let figures = run("failover", &["--users", "10", "--rate", "50", "--kills", "1", "--nodes", "1"]);
     assert_eq!(figures["kills"], 1);
     assert_more_than_0(&figures["unavailable_ms"], &["p50", "max"]);
+}
+
+#[test]
+fn the_leader_of_a_shard_is_killed_and_its_writers_are_asked_what_they_noticed() {
+    let figures = run("failover", &["--users", "6", "--rate", "50", "--kills", "2"]);
+    assert_eq!(figures["kills"], 2);
+    let failovers = figures["failovers"].as_array().unwrap();
+    assert_eq!(failovers.len(), 2, "{figures}");
+    for failover in failovers {
+        let times = ["leader_ms", "reconnected_ms", "connected_ms", "elsewhere_ms", "caught_up_ms"];
+        assert_more_than_0(failover, &times);
+        let of = |name: &str| failover[name].as_f64().unwrap();
+        // Nobody stands for election before heartbeats are overdue: whoever noticed less did not look.
+        assert!(of("connected_ms") > 200.0 && of("elsewhere_ms") > 200.0, "{failover}");
+        assert!(failover["node"].as_str().unwrap().ends_with(".1") && failover["shard"] != "", "{failover}");
+    }
+    let max = |name: &str| figures[name]["max"].as_f64().unwrap();
+    assert_eq!(max("unavailable_ms"), max("unavailable_connected_ms").max(max("unavailable_elsewhere_ms")));
+}
+
+#[test]
+fn a_cluster_is_loaded_as_a_node_is() {
+    let memory = |figures: &Value| figures["rss_mib"].as_f64().unwrap();
+    let alone = memory(&run("direct", &["--users", "12", "--rate", "100"]));
+    for (workload, changes) in [
+        ("direct", ["--users", "12", "--rate", "100", "--nodes", "3"].as_slice()),
+        ("group", &["--members", "8", "--nodes", "5"]),
+        ("mixed", &["--users", "6", "--groups", "1", "--members", "5", "--rate", "60", "--churn", "4", "--nodes", "3"]),
+    ] {
+        let figures = run(workload, changes);
+        assert_more_than_0(&figures, &["messages", "deliveries", "p99_ms", "ack_p50_ms", "ack_p99_ms"]);
+        // Every node is counted.
+        assert!(memory(&figures) > 2.0 * alone, "{alone}: {figures}");
+    }
+    run("signin", &["--users", "9", "--members", "3", "--nodes", "3", "--proof", "password"]);
+    run("storm", &["--users", "9", "--members", "3", "--nodes", "3", "--conversations", "2"]);
 }
 
 #[test]
@@ -265,6 +301,11 @@ fn what_is_wrong_is_said() {
         (&["run", "direct", "--seconds", "0"], "seconds is 0"),
         (&["run", "nonsense"], "there is no workload \"nonsense\""),
         (&["run", "direct", "--magpie", "/nowhere/magpie"], "there is no /nowhere/magpie"),
+        (&["run", "failover", "--nodes", "2"], "nodes is 2; a cluster begins with 1, 3 or 5"),
+        (&["run", "failover", "--kills", "0"], "kills is 0"),
+        (&["run", "direct", "--nodes", "3", "--server", "127.0.0.1:1", "--ca", "Cargo.toml"], "leave out --server"),
+        (&["run", "failover", "--server", "127.0.0.1:1", "--ca", "Cargo.toml"], "leave out --server"),
+        (&["run", "direct", "--nodes", "3", "--agents", "127.0.0.1:1"], "nodes is 3; agents know one node only"),
         (&["run", "direct", "--user", "3"], "unexpected argument '--user'"),
         (&["run", "direct", "--out", "/nowhere/results"], "cannot write to /nowhere/results"),
         (&["compare", "direct", "--with", "nobody"], "there is no peer \"nobody\""),

@@ -4,8 +4,8 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +18,9 @@ use magpie_tests::{
     http,
     node::test_config,
     people::befriend,
-    seed, until,
+    seed,
+    small_disk::SmallDisk,
+    until,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -37,64 +39,6 @@ fn place(server: SocketAddr, ca: Vec<u8>) -> Place {
 
 fn eight() -> Shape {
     Shape { people: 8, second_devices: 2, groups: vec![0..8] }
-}
-
-/// A small disk of its own; unmounted at the end.
-struct SmallDisk {
-    at: PathBuf,
-    _parent: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, having said why, where this process may not mount.
-    fn mount() -> Option<Self> {
-        let parent = tempfile::tempdir().unwrap();
-        let at = parent.path().join("data");
-        fs::create_dir(&at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self { at, _parent: parent }),
-            Ok(output) => {
-                println!("SKIPPED: no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("SKIPPED: mount cannot be run: {error}");
-                None
-            }
-        }
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.at).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    /// Somebody else fills the disk until only this is free.
-    fn fill(&self, leave: u64) {
-        let mut filler = fs::read(self.filler()).unwrap_or_default();
-        filler.resize(filler.len() + self.free().saturating_sub(leave) as usize, 7);
-        // It fails at the end when the node takes a page meanwhile: as full as can be is what is wanted.
-        if let Err(error) = fs::write(self.filler(), filler) {
-            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-        }
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.at.join("filler")
-    }
-
-    fn clear(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a node that a failed test left behind must not keep it.
-        let ended = Command::new("umount").arg("-l").arg(&self.at).status();
-        assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking(), "the disk stays mounted");
-    }
 }
 
 fn start(disk: &SmallDisk) -> Process {
@@ -149,7 +93,7 @@ async fn serves(node: &Process, crowd: &Crowd) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_in_time_and_serves_again_by_itself() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(24) else { return };
     let seed = seed("full disk");
     let mut node = start(&disk);
     let mut crowd = Crowd::gather(&place(node.address, node.ca()), &eight()).await;
@@ -174,7 +118,7 @@ async fn a_full_disk_refuses_in_time_and_serves_again_by_itself() {
 
 #[tokio::test]
 async fn a_node_killed_on_a_full_disk_comes_back_with_everything() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(24) else { return };
     let seed = seed("killed on a full disk");
     let mut node = start(&disk);
     let mut crowd = Crowd::gather(&place(node.address, node.ca()), &eight()).await;
@@ -246,6 +190,30 @@ async fn a_failed_sync_ends_the_node_and_is_never_acknowledged() {
 #[tokio::test]
 async fn a_failed_write_ends_the_node_and_is_never_acknowledged() {
     fails("MAGPIE_TEST_FAIL_APPEND_AFTER", "injected write error", "failed write").await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_say_why_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // The disk that is full is often the one to which the node's own words go.
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut node = Command::new(TEST_NODE)
+        .args(["serve", "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .env("MAGPIE_TEST_FAIL_APPEND_AFTER", "2")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(nowhere)
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while node.try_wait().unwrap().is_none() && began.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = node.try_wait().unwrap();
+    _ = node.kill();
+    _ = node.wait();
+    assert_eq!(ended.and_then(|status| status.code()), Some(74), "a node whose log failed: {ended:?}");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Ran> {
     let shares = shares(work, agents.len())?;
     let ca = std::fs::read_to_string(ca).with_context(|| format!("cannot read the certificate {}", ca.display()))?;
-    let (began, address) = (Instant::now(), server.system.magpie()?.server);
+    let (began, address) = (Instant::now(), server.system.magpie()?.servers[0]);
     let mut agents = try_join_all(agents.iter().map(|name| Agent::connect(name, began, address))).await?;
     progress.say(format!("people of {} agents come in", agents.len()));
     let prepare = agents.iter_mut().zip(shares).map(|(agent, share)| {

@@ -31,10 +31,10 @@ const TO_GROUPS: f64 = 0.1;
 
 /// People of a server, ready to talk.
 pub(crate) struct Crowd {
-    users: Everybody,
+    pub(crate) users: Everybody,
     pub(crate) ledger: Ledger,
     /// Who speaks where: in pairs, then in groups.
-    pairs: Vec<(usize, usize)>,
+    pub(crate) pairs: Vec<(usize, usize)>,
     groups: Vec<(usize, usize)>,
 }
 

@@ -138,7 +138,7 @@ pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progres
         async move {
             match proof {
                 Proof::Password => {
-                    let (client, mut events) = magpie.device()?;
+                    let (client, mut events) = magpie.device(index)?;
                     client.sign_in(&person.handle, PASSWORD).await?;
                     while !matches!(events.next().await, Some(Event::Synced) | None) {}
                     Ok(Some((client, events)))

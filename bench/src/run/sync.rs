@@ -49,7 +49,7 @@ pub(crate) async fn run(work: &Workload, server: &Server, progress: &Progress) -
         let (magpie, handle) = (magpie.clone(), people[1 + index % (members - 1)].handle.clone());
         let (had, wrong) = (had.clone(), wrong.clone());
         async move {
-            let (client, mut events) = magpie.device()?;
+            let (client, mut events) = magpie.device(index)?;
             client.sign_in(&handle, PASSWORD).await?;
             let began = Instant::now();
             let mut last = 0;

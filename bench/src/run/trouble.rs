@@ -1,4 +1,6 @@
-//! What people notice of a server that is killed.
+//! What people notice of a node that is killed: of one that is alone, here; of one of several, in [`cluster`].
+
+mod cluster;
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +12,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// A server that acknowledges nothing for so long is not coming back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Kills the server under load and starts it again, so many times.
+/// Kills a node under load and starts it again, so many times.
 pub(crate) async fn failover(work: &Workload, server: &mut Server, progress: &Progress) -> anyhow::Result<Ran> {
+    if server.cluster().is_some() {
+        return cluster::failover(work, server, progress).await;
+    }
     let crowd = Crowd::gather(work, server, progress).await?;
     let ledger = crowd.ledger.clone();
     let mut gaps = Vec::new();

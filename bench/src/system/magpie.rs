@@ -26,11 +26,11 @@ const AT_A_TIME: usize = 64;
 /// How long a conversation may take to reach its members.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node, and what every client of it shares.
+/// The nodes, and what every client of them shares.
 #[derive(Clone)]
 pub(crate) struct Magpie {
     pub(crate) network: Network,
-    pub(crate) server: SocketAddr,
+    pub(crate) servers: Vec<SocketAddr>,
 }
 
 /// One person with one device.
@@ -72,6 +72,10 @@ impl User for Member {
 
     fn drop_connection(&self) {
         self.client.drop_connection();
+    }
+
+    fn device(&self, room: usize) -> Option<(Client, ConversationId)> {
+        Some((self.client.clone(), *self.rooms.get(&room)?))
     }
 }
 
@@ -120,14 +124,19 @@ fn listen(index: usize, mut events: Events, ledger: Ledger) -> Arc<AtomicU64> {
 }
 
 impl Magpie {
-    /// The node at this address, whose certificate is signed with this one.
-    pub(crate) fn new(server: SocketAddr, ca: Vec<u8>) -> anyhow::Result<Self> {
-        Ok(Self { network: Network::new(NetworkConfig::new(ca))?, server })
+    /// The nodes at these addresses, whose certificates are signed with this one.
+    pub(crate) fn new(servers: Vec<SocketAddr>, ca: Vec<u8>) -> anyhow::Result<Self> {
+        ensure!(!servers.is_empty(), "there is no node to connect to");
+        Ok(Self { network: Network::new(NetworkConfig::new(ca))?, servers })
     }
 
-    /// A device that nobody has signed in on.
-    pub(crate) fn device(&self) -> anyhow::Result<(Client, Events)> {
-        let mut config = Config::new(self.server);
+    /// A device that nobody has signed in on. Devices begin with the nodes in turn, and know all of them.
+    pub(crate) fn device(&self, turn: usize) -> anyhow::Result<(Client, Events)> {
+        let mut servers = self.servers.clone();
+        let count = servers.len();
+        servers.rotate_left(turn % count);
+        let mut config = Config::new(servers.remove(0));
+        config.others = servers;
         config.history = History::None;
         config.ask_timeout = Duration::from_secs(120);
         Ok(Client::open(&self.network, config, StorePlace::Memory)?)
@@ -141,7 +150,7 @@ impl Magpie {
         all(count, AT_A_TIME, |index| {
             let (this, ledger, run) = (self.clone(), ledger.clone(), run.clone());
             async move {
-                let (client, events) = this.device()?;
+                let (client, events) = this.device(index)?;
                 let handle = format!("load-{run}-{index}");
                 let me = client.sign_up(&handle, PASSWORD).await?;
                 let synced = listen(index, events, ledger);

@@ -4,7 +4,7 @@ use magpie_protocol::{
     Answer, ErrorCode, Request, Retry, WireError,
     frame::account::{DeviceKey, Resume, SignIn, SignUp, SignedIn},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     End, ends_token,
@@ -12,12 +12,13 @@ use super::{
     on_closing, signed_out, stop,
 };
 use crate::{
-    Error, Event, Status,
+    Error, Event, Status, backoff,
     shared::{Goal, Shared},
 };
 
 /// Signs the connection in. When it cannot, says how to go on; whoever waits has been told if that is final.
 pub(super) async fn sign_in(shared: &Shared, link: &mut Link) -> Result<(), End> {
+    let mut doubted = false;
     loop {
         let request = request(shared, link)?;
         match link.ask(request, shared.config.request_timeout).await {
@@ -26,13 +27,20 @@ pub(super) async fn sign_in(shared: &Shared, link: &mut Link) -> Result<(), End>
             Err(LinkError::Closing(closing)) => return Err(on_closing(shared, closing)),
             Err(LinkError::Lost(reason)) => return Err(End::Lost(reason)),
             Err(LinkError::Refused(error)) => {
+                let unknown = error.code == ErrorCode::Unknown;
                 if let Goal::Auth(auth) = &mut shared.lock().goal {
-                    auth.asked = false;
+                    // What is not known may have been done.
+                    auth.asked = unknown;
                     if auth.new && auth.uncertain && error.code == ErrorCode::HandleTaken {
                         // By an earlier try of ours, perhaps: the password will tell.
                         auth.new = false;
                         continue;
                     }
+                }
+                if unknown && !std::mem::replace(&mut doubted, true) {
+                    // Lost with the leader of the account's shard; whoever leads now is known already.
+                    sleep(backoff::DOUBT.jittered(0)).await;
+                    continue;
                 }
                 return Err(on_refused(shared, error));
             }

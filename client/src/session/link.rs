@@ -1,6 +1,6 @@
 //! One QUIC connection with its session stream, until it is signed in.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use magpie_protocol::{
@@ -11,7 +11,8 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::time::timeout;
 
-use crate::{Config, Network};
+use super::online::silence::Traffic;
+use crate::{Config, Network, network::RECEIVE_WINDOW};
 
 /// Bytes taken from the stream in one go.
 const CHUNK_LEN_MAX: usize = 64 * 1024;
@@ -41,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) reader: FrameReader,
     /// The id that the next request gets.
     next_request: u32,
+    /// How often the node was asked for a sign.
+    signs: u32,
 }
 
 impl Link {
@@ -59,7 +62,7 @@ impl Link {
             .await
             .map_err(|_| LinkError::lost("the node opens no stream"))?
             .map_err(LinkError::lost)?;
-        let mut link = Self { connection, send, recv, reader: FrameReader::default(), next_request: 1 };
+        let mut link = Self { connection, send, recv, reader: FrameReader::default(), next_request: 1, signs: 0 };
         let hello = hello::Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, agent: config.agent.clone() };
         match link.ask(Request::Hello(hello), patience).await? {
             Answer::Welcome(welcome) => Ok((link, welcome)),
@@ -109,6 +112,24 @@ impl Link {
         let public = key.public_key().as_ref().try_into().map_err(LinkError::lost)?;
         let proof = key.sign(&material).as_ref().try_into().map_err(LinkError::lost)?;
         Ok((public, proof))
+    }
+
+    /// The node at the other end.
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// What it has carried so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        Traffic { received: stats.udp_rx.datagrams, sent: stats.udp_tx.datagrams, round_trip: stats.path.rtt }
+    }
+
+    /// Sends something that the node's QUIC must acknowledge, and that its session does not see: a receive window that
+    /// is larger by a byte.
+    pub(crate) fn ask_for_a_sign(&mut self) {
+        self.signs = self.signs.saturating_add(1);
+        self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW.saturating_add(self.signs)));
     }
 
     /// Ends the connection at once; what was not read yet is not read.

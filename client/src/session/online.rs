@@ -1,6 +1,7 @@
 //! A signed-in session: one loop over the stream, the app's wishes and one timer.
 
 mod frames;
+pub(crate) mod silence;
 
 use std::{collections::HashMap, pin::pin, time::Duration};
 
@@ -12,6 +13,7 @@ use magpie_protocol::{
 };
 use tokio::time::{Instant, sleep_until};
 
+use self::silence::{Look, Silence};
 use super::{
     End,
     link::{Link, LinkError, read_chunk, write_frame},
@@ -49,6 +51,8 @@ struct Online<'a> {
     flights: HashMap<u32, Flight>,
     /// When to look next whether a request is overdue.
     check_at: Option<Instant>,
+    /// Whether the node says anything at all.
+    silence: Silence,
     out: Vec<u8>,
     written: usize,
     /// When to ask for heads; `None` while that is under way or done.
@@ -75,6 +79,7 @@ pub(super) async fn serve(shared: &Shared, link: Link, attempt: &mut u32) -> End
         link,
         flights: HashMap::new(),
         check_at: None,
+        silence: Silence::new(shared.config.silence_patience(), Instant::now()),
         out: Vec::new(),
         written: 0,
         sync_at: Some(Instant::now()),
@@ -151,7 +156,10 @@ impl Online<'_> {
                 self.written = 0;
             }
             Wake::Written(Err(e)) => return Err(End::Lost(e.to_string())),
-            Wake::Read(Ok(Some(bytes))) => return self.on_bytes(&bytes),
+            Wake::Read(Ok(Some(bytes))) => {
+                self.silence.heard(Instant::now());
+                return self.on_bytes(&bytes);
+            }
             Wake::Read(Ok(None)) => return Err(End::Lost("the node ended the stream".into())),
             Wake::Read(Err(LinkError::Lost(reason))) => return Err(End::Lost(reason)),
             Wake::Read(Err(LinkError::Closing(closing))) => return Err(on_closing(self.shared, closing)),
@@ -177,11 +185,24 @@ impl Online<'_> {
             self.check_at = Some(now + timeout);
             return Ok(());
         }
-        self.check_at = self.flights.values().map(|flight| flight.sent_at + timeout).min();
-        match self.check_at {
-            Some(at) if at <= now => Err(End::Lost(format!("a request had no answer for {timeout:?}"))),
-            _ => Ok(()),
+        self.check_at = None;
+        let Some(overdue) = self.flights.values().map(|flight| flight.sent_at + timeout).min() else { return Ok(()) };
+        if overdue <= now {
+            return Err(End::Lost(format!("a request had no answer for {timeout:?}")));
         }
+        match self.silence.look(now, || self.link.traffic()) {
+            Look::Heard => {}
+            Look::Ask => self.link.ask_for_a_sign(),
+            Look::Gone => return Err(End::Lost(format!("nothing comes back from {}", self.link.server()))),
+        }
+        self.check_at = Some(self.next_check(now).min(overdue));
+        Ok(())
+    }
+
+    /// When to check next whether requests that are sent now will be answered.
+    fn next_check(&self, now: Instant) -> Instant {
+        let timeout = self.shared.config.request_timeout;
+        now + self.silence.look_every().map_or(timeout, |every| every.min(timeout))
     }
 
     /// Writes what may be sent now into the buffer. Returns when time alone will make a difference.
@@ -197,7 +218,7 @@ impl Online<'_> {
         }
         while self.flights.len() < OUTSTANDING_MAX && self.out.len() < OUT_LEN_MAX && self.send_one(state, now) {}
         if self.check_at.is_none() && !self.flights.is_empty() {
-            self.check_at = Some(now + shared.config.request_timeout);
+            self.check_at = Some(self.next_check(now));
         }
         let asks = state.asks.iter().filter_map(|ask| ask.not_before).filter(|at| *at > now).min();
         // What is due already waits for a place in the window: an answer makes it, not time.

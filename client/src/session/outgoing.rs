@@ -77,6 +77,8 @@ struct Item {
     uncertain: bool,
     /// How often the server expected a number that is not here.
     strikes: u8,
+    /// The server said once that it does not know the outcome.
+    doubted: bool,
     waiter: Waiter,
 }
 
@@ -126,6 +128,7 @@ impl Outgoing {
                 state: State::Waiting,
                 uncertain: true,
                 strikes: 0,
+                doubted: false,
                 waiter: Waiter::default(),
             };
             let queue: VecDeque<_> = row.sends.into_iter().map(item).collect();
@@ -172,7 +175,15 @@ impl Outgoing {
         debug_assert_eq!((lane.incarnation, lane.next), (key.incarnation, key.number));
         lane.next = key.number + 1;
         let state = State::Waiting;
-        lane.queue.push_back(Item { content, number: key.number, state, uncertain: false, strikes: 0, waiter });
+        lane.queue.push_back(Item {
+            content,
+            number: key.number,
+            state,
+            uncertain: false,
+            strikes: 0,
+            doubted: false,
+            waiter,
+        });
         if !lane.ready {
             lane.ready = true;
             self.ready.push_back(key.conversation);
@@ -322,6 +333,7 @@ impl Lane {
             item.state = State::Waiting;
             item.uncertain = false;
             item.strikes = 0;
+            item.doubted = false;
             item.number = self.next;
             self.next += 1;
         }
@@ -337,6 +349,12 @@ impl Lane {
             sends: self.queue.iter().map(|item| (item.number, item.content.clone())).collect(),
         }
     }
+}
+
+/// The wait before a post is tried again whose outcome the server has lost, for the first time: whoever leads now is
+/// known already.
+fn soon() -> Duration {
+    crate::backoff::DOUBT.jittered(0)
 }
 
 /// The wait before a refused post is tried again.

@@ -32,6 +32,8 @@ pub struct World {
     pub overloaded: u32,
     /// The next sign-up is carried out, but instead of an answer the connection is cut.
     pub cut_after_sign_up: bool,
+    /// The next sign-up is carried out, but the answer says that its outcome is not known.
+    pub doubt_sign_up: bool,
     pub refuse_resume: Option<ErrorCode>,
     pub connections: u32,
     pub outstanding_max: usize,
@@ -128,6 +130,9 @@ impl World {
                 self.key = Some(device.public_key);
                 if std::mem::take(&mut self.cut_after_sign_up) {
                     return None;
+                }
+                if std::mem::take(&mut self.doubt_sign_up) {
+                    return Some(Answer::Refused(WireError::after(ErrorCode::Unknown, 200)));
                 }
                 self.signed_in()
             }

@@ -51,8 +51,8 @@ impl RaftTypeConfig for Types {
 
 /// Heartbeats, and how long a replica waits without them before it stands for election, in milliseconds. openraft
 /// adds the longer of the two timeouts to a random one before a first election.
-const HEARTBEAT_MS: u64 = 100;
-const ELECTION_MS: (u64, u64) = (300, 400);
+const HEARTBEAT_MS: u64 = 75;
+const ELECTION_MS: (u64, u64) = (200, 300);
 /// A leader that has not heard of a majority for this long no longer serves: another may have been elected.
 pub(crate) const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
 /// A replica that lacks no more than this takes it within the change that makes it a voter.
@@ -110,7 +110,7 @@ impl Group {
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
-        let following = tokio::spawn(follow(raft.metrics(), alone, tell, heard));
+        let following = tokio::spawn(follow(raft.clone(), alone, tell, heard));
         Ok(Self { raft, applier, following: Arc::new(Mutex::new(Some(following))) })
     }
 
@@ -149,15 +149,12 @@ impl Group {
     }
 }
 
-/// Says who leads, as often as that changes.
-async fn follow(
-    mut metrics: watch::Receiver<openraft::RaftMetrics<u64, BasicNode>>,
-    alone: bool,
-    tell: watch::Sender<Leadership>,
-    quorum: Heard,
-) {
+/// Says who leads, as often as that changes. A leader that hears of no majority falls silent, so that others elect one
+/// of them: it may be deaf, while they still hear it.
+async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Leadership>, quorum: Heard) {
+    let (mut metrics, mut was_deaf) = (raft.metrics(), false);
     loop {
-        let (now, ended) = {
+        let (now, deaf, ended) = {
             let m = metrics.borrow_and_update();
             // Before the first entry of its term is applied, a new leader may not hold all that was acknowledged.
             let ready = m.last_applied.is_some_and(|id| id.leader_id.term == m.current_term);
@@ -170,8 +167,13 @@ async fn follow(
             let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < HEARD_WITHIN.as_millis());
             let leads = m.current_leader == Some(m.id) && ready && heard;
             let leader = m.current_leader.filter(|id| leads || *id != m.id).map(NodeId::from_bits);
-            (Leadership { leader, term: m.current_term, leads }, m.running_state.is_err())
+            let silence = if alone { None } else { m.millis_since_quorum_ack };
+            let deaf = m.state.is_leader() && silence.is_some_and(|ms| u128::from(ms) > 2 * HEARD_WITHIN.as_millis());
+            (Leadership { leader, term: m.current_term, leads }, deaf, m.running_state.is_err())
         };
+        if std::mem::replace(&mut was_deaf, deaf) != deaf {
+            raft.runtime_config().heartbeat(!deaf);
+        }
         tell.send_if_modified(|before| std::mem::replace(before, now) != now);
         if ended || metrics.changed().await.is_err() {
             return tell.send_modify(|before| before.leads = false);

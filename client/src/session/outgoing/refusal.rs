@@ -3,7 +3,7 @@
 use magpie_protocol::{ErrorCode, Retry, WireError, frame::conversation::Posted};
 use tokio::time::Instant;
 
-use super::{Lane, Moving, Outcome, Outgoing, PostKey, Resolved, State, wait};
+use super::{Lane, Moving, Outcome, Outgoing, PostKey, Resolved, State, soon, wait};
 use crate::Error;
 
 /// After this many answers that expect a number which is not here, the server is believed.
@@ -55,6 +55,10 @@ impl Outgoing {
                     let uncertain =
                         matches!(code, ErrorCode::Unknown | ErrorCode::Unavailable | ErrorCode::ShuttingDown);
                     lane.queue[at].uncertain |= uncertain;
+                    if code == ErrorCode::Unknown && !std::mem::replace(&mut lane.queue[at].doubted, true) {
+                        lane.pause(now + soon());
+                        return None;
+                    }
                     lane.pause(now + wait(lane.attempts, error.retry_after_ms));
                     lane.attempts += 1;
                     None

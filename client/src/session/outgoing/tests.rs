@@ -252,3 +252,25 @@ async fn a_server_that_forgot_gets_the_rest_under_a_new_incarnation() {
     assert!(rig.out.start_over(base).is_empty());
     assert_eq!(rig.out.next_key(C), PostKey { conversation: C, incarnation: base, number: 1 });
 }
+
+#[tokio::test]
+async fn a_lost_outcome_is_asked_for_again_at_once_and_then_when_the_server_says() {
+    let mut out = Outgoing::new(BASE, Vec::new());
+    let mut now = Instant::now();
+    for sending in 1..=3 {
+        let key = out.next_key(C);
+        out.push(key, Content::Text(sending.to_string()), Waiter { sending, tell: None });
+    }
+    for (round, (least, most)) in [(0, 20), (200, 250), (200, 250)].into_iter().enumerate() {
+        let mut sent = Vec::new();
+        while out.send_next(now, |key, _| sent.push(key)) {}
+        assert_eq!(sent.iter().map(|key| key.number).collect::<Vec<_>>(), [1, 2, 3], "round {round}");
+        for key in sent {
+            assert!(out.on_refused(key, WireError::after(ErrorCode::Unknown, 200), now).resolved.is_none());
+        }
+        assert!(!out.send_next(now, |_, _| ()) || least == 0);
+        let due = out.due().map_or(Duration::ZERO, |due| due - now);
+        assert!((least..=most).contains(&(due.as_millis() as u64)), "round {round}: {due:?}");
+        now += due;
+    }
+}
