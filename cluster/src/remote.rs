@@ -3,7 +3,12 @@
 //! What travels on the lane of requests is a tag and fields in the codec's form; on the others the number of a shard
 //! and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
 
-use std::{collections::BTreeSet, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes};
@@ -79,9 +84,9 @@ pub(crate) enum Response<R, V> {
 /// How a request travels: with the version of what the asker knows of the cluster, ...
 #[derive(Encode, Decode)]
 struct Asked<T>(u64, T);
-/// ... and its answer with the newer one, if there is one.
+/// ... and its answer with the newer one, if there is one, and with the last priority that the other node lets in.
 #[derive(Encode, Decode)]
-struct Answered<T>(Option<System>, T);
+struct Answered<T>(Option<System>, u16, T);
 
 pub(crate) type RequestOf<M> = Request<<M as Machine>::Command, <M as Machine>::Query>;
 pub(crate) type ResponseOf<M> = Response<<M as Machine>::Reply, <M as Machine>::View>;
@@ -136,12 +141,14 @@ enum Message {
 pub(crate) struct Remote<M: Machine> {
     transport: Arc<dyn Transport>,
     system: SystemView,
+    /// What each node lets in.
+    levels: RwLock<BTreeMap<NodeId, u16>>,
     machine: PhantomData<fn() -> M>,
 }
 
 impl<M: Machine> Remote<M> {
     pub(crate) fn new(transport: Arc<dyn Transport>, system: SystemView) -> Self {
-        Self { transport, system, machine: PhantomData }
+        Self { transport, system, levels: RwLock::default(), machine: PhantomData }
     }
 
     /// The nodes that a connection stands to.
@@ -154,7 +161,8 @@ impl<M: Machine> Remote<M> {
         let request = codec::encode(&(self.system.version(), request)).into();
         match self.transport.call(to, Lane::Requests, request, ANSWER_WITHIN).await {
             Ok(answer) => match codec::decode_stored(&answer) {
-                Ok(Answered(system, result)) => {
+                Ok(Answered(system, level, result)) => {
+                    self.note_level(to, level);
                     system.into_iter().for_each(|system| self.system.offer(system));
                     result
                 }
@@ -163,6 +171,17 @@ impl<M: Machine> Remote<M> {
             Err(LinkError::Refused { .. }) => Err(AskError::NotLeader { leader: None }),
             Err(_) => Err(AskError::Unknown),
         }
+    }
+
+    fn note_level(&self, node: NodeId, level: u16) {
+        if self.level_of(node) != level {
+            self.levels.write().unwrap_or_else(PoisonError::into_inner).insert(node, level);
+        }
+    }
+
+    /// The last priority that a node lets in.
+    pub(crate) fn level_of(&self, node: NodeId) -> u16 {
+        self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied().unwrap_or(u16::MAX)
     }
 
     /// Tells a node what the cluster knows of itself.
@@ -233,10 +252,12 @@ impl<M: Machine> Service for Host<M> {
             Lane::Consensus | Lane::Bulk => self.consult(request, answer),
             Lane::Requests => match codec::decode_stored::<Asked<RequestOf<M>>>(&request) {
                 Ok(Asked(version, request)) => {
-                    let system = self.router.system().clone();
+                    let router = self.router.clone();
                     let done = move |result: Result<ResponseOf<M>, AskError>| {
-                        let newer = system.now().filter(|system| system.version > version);
-                        answer(codec::encode(&Answered(newer.map(|system| (*system).clone()), result)).into());
+                        // Mostly nothing is newer: no copy is made to find out.
+                        let newer = if router.system().version() > version { router.system().now() } else { None };
+                        let newer = newer.map(|system| (*system).clone());
+                        answer(codec::encode(&Answered(newer, router.level(), result)).into());
                     };
                     self.router.serve(from, request, Box::new(done));
                 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -68,6 +68,8 @@ struct Inner<M: Machine> {
     /// Who led each shard when it was last asked, for when this node's replica, if it has one, does not know; 0 where
     /// nobody knows.
     leaders: Vec<AtomicU64>,
+    /// The last priority of requests that this node lets in.
+    level: AtomicU16,
 }
 
 /// What a router is made of.
@@ -93,8 +95,8 @@ impl<M: Machine> Clone for Router<M> {
 impl<M: Machine> Router<M> {
     pub(crate) fn new(parts: RouterParts<M>) -> Self {
         let RouterParts { me, map, shards, remote, system, disk, pulse } = parts;
-        let leaders = shards.iter().map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote, system, disk, pulse, leaders }))
+        let (leaders, level) = (shards.iter().map(|_| AtomicU64::new(0)).collect(), AtomicU16::new(u16::MAX));
+        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote, system, disk, pulse, leaders, level }))
     }
 
     /// This node.
@@ -120,6 +122,29 @@ impl<M: Machine> Router<M> {
     /// What this node says of itself.
     pub fn facts(&self) -> Facts {
         self.0.pulse.mine(&self.0.shards)
+    }
+
+    /// The last priority of requests that this node lets in; others are told with every answer.
+    pub fn set_level(&self, level: u16) {
+        self.0.level.store(level, Ordering::Relaxed);
+    }
+
+    pub(crate) fn level(&self) -> u16 {
+        self.0.level.load(Ordering::Relaxed)
+    }
+
+    /// The last priority that the leader of this slot's shard lets in, as it said with its last answer; all where this
+    /// node leads, whose own level it knows.
+    pub fn level_at(&self, slot: Slot) -> u16 {
+        let Some(remote) = &self.0.remote else { return u16::MAX };
+        let leader = self.leader_of(self.shard_of(slot)).filter(|leader| *leader != self.0.me);
+        leader.map_or(u16::MAX, |leader| remote.level_of(leader))
+    }
+
+    /// How long commands waited beyond the round before them, on average since this was last asked, in the shard where
+    /// they waited longest.
+    pub fn take_wait(&self) -> Duration {
+        self.0.shards.iter().map(|shard| shard.0.waits.take()).max().unwrap_or_default()
     }
 
     pub(crate) fn disk(&self) -> DiskId {

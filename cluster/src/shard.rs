@@ -24,7 +24,10 @@ use std::{
 };
 
 use magpie_protocol::{NodeId, ShardId, TimelineId};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap,
@@ -39,7 +42,7 @@ use crate::{
     watch::{Sinks, WatchTable},
     work::Background,
 };
-use batch::BatchBuilder;
+use batch::{BatchBuilder, Waits};
 
 /// A shard's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +112,7 @@ pub(crate) struct Core<M: Machine> {
 /// A batch that is not yet handed on.
 pub(crate) struct OpenBatch<M: Machine> {
     pub(crate) builder: BatchBuilder,
+    pub(crate) opened: Instant,
     pub(crate) waiters: VecDeque<Waiter<M>>,
 }
 
@@ -120,6 +124,7 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) core: Mutex<Core<M>>,
     pub(crate) open: Mutex<VecDeque<OpenBatch<M>>>,
     pub(crate) waiting_commands: AtomicU64,
+    pub(crate) waits: Waits,
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
     pub(crate) stopping: AtomicBool,
@@ -205,6 +210,7 @@ impl<M: Machine> Shard<M> {
             core: Mutex::new(core),
             open: Mutex::default(),
             waiting_commands: AtomicU64::new(0),
+            waits: Waits::default(),
             ready: Notify::new(),
             outbox_ready: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -316,7 +322,8 @@ impl<M: Machine> Shard<M> {
         let limits = &self.0.limits;
         let full = |b: &BatchBuilder| b.len() >= limits.batch_bytes || b.commands() >= limits.batch_commands;
         if open.back().is_none_or(|b| full(&b.builder)) {
-            open.push_back(OpenBatch { builder: BatchBuilder::default(), waiters: VecDeque::new() });
+            let (builder, waiters) = (BatchBuilder::default(), VecDeque::new());
+            open.push_back(OpenBatch { builder, opened: Instant::now(), waiters });
         }
         if let Some(batch) = open.back_mut() {
             add(&mut batch.builder);
@@ -399,6 +406,11 @@ impl<M: Machine> Shard<M> {
     /// The index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         lock(&self.0.core).store.applied().index()
+    }
+
+    /// Whether the log's disk has room for commands.
+    pub fn has_space(&self) -> bool {
+        self.0.log.has_space()
     }
 
     /// Free bytes on the log's disk.

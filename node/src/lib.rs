@@ -21,6 +21,7 @@ pub mod limits;
 pub mod machine;
 pub mod metrics;
 pub mod node;
+pub mod overload;
 pub mod registry;
 pub mod session;
 pub mod sessions;

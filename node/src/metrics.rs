@@ -24,6 +24,10 @@ pub const HINTS_DROPPED: &str = "magpie_node_hints_dropped_total";
 pub const CONVERSATION_ACTORS: &str = "magpie_node_conversation_actors";
 /// Passwords hashed.
 pub const PASSWORDS_HASHED: &str = "magpie_node_passwords_hashed_total";
+/// Requests turned away because more came than could be served.
+pub const SHED: &str = "magpie_node_shed_total";
+/// The last priority that is let in.
+pub const ADMISSION_LEVEL: &str = "magpie_node_admission_level";
 
 /// Counts what happens with every message: the counter is looked up once.
 macro_rules! count {
@@ -52,6 +56,8 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(HINTS_DROPPED, "hints that a slow session did not get: it was told to pull");
             metrics::describe_gauge!(CONVERSATION_ACTORS, "conversation actors that run");
             metrics::describe_counter!(PASSWORDS_HASHED, "passwords hashed");
+            metrics::describe_counter!(SHED, "requests turned away because more came than could be served");
+            metrics::describe_gauge!(ADMISSION_LEVEL, "last priority that is let in; 511 is everything");
             Some(handle)
         })
         .clone()

@@ -29,6 +29,7 @@ use crate::{
     keys::Keys,
     limits::{ByAddress, Rate},
     machine::{Command, MagpieRouter, Query, View},
+    overload::Overload,
     session::{
         outbound::{Outbound, ask_error},
         writer::Writer,
@@ -117,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) password_limit: ByAddress,
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
+    pub(crate) overload: Overload,
 }
 
 impl Shared {
@@ -289,6 +291,7 @@ impl Node {
             per_second: config.limits.password_per_address_rate,
             burst: config.limits.password_per_address_burst,
         };
+        let overload = Overload::new(Duration::from_millis(config.gateway.overload_wait_ms));
         let shared = Arc::new(Shared {
             config,
             router,
@@ -299,6 +302,7 @@ impl Node {
             password_limit: ByAddress::new(rate),
             clock,
             writer: Writer::default(),
+            overload,
         });
         let sweeping = conversations.clone();
         let tasks = vec![
@@ -306,6 +310,10 @@ impl Node {
             tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(drain::shed_sessions(shared.clone())),
+            {
+                let shared = shared.clone();
+                tokio::spawn(async move { shared.overload.watch(shared.router.clone()).await })
+            },
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;

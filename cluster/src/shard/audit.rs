@@ -51,10 +51,9 @@ fn add_up(base: &dyn StateBase) -> Result<u64, StateError> {
             return Ok(());
         }
         let entries = base::decode_entries(&base::hex(key), payload.to_vec())?;
-        let mut number = u64::from_be_bytes(*last) + 1 - entries.len() as u64;
-        for entry in entries {
+        let first = u64::from_be_bytes(*last) + 1 - entries.len() as u64;
+        for (number, entry) in (first..).zip(entries) {
             sum = sum.wrapping_add(xxh3_64_with_seed(&entry, xxh3_64(front).wrapping_add(number)));
-            number += 1;
         }
         Ok(())
     })?;

@@ -2,6 +2,11 @@
 //!
 //! `tag u8 | version u8 | id u64 | time u64 | items`; an item is a tag and its fields, numbers little endian.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
 use bytes::Bytes;
 use magpie_protocol::{ShardId, codec};
 
@@ -190,3 +195,24 @@ impl<'a> BatchReader<'a> {
 /// An item that this build does not know: the replica stops rather than guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownItem;
+
+/// How long batches waited beyond the round before them.
+#[derive(Debug, Default)]
+pub struct Waits {
+    micros: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl Waits {
+    /// A batch was handed on.
+    pub fn note(&self, wait: Duration) {
+        self.micros.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The average since this was last asked.
+    pub fn take(&self) -> Duration {
+        let (micros, batches) = (self.micros.swap(0, Ordering::Relaxed), self.batches.swap(0, Ordering::Relaxed));
+        Duration::from_micros(micros.checked_div(batches).unwrap_or(0))
+    }
+}

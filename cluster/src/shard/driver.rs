@@ -1,25 +1,26 @@
 //! Handing batches to consensus, one at a time: while one is on its way the next one fills.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
 
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OpenBatch, Shard, Waiter, lock};
 use crate::{AskError, consensus::ProposeError, machine::Machine};
 
 /// How long a stop waits for what was accepted.
-const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 impl<M: Machine> Shard<M> {
     /// Hands on batches as long as the shard runs.
     pub(crate) async fn drive(self) {
-        let mut leadership = self.follow_leadership();
+        let (mut leadership, mut round) = (self.follow_leadership(), Duration::ZERO);
         // Ids only tell this process's batches apart from those of other nodes, and of processes before it.
         let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.node.clock)().to_le_bytes()].concat());
         loop {
             let paused = self.0.paused.load(Ordering::Relaxed);
             let next = if paused { None } else { lock(&self.0.open).pop_front() };
-            let Some(OpenBatch { builder, waiters }) = next else {
+            let Some(OpenBatch { builder, opened, waiters }) = next else {
                 if self.0.stopping.load(Ordering::Relaxed) {
                     return;
                 }
@@ -33,6 +34,8 @@ impl<M: Machine> Shard<M> {
                 waiters.into_iter().for_each(|waiter| waiter.fail(error.clone()));
                 continue;
             };
+            let handed_on = Instant::now();
+            self.0.waits.note((handed_on - opened).saturating_sub(round));
             id = id.wrapping_add(1);
             lock(&self.0.core).waiting.insert(id, waiters);
             let proposed = group.propose(builder.finish(id, (self.0.node.clock)()));
@@ -45,6 +48,7 @@ impl<M: Machine> Shard<M> {
             if let Err(error) = done {
                 self.abandon(id, &error);
             }
+            round = handed_on.elapsed();
         }
     }
 
@@ -83,7 +87,7 @@ impl<M: Machine> Shard<M> {
         while (!lock(&self.0.open).is_empty() || !lock(&self.0.core).waiting.is_empty())
             && tokio::time::Instant::now() < deadline
         {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.end_group().await;
     }

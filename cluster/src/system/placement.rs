@@ -16,8 +16,8 @@ pub struct Seen {
     pub up: BTreeSet<NodeId>,
     /// Nodes that have not answered for so long that their replicas are made anew elsewhere.
     pub lost: BTreeSet<NodeId>,
-    /// Nodes that should not lead now, because of their clocks.
-    pub astray: BTreeSet<NodeId>,
+    /// Nodes that should not lead now: their clock is off, or their disk is full.
+    pub unfit: BTreeSet<NodeId>,
     pub leaders: BTreeMap<ShardId, NodeId>,
 }
 
@@ -159,7 +159,7 @@ impl Placement<'_> {
     }
 
     fn may_lead(&self, node: NodeId) -> bool {
-        self.seen.up.contains(&node) && !self.leaves(node) && !self.seen.astray.contains(&node)
+        self.seen.up.contains(&node) && !self.leaves(node) && !self.seen.unfit.contains(&node)
     }
 
     fn leads(&self, node: NodeId) -> usize {

@@ -34,6 +34,8 @@ pub struct Facts {
     pub level: u32,
     /// Its clock is off: it leads nothing.
     pub astray: bool,
+    /// Its disk is full: it takes no commands, and others should lead.
+    pub full: bool,
     pub sessions: u64,
     pub free_bytes: u64,
     /// The shards that it holds.
@@ -65,6 +67,11 @@ impl Beat {
     pub fn is_up(&self) -> bool {
         self.at.elapsed() < DOWN_AFTER
     }
+}
+
+/// Whether the disk has no room for commands.
+fn is_full<M: Machine>(shards: &[Shard<M>]) -> bool {
+    shards.first().is_some_and(|shard| !shard.has_space())
 }
 
 /// See the module's documentation. Clones share it.
@@ -114,6 +121,7 @@ impl Pulse {
             clock_ms: (self.0.clock)(),
             level: LEVEL,
             astray: self.0.astray.load(Ordering::Relaxed),
+            full: is_full(shards),
             sessions: self.0.sessions.get().map_or(0, |count| count() as u64),
             free_bytes: shards.first().map_or(0, Shard::free_bytes),
             shards: shards.iter().filter(|shard| shard.is_hosted()).map(held).collect(),
@@ -128,8 +136,8 @@ impl Pulse {
         let up = beats.iter().filter(|(_, beat)| beat.is_up()).map(|(node, beat)| (*node, beat.facts.clone()));
         for (node, facts) in up.chain([mine]) {
             seen.up.insert(node);
-            if facts.astray {
-                seen.astray.insert(node);
+            if facts.astray || facts.full {
+                seen.unfit.insert(node);
             }
             let leads = facts.shards.iter().filter(|held| held.leads);
             seen.leaders.extend(leads.map(|held| (held.shard, node)));
@@ -156,7 +164,7 @@ impl Pulse {
             self.beats().retain(|node, _| peers.contains(node));
             self.look_at_clocks(peers.len());
             self.look_at_elections(&router);
-            if self.0.astray.load(Ordering::Relaxed) {
+            if self.is_unfit(&router) {
                 self.give_leads_away(&router).await;
             }
             self.compare(&router);
@@ -177,12 +185,19 @@ impl Pulse {
         }
     }
 
-    /// A node whose clock is off lets others lead. The steward cannot tell it to: it may be the steward.
+    fn is_unfit<M: Machine>(&self, router: &Router<M>) -> bool {
+        self.0.astray.load(Ordering::Relaxed) || is_full(router.all_shards())
+    }
+
+    /// A node whose clock is off or whose disk is full lets others lead. The steward cannot tell it to: it may be the
+    /// steward.
     async fn give_leads_away<M: Machine>(&self, router: &Router<M>) {
         let others = self.others();
         for shard in router.all_shards().iter().filter(|shard| shard.is_elected()) {
             let voters = shard.group().map(|group| group.members().voters).unwrap_or_default();
-            let able = |node: &&NodeId| others.get(node).is_some_and(|beat| beat.is_up() && !beat.facts.astray);
+            let able = |node: &&NodeId| {
+                others.get(node).is_some_and(|beat| beat.is_up() && !beat.facts.astray && !beat.facts.full)
+            };
             if let Some(to) = voters.iter().find(able)
                 && let Err(error) = shard.hand_over(router, *to).await
             {
@@ -226,14 +241,14 @@ impl Pulse {
         }
     }
 
-    /// Who reaches no majority of a shard's replicas, or whose clock is off, does not stand for election.
+    /// Who reaches no majority of a shard's replicas, or should not lead, does not stand for election.
     fn look_at_elections<M: Machine>(&self, router: &Router<M>) {
         let connected: BTreeSet<NodeId> = router.connected().into_iter().collect();
-        let astray = self.0.astray.load(Ordering::Relaxed);
+        let unfit = self.is_unfit(router);
         for group in router.all_shards().iter().filter_map(Shard::group) {
             let voters = group.members().voters;
             let reached = voters.iter().filter(|node| **node == router.me() || connected.contains(node)).count();
-            group.set_electable(!astray && reached > voters.len() / 2);
+            group.set_electable(!unfit && reached > voters.len() / 2);
         }
     }
 }

@@ -64,6 +64,9 @@ section! {
         socket_buffer_bytes: usize = 4_194_304,
         /// Messages that a session actor's mailbox holds.
         session_mailbox: usize = 256,
+        /// When what was accepted waits longer than this on average, in milliseconds, less important requests are
+        /// turned away. 0 for never.
+        overload_wait_ms: u64 = 100,
         /// Sessions that a node which is drained lets go a second.
         drain_rate: u32 = 500,
     }

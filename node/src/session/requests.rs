@@ -4,12 +4,21 @@ use std::future::Future;
 
 use actix::{ActorFutureExt, AsyncContext, Context, fut::wrap_future};
 use magpie_protocol::{
-    Answer, ErrorCode, Frame, Request, RequestId, VERSION_MAX, VERSION_MIN, WireError,
+    Answer, ErrorCode, Frame, Request, RequestId, Slot, VERSION_MAX, VERSION_MIN, WireError,
     frame::{account::SignedIn, hello::Welcome},
 };
 
 use super::{Identity, SessionHandle, State};
-use crate::{AGENT, account, chat, contact};
+use crate::{AGENT, account, chat, contact, overload::Priority};
+
+/// The slot of the entity that is asked, where it is one and known.
+fn slot_of(request: &Request) -> Option<Slot> {
+    match request {
+        Request::Post(post) => Some(post.conversation.slot()),
+        Request::Pull(pull) => Some(pull.timeline.slot()),
+        _ => None,
+    }
+}
 
 impl super::Actor {
     pub(super) fn request(&mut self, frame: Frame<Request>, context: &mut Context<Self>) {
@@ -29,8 +38,9 @@ impl super::Actor {
                 }
                 self.state = State::Greeted;
                 let version = VERSION_MAX.min(hello.version_max);
-                let welcome =
-                    Welcome { version, time_ms: (self.shared.clock)(), history_epoch: 1, agent: AGENT.to_owned() };
+                let history_epoch = self.shared.router.system().now().map_or(1, |system| system.epoch);
+                let time_ms = (self.shared.clock)();
+                let welcome = Welcome { version, time_ms, history_epoch, agent: AGENT.to_owned() };
                 self.out.answer(request, Answer::Welcome(welcome));
             }
             (State::Greeted, Request::SignUp(body)) => {
@@ -92,6 +102,14 @@ impl super::Actor {
 
     fn serve(&mut self, request: RequestId, me: Identity, body: Request, context: &mut Context<Self>) {
         let (shared, out) = (&self.shared, &self.out);
+        // A stranger's tag has no priority.
+        if !matches!(body, Request::Unknown(_)) {
+            let priority = Priority::of(&body, me.user, (shared.clock)());
+            let there = slot_of(&body).map_or(u16::MAX, |slot| shared.router.level_at(slot));
+            if let Err(error) = shared.overload.admit(priority, there) {
+                return self.refuse(request, error);
+            }
+        }
         match body {
             Request::Post(post) => chat::api::post(shared, out, request, me, post),
             Request::Pull(pull) => chat::api::pull(shared, out, request, me, &pull),

@@ -1,0 +1,230 @@
+//! Which requests are let in when more come than can be served.
+//!
+//! After "Overload Control for Scaling WeChat Microservices" (Zhou et al., SoCC 2018): a node is overloaded when what
+//! it has accepted waits too long. Every request has a priority: its kind, and within a kind a hash of its user that
+//! changes every hour, so that a user is let in or not with all that they do, and not always the same ones. The level
+//! is the last priority that is let in. Each window moves it: down until 5 % less comes in than before while the node
+//! is overloaded, up by 1 % while it is not. What is refused costs next to nothing; what was accepted is kept.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use magpie_protocol::{ErrorCode, Request, UserId, WireError};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::machine::MagpieRouter;
+
+/// Users are told apart by so many.
+const USERS: u16 = 128;
+/// Kinds of requests, the first the most important.
+const KINDS: u16 = 4;
+/// One more than the last priority.
+const PRIORITIES: u16 = KINDS * USERS;
+/// A window ends after this, or after so many requests.
+const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW_REQUESTS: u32 = 2_000;
+/// How much less is let in after an overloaded window, and how much more after another.
+const LESS: f64 = 0.05;
+const MORE: f64 = 0.01;
+/// A single long window may be the machine's; so many in a row are the load's.
+const WINDOWS: u32 = 2;
+/// How often the event loop's own lateness is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const HOUR_MS: u64 = 3_600_000;
+
+/// How important a request is; 0 is the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u16);
+
+impl Priority {
+    /// Of what a user asks at this time.
+    pub fn of(request: &Request, user: UserId, now_ms: u64) -> Self {
+        let kind = match request {
+            Request::SignOut(_) | Request::Devices(_) => 0,
+            Request::Post(_) | Request::Pull(_) | Request::Sync(_) | Request::CreateGroup(_) => 1,
+            _ => 2,
+        };
+        let hash = xxh3_64_with_seed(&user.bits().to_le_bytes(), now_ms / HOUR_MS);
+        Self(kind * USERS + (hash % u64::from(USERS)) as u16)
+    }
+}
+
+/// The pure half: requests counted in, windows moving the level.
+#[derive(Debug)]
+struct Window {
+    /// Requests of each priority since the window began, and how many of them were let in.
+    asked: Vec<u32>,
+    let_in: u32,
+    overloaded: u32,
+    level: u16,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { asked: vec![0; usize::from(PRIORITIES)], let_in: 0, overloaded: 0, level: PRIORITIES - 1 }
+    }
+}
+
+impl Window {
+    fn admit(&mut self, priority: Priority) -> bool {
+        if let Some(asked) = self.asked.get_mut(usize::from(priority.0)) {
+            *asked += 1;
+        }
+        let admitted = priority.0 <= self.level;
+        self.let_in += u32::from(admitted);
+        admitted
+    }
+
+    fn requests(&self) -> u32 {
+        self.asked.iter().sum()
+    }
+
+    /// The window ends.
+    fn end(&mut self, overloaded: bool) {
+        self.overloaded = if overloaded { self.overloaded + 1 } else { 0 };
+        if self.overloaded >= WINDOWS {
+            let wanted = f64::from(self.let_in) * (1.0 - LESS);
+            let mut coming: f64 = self.upto(self.level);
+            while self.level > 0 && coming > wanted {
+                coming -= f64::from(self.asked.get(usize::from(self.level)).copied().unwrap_or(0));
+                self.level -= 1;
+            }
+        } else if !overloaded && self.level < PRIORITIES - 1 {
+            let wanted = (f64::from(self.let_in) * (1.0 + MORE)).max(self.upto(self.level) + 1.0);
+            let mut coming = self.upto(self.level);
+            while self.level < PRIORITIES - 1 && coming < wanted {
+                self.level += 1;
+                coming += f64::from(self.asked.get(usize::from(self.level)).copied().unwrap_or(0));
+            }
+        }
+        self.asked.fill(0);
+        self.let_in = 0;
+    }
+
+    fn upto(&self, level: u16) -> f64 {
+        self.asked.iter().take(usize::from(level) + 1).map(|asked| f64::from(*asked)).sum()
+    }
+}
+
+/// See the module's documentation.
+pub struct Overload {
+    window: Mutex<Window>,
+    level: AtomicU16,
+    /// What was accepted may wait so long on average; zero for ever.
+    wait_max: Duration,
+}
+
+impl Overload {
+    /// Lets everything in until what was accepted waits longer than this on average.
+    pub fn new(wait_max: Duration) -> Self {
+        Self { window: Mutex::default(), level: AtomicU16::new(PRIORITIES - 1), wait_max }
+    }
+
+    /// Lets a request in, or says when to come back. `there` is the level of the node that it would be passed on to.
+    pub fn admit(&self, priority: Priority, there: u16) -> Result<(), WireError> {
+        let admitted = self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(priority);
+        if admitted && priority.0 <= there {
+            return Ok(());
+        }
+        metrics::counter!(crate::metrics::SHED).increment(1);
+        // The less important, the longer: the level rises by a hundredth a window.
+        let behind = u32::from(priority.0 - self.level().min(there).min(priority.0));
+        Err(WireError::after(ErrorCode::Overloaded, 500 + 10 * behind.min(450)))
+    }
+
+    /// The last priority that is let in.
+    pub fn level(&self) -> u16 {
+        self.level.load(Ordering::Relaxed)
+    }
+
+    /// Measures and moves the level, as long as the node runs.
+    pub async fn watch(&self, router: MagpieRouter) {
+        let (mut began, mut late, mut looks) = (Instant::now(), Duration::ZERO, 0);
+        loop {
+            let due = Instant::now() + LOOK_EVERY;
+            tokio::time::sleep(LOOK_EVERY).await;
+            late += due.elapsed();
+            looks += 1;
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            if began.elapsed() < WINDOW && window.requests() < WINDOW_REQUESTS {
+                continue;
+            }
+            let wait = (late / looks).max(router.take_wait());
+            let overloaded = !self.wait_max.is_zero() && wait > self.wait_max;
+            let before = window.level;
+            window.end(overloaded);
+            let level = window.level;
+            drop(window);
+            if level != before {
+                tracing::debug!(level, wait_ms = wait.as_millis() as u64, "requests above this level are turned away");
+            }
+            self.level.store(level, Ordering::Relaxed);
+            router.set_level(level);
+            metrics::gauge!(crate::metrics::ADMISSION_LEVEL).set(f64::from(level));
+            (began, late, looks) = (Instant::now(), Duration::ZERO, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn ask(window: &mut Window, random: &mut StdRng, requests: u32) -> u32 {
+        (0..requests).filter(|_| window.admit(Priority(random.random_range(0..3 * USERS)))).count() as u32
+    }
+
+    #[test]
+    fn an_overloaded_node_lets_less_in_until_it_is_not_and_then_more_again() {
+        let (mut window, mut random) = (Window::default(), StdRng::seed_from_u64(1));
+        // It can serve 1,000 a window, and 3,000 come.
+        let mut served = Vec::new();
+        for _ in 0..200 {
+            let let_in = ask(&mut window, &mut random, 3_000);
+            served.push(let_in);
+            window.end(let_in > 1_000);
+        }
+        let late = &served[100..];
+        let mean = late.iter().sum::<u32>() / late.len() as u32;
+        assert!((800..=1_100).contains(&mean), "{mean} let in of 3,000 where 1,000 can be served");
+        for _ in 0..400 {
+            ask(&mut window, &mut random, 500);
+            window.end(false);
+        }
+        assert_eq!(window.level, PRIORITIES - 1, "all is let in when the load is gone");
+    }
+
+    #[test]
+    fn the_important_come_in_first_and_a_single_long_window_sheds_nothing() {
+        let (mut window, mut random) = (Window::default(), StdRng::seed_from_u64(2));
+        ask(&mut window, &mut random, 3_000);
+        window.end(true);
+        assert_eq!(window.level, PRIORITIES - 1);
+        ask(&mut window, &mut random, 3_000);
+        window.end(false);
+        for _ in 0..60 {
+            ask(&mut window, &mut random, 3_000);
+            window.end(true);
+        }
+        assert!(window.admit(Priority(0)), "the most important comes in always");
+        assert!(!window.admit(Priority(3 * USERS - 1)));
+    }
+
+    #[test]
+    fn a_user_is_let_in_or_not_with_all_they_do_and_others_next_hour() {
+        let user = UserId::from_bits(77);
+        let post = Request::Devices(magpie_protocol::frame::account::Devices);
+        let now = 5 * HOUR_MS + 1;
+        assert_eq!(Priority::of(&post, user, now), Priority::of(&post, user, now + 1_000));
+        let hours: std::collections::BTreeSet<u16> =
+            (0..20).map(|h| Priority::of(&post, user, h * HOUR_MS).0).collect();
+        assert!(hours.len() > 10, "{hours:?}");
+    }
+}
