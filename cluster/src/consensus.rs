@@ -6,7 +6,7 @@ mod openraft_machine;
 mod openraft_network;
 mod openraft_wire;
 
-pub(crate) use openraft_log::BATCH_TAG;
+pub(crate) use openraft_log::{BATCH_TAG, promise_of};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,9 +69,10 @@ impl Heard {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// It was so long ago.
-    pub fn note(&self, ago: Duration) {
-        self.at_ms.store(self.now_ms().saturating_sub(ago.as_millis() as u64), Ordering::Relaxed);
+    /// It was so long before this moment.
+    pub fn note(&self, ago: Duration, before: Instant) {
+        let at = before.saturating_duration_since(self.began).saturating_sub(ago);
+        self.at_ms.store(at.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// The leader is its own majority.

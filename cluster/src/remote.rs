@@ -1,7 +1,7 @@
 //! Asking other nodes, and answering them.
 //!
-//! What travels on the lane of requests is a tag and fields in the codec's form; on the others the number of a shard
-//! and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
+//! What travels on the lane of requests is a tag and fields in the codec's form; on the others which cluster,
+//! the number of a shard, and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -233,7 +233,8 @@ impl<M: Machine> Host<M> {
 
     /// What a replica of the group that the front of `request` names is asked.
     fn consult(&self, mut request: Bytes, answer: Answer) {
-        if request.len() < 2 {
+        if request.len() < 10 || request.get_u64_le() != self.router.system().id() {
+            // Of another cluster, or of one that this node does not know yet.
             return;
         }
         let shard = self.router.shard(ShardId::new(request.get_u16_le()));

@@ -52,6 +52,8 @@ pub trait Front<M: Machine>: Send + Sync + 'static {
 
 /// How long a request waits for a shard to have a leader, after one was lost.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// How long a node that holds no replica of a shard waits for the answer of its leader.
+const SILENT_MAX: Duration = Duration::from_secs(1);
 /// How long it waits before it looks again, if no change is told.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -399,6 +401,14 @@ impl<M: Machine> Router<M> {
                     // It will hardly answer. What may be asked twice is asked again; of the rest the outcome is unknown.
                     _ = changes.wait_for(|now| now.leader.is_some_and(|next| next != leader)) => match request {
                         Request::Submit(..) => Err(AskError::Unknown),
+                        _ => Err(AskError::NotLeader { leader: None }),
+                    },
+                    // Without a replica here nobody tells of another leader: others are asked next time.
+                    () = tokio::time::sleep(SILENT_MAX), if !shard.is_hosted() => match request {
+                        Request::Submit(..) => {
+                            self.note_leader(shard.id(), None);
+                            return Err(AskError::Unknown);
+                        }
                         _ => Err(AskError::NotLeader { leader: None }),
                     },
                 },

@@ -7,7 +7,7 @@
 
 mod incoming;
 
-pub use incoming::{keep_only, receive};
+pub use incoming::{forget_partial, keep_only, receive};
 
 use std::{
     io,

@@ -132,7 +132,7 @@ impl<M: Machine> Storage<M> {
         };
         let mut shards = Vec::new();
         for id in (0..config.shards).map(ShardId::new) {
-            let mut recovered = found.remove(&id).unwrap_or_default();
+            let recovered = found.remove(&id).unwrap_or_default();
             let base: Arc<dyn StateBase> = match &sled {
                 Some(db) => Arc::new(db.shard(id)?),
                 None => Arc::new(MemoryBase::default()),
@@ -140,13 +140,12 @@ impl<M: Machine> Storage<M> {
             let leaving = hosting::was_leaving(&disk, &snapshot_dir, id)?;
             if leaving {
                 hosting::wipe(&disk, &snapshot_dir, id, &*base)?;
-                recovered = Recovered::default();
             }
-            let snapshot = restore(&disk, &snapshot_dir, id, &recovered, &*base)?;
+            let snapshot = if leaving { None } else { restore(&disk, &snapshot_dir, id, &recovered, &*base)? };
             let log = ShardLog::new(id, disk.clone(), log_dir.clone(), writer.clone(), recovered);
             if leaving {
                 let (done, forgotten) = tokio::sync::oneshot::channel();
-                log.forget(Box::new(move || _ = done.send(())));
+                hosting::forget(&log, Box::new(move || _ = done.send(())));
                 forgotten.await.map_err(std::io::Error::other)?;
                 hosting::has_left(&disk, &snapshot_dir, id)?;
             }
@@ -285,7 +284,7 @@ async fn begin_alone<M: Machine>(router: &Router<M>, address: Option<SocketAddr>
     }
     if router.system().now().is_none() {
         let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let mut system = System::found(BTreeMap::from([(me, address)]), router.shards());
+        let mut system = System::found(founding::new_id(), BTreeMap::from([(me, address)]), router.shards());
         system.nodes.values_mut().for_each(|member| member.disk = Some(router.disk()));
         let founded = router.at_leader(crate::remote::Request::Change(SYSTEM_SHARD, Change::Found(system)));
         founded.await.map_err(|error| StorageError::Inconsistent(error.to_string()))?;

@@ -83,6 +83,8 @@ impl Place {
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct System {
+    /// Drawn when the cluster was founded: a record of another one is not taken.
+    pub id: u64,
     /// Grows with every change.
     pub version: u64,
     /// What every node can do: behaviour beyond it waits until all are upgraded.
@@ -157,7 +159,7 @@ pub enum Refusal {
     Last(NodeId),
     #[error("{0} does not exist")]
     NoShard(ShardId),
-    #[error("{0} is on its way somewhere else already")]
+    #[error("{0} is on its way somewhere else already; moving it back to where its replicas are ends that")]
     Moving(ShardId),
     #[error("{node} cannot take {shard}: it is not an active node of the cluster")]
     NotActive { node: NodeId, shard: ShardId },
@@ -173,7 +175,7 @@ pub enum Refusal {
 
 impl System {
     /// A new cluster of these nodes, each of which holds every shard.
-    pub fn found(nodes: BTreeMap<NodeId, SocketAddr>, shards: u16) -> Self {
+    pub fn found(id: u64, nodes: BTreeMap<NodeId, SocketAddr>, shards: u16) -> Self {
         let all: BTreeSet<NodeId> = nodes.keys().copied().collect();
         let member = |address| Member {
             address,
@@ -185,6 +187,7 @@ impl System {
             devices: None,
         };
         Self {
+            id,
             version: 1,
             level: LEVEL,
             epoch: 1,
@@ -231,7 +234,10 @@ impl System {
             Change::Move { shard, to } => next.start_move(shard, to)?,
             Change::Moved { shard, replicas } => {
                 let place = next.place_mut(shard)?;
-                (place.replicas, place.becoming) = (replicas, None);
+                // Whoever says so late, of a move that is over, says nothing.
+                if place.becoming.as_ref() == Some(&replicas) {
+                    (place.replicas, place.becoming) = (replicas, None);
+                }
             }
             Change::Stand { node, standing } => next.stand(node, standing)?,
             Change::Raise { level } => next.raise(level)?,
@@ -290,8 +296,14 @@ impl System {
 
     fn start_move(&mut self, shard: ShardId, to: BTreeSet<NodeId>) -> Result<(), Refusal> {
         let place = self.place(shard).ok_or(Refusal::NoShard(shard))?;
-        if place.becoming.as_ref().is_some_and(|becoming| *becoming != to) {
-            return Err(Refusal::Moving(shard));
+        match &place.becoming {
+            // Back to where it was: what had begun to learn is let go.
+            Some(_) if to == place.replicas => {
+                self.place_mut(shard)?.becoming = Some(to);
+                return Ok(());
+            }
+            Some(becoming) if *becoming != to => return Err(Refusal::Moving(shard)),
+            _ => {}
         }
         let active: BTreeSet<NodeId> = self.active().map(|(node, _)| node).collect();
         // What holds it already may keep it, whatever its standing.
@@ -319,7 +331,8 @@ impl System {
     }
 
     fn raise(&mut self, level: u32) -> Result<(), Refusal> {
-        let part = self.nodes.iter().filter(|(_, member)| member.standing != Standing::Removed);
+        let part =
+            self.nodes.iter().filter(|(_, member)| member.standing != Standing::Removed && member.disk.is_some());
         if let Some((node, member)) = part.into_iter().find(|(_, member)| member.level < level) {
             return Err(Refusal::NotYet(*node, member.level));
         }
@@ -333,13 +346,14 @@ impl System {
 pub struct SystemView(Arc<View>);
 
 struct View {
+    id: AtomicU64,
     version: AtomicU64,
     newest: watch::Sender<Option<Arc<System>>>,
 }
 
 impl Default for View {
     fn default() -> Self {
-        Self { version: AtomicU64::new(0), newest: watch::channel(None).0 }
+        Self { id: AtomicU64::new(0), version: AtomicU64::new(0), newest: watch::channel(None).0 }
     }
 }
 
@@ -359,11 +373,17 @@ impl SystemView {
         self.0.newest.subscribe()
     }
 
-    /// Takes a newer one.
+    /// Which cluster it is of; 0 where there is none.
+    pub fn id(&self) -> u64 {
+        self.0.id.load(Ordering::Relaxed)
+    }
+
+    /// Takes a newer one of the same cluster.
     pub fn offer(&self, system: System) {
         self.0.newest.send_if_modified(|newest| {
-            let newer = newest.as_ref().is_none_or(|have| have.version < system.version);
+            let newer = newest.as_ref().is_none_or(|have| have.version < system.version && have.id == system.id);
             if newer {
+                self.0.id.store(system.id, Ordering::Relaxed);
                 self.0.version.store(system.version, Ordering::Relaxed);
                 *newest = Some(Arc::new(system));
             }

@@ -258,8 +258,8 @@ fn claim_folder(dir: &Path, me: NodeId) -> Result<DiskId, NodeError> {
         return Ok(DiskId(disk));
     }
     let disk = rand::random::<u128>();
-    std::fs::write(&path, format!("{me}\n{disk:032x}\n"))?;
-    std::fs::File::open(&path)?.sync_all()?;
+    let whole: Arc<dyn Disk> = Arc::new(OsDisk);
+    magpie_cluster::disk::write_whole(&whole, &path, format!("{me}\n{disk:032x}\n").as_bytes())?;
     Ok(DiskId(disk))
 }
 

@@ -223,7 +223,14 @@ impl Scene {
     async fn storm(&self) {
         let before = self.cluster.relay.passed();
         self.cluster.relay.set_all(STORM);
-        self.crowd.acked_more(150).await;
+        // As long as it takes until each has happened: few packets may pass meanwhile.
+        for _ in 0..10 {
+            self.crowd.acked_more(150).await;
+            let now = self.cluster.relay.passed();
+            if now.lost > before.lost && now.doubled > before.doubled && now.overtook > before.overtook {
+                break;
+            }
+        }
         self.cluster.relay.set_all(Weather::default());
         let after = self.cluster.relay.passed();
         println!("  {after:?} after {before:?}");

@@ -10,19 +10,24 @@ use std::{
 use bytes::Bytes;
 use magpie_protocol::{NodeId, codec};
 use openraft::{
-    BasicNode, Config, RaftTypeConfig, SnapshotPolicy, Vote,
+    BasicNode, ChangeMembers, Config, RaftTypeConfig, SnapshotPolicy, Vote,
     error::{ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError, RaftError},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     Applier, BoxFuture, Consensus, Heard, Incoming, Leadership, Members, ProposeError, Reshaping, SnapshotFile,
-    openraft_log::LogStore,
+    openraft_log::{LogStore, to_position},
     openraft_machine::{Adapter, to_snapshot},
     openraft_network::Network,
     openraft_wire::{self as wire, Received},
 };
-use crate::{disk::Disk, log::ShardLog, transport::Transport};
+use crate::{
+    disk::Disk,
+    log::{Position, ShardLog},
+    system::SystemView,
+    transport::Transport,
+};
 
 /// A batch as openraft carries it.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,12 +77,15 @@ pub struct GroupParts {
     pub tell: watch::Sender<Leadership>,
     /// Told each time that a majority answers, as long as this replica leads.
     pub heard: Heard,
+    /// Of which cluster the group is.
+    pub system: SystemView,
 }
 
 /// This node's replica of a group.
 #[derive(Clone)]
 pub struct Group {
     raft: openraft::Raft<Types>,
+    log: Arc<ShardLog>,
     applier: Arc<dyn Applier>,
     following: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -90,7 +98,7 @@ impl Group {
     /// Starts this replica over its log and its state. One that is new waits to be told of its group, or for
     /// [`Consensus::found`].
     pub async fn start(parts: GroupParts) -> Result<Self, ProposeError> {
-        let GroupParts { node, log, applier, transport, disk, tell, heard } = parts;
+        let GroupParts { node, log, applier, transport, disk, tell, heard, system } = parts;
         let alone = transport.is_none();
         let config = Config {
             cluster_name: log.shard().to_string(),
@@ -105,19 +113,30 @@ impl Group {
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(stopped)?);
-        let network = Network { shard: log.shard(), transport, disk };
-        let store = LogStore::new(log);
+        let network = Network { shard: log.shard(), system, transport, disk };
+        let store = LogStore::new(log.clone());
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
         let following = tokio::spawn(follow(raft.clone(), alone, tell, heard));
-        Ok(Self { raft, applier, following: Arc::new(Mutex::new(Some(following))) })
+        let group = Self { raft, log, applier, following: Arc::new(Mutex::new(Some(following))) };
+        group.set_electable(true);
+        Ok(group)
+    }
+
+    /// This replica was here before and has not all yet that it had then: it may have promised more than it knows.
+    fn lacks(&self, last: Option<Position>) -> bool {
+        let floor = self.log.floor();
+        self.log.last() < floor && last < floor
     }
 
     async fn answer(&self, request: wire::Request) -> Result<Bytes, String> {
         let failed = |e: RaftError<u64>| e.to_string();
         match request {
             wire::Request::Append(rpc) => Ok(wire::appended(&self.raft.append_entries(rpc).await.map_err(failed)?)),
+            wire::Request::Vote(rpc) if self.lacks(rpc.last_log_id.as_ref().map(to_position)) => {
+                Err("this replica has less than it had when it was last here, and so has who asks".to_owned())
+            }
             wire::Request::Vote(rpc) => Ok(wire::voted(&self.raft.vote(rpc).await.map_err(failed)?)),
             wire::Request::Offer(offer) => Ok(self.received(&offer, None).await),
             wire::Request::Chunk(chunk) => Ok(self.received(&chunk.offer, Some((chunk.offset, chunk.bytes))).await),
@@ -153,6 +172,8 @@ impl Group {
 /// of them: it may be deaf, while they still hear it.
 async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Leadership>, quorum: Heard) {
     let (mut metrics, mut was_deaf) = (raft.metrics(), false);
+    // What is said of the past is said of a moment after this one.
+    let mut before = Instant::now();
     loop {
         let (now, deaf, ended) = {
             let m = metrics.borrow_and_update();
@@ -161,7 +182,7 @@ async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Le
             let alone = alone || m.membership_config.membership().voter_ids().eq([m.id]);
             match m.millis_since_quorum_ack {
                 _ if alone => quorum.note_alone(),
-                Some(ms) => quorum.note(Duration::from_millis(ms)),
+                Some(ms) => quorum.note(Duration::from_millis(ms), before),
                 None => {}
             }
             let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < HEARD_WITHIN.as_millis());
@@ -175,6 +196,7 @@ async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Le
             raft.runtime_config().heartbeat(!deaf);
         }
         tell.send_if_modified(|before| std::mem::replace(before, now) != now);
+        before = Instant::now();
         if ended || metrics.changed().await.is_err() {
             return tell.send_modify(|before| before.leads = false);
         }
@@ -184,10 +206,10 @@ async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Le
 /// What became of a change of members.
 fn reshaped<T>(
     result: Result<T, RaftError<u64, ClientWriteError<u64, BasicNode>>>,
-    done: Reshaping,
+    behind: u64,
 ) -> Result<Reshaping, ProposeError> {
     match result {
-        Ok(_) => Ok(done),
+        Ok(_) => Ok(Reshaping::Learning { behind }),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NotLeader),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => match error {
             ChangeMembershipError::InProgress(_) => Ok(Reshaping::Learning { behind: 0 }),
@@ -249,13 +271,18 @@ impl Consensus for Group {
         let group = self.clone();
         Box::pin(async move {
             let Members { voters, learners, matched, last } = group.members();
-            let joint = group.raft.metrics().borrow().membership_config.membership().get_joint_config().len() > 1;
+            let (joint, settled) = {
+                let metrics = group.raft.metrics();
+                let m = metrics.borrow();
+                let joint = m.membership_config.membership().get_joint_config().len() > 1;
+                (joint, m.membership_config.log_id().as_ref() <= m.last_applied.as_ref())
+            };
             if !joint && voters == to && learners.is_empty() {
-                return Ok(Reshaping::Done);
+                return Ok(if settled { Reshaping::Done } else { Reshaping::Learning { behind: 0 } });
             }
             if let Some(node) = to.iter().find(|node| !voters.contains(node) && !learners.contains(node)) {
                 let added = group.raft.add_learner(node.bits(), BasicNode::default(), false).await;
-                return reshaped(added, Reshaping::Learning { behind: last });
+                return reshaped(added, last);
             }
             let at = |node: &NodeId| matched.get(node).copied().unwrap_or(0);
             let behind =
@@ -263,19 +290,28 @@ impl Consensus for Group {
             if let Some(behind) = behind.filter(|behind| *behind > BEHIND_MAX) {
                 return Ok(Reshaping::Learning { behind });
             }
-            let to: BTreeSet<u64> = to.into_iter().map(NodeId::bits).collect();
-            let changed = group.raft.change_membership(to, false).await;
-            reshaped(changed, Reshaping::Done)
+            let change = if !joint && voters == to {
+                ChangeMembers::RemoveNodes(learners.into_iter().map(NodeId::bits).collect())
+            } else {
+                ChangeMembers::ReplaceAllVoters(to.into_iter().map(NodeId::bits).collect())
+            };
+            // Whether that is what was asked for, the next call sees.
+            reshaped(group.raft.change_membership(change, false).await, 0)
         })
     }
 
     fn stand(&self) -> BoxFuture<Result<(), ProposeError>> {
-        let raft = self.raft.clone();
-        Box::pin(async move { raft.trigger().elect().await.map_err(stopped) })
+        let (raft, lacks) = (self.raft.clone(), self.lacks(self.log.last()));
+        Box::pin(async move {
+            if lacks {
+                return Err(stopped("this replica has less than it had when it was last here"));
+            }
+            raft.trigger().elect().await.map_err(stopped)
+        })
     }
 
     fn set_electable(&self, electable: bool) {
-        self.raft.runtime_config().elect(electable);
+        self.raft.runtime_config().elect(electable && !self.lacks(self.log.last()));
     }
 
     fn answer(&self, request: Bytes) -> BoxFuture<Option<Bytes>> {

@@ -89,6 +89,12 @@ pub(super) fn decode_entry(entry: LogEntry) -> Option<Entry<Types>> {
     Some(Entry { log_id: from_position(entry.position), payload })
 }
 
+/// A vote as of one who follows nobody: a replica that comes again does not go on to lead.
+pub(crate) fn promise_of(vote: &Bytes) -> Option<Bytes> {
+    let (term, node, _): (u64, u64, bool) = codec::decode_stored(vote).ok()?;
+    Some(codec::encode(&(term, node, false)).into())
+}
+
 /// The first byte of every batch.
 pub(crate) const BATCH_TAG: u8 = NORMAL;
 

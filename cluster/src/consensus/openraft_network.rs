@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     disk::Disk,
+    system::SystemView,
     transport::{Lane, LinkError, Transport},
 };
 
@@ -39,6 +40,8 @@ type RpcError<E = openraft::error::Infallible> = RPCError<u64, BasicNode, RaftEr
 #[derive(Clone)]
 pub(super) struct Network {
     pub(super) shard: ShardId,
+    /// Of which cluster the group is.
+    pub(super) system: SystemView,
     /// None for a node that is alone.
     pub(super) transport: Option<Arc<dyn Transport>>,
     pub(super) disk: Arc<dyn Disk>,
@@ -72,7 +75,8 @@ impl Peer {
             let why = "this node runs without others".to_owned();
             return Err(LinkError::Refused { to: self.node, why });
         };
-        let mut framed = BytesMut::with_capacity(2 + request.len());
+        let mut framed = BytesMut::with_capacity(10 + request.len());
+        framed.put_u64_le(self.network.system.id());
         framed.put_u16_le(self.network.shard.get());
         framed.put_slice(&request);
         transport.call(self.node, lane, framed.freeze(), within).await

@@ -43,13 +43,15 @@ pub enum RecordKind {
     Purge = 4,
     /// Everything before was synced.
     Seal = 5,
-    /// The node no longer holds the shard: what was before is void.
+    /// The node no longer holds the shard: its entries, the last of which was this one, are void.
     Forget = 6,
+    /// A replica that was forgotten had entries up to this one.
+    Floor = 7,
 }
 
 impl RecordKind {
     fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Seal, Self::Forget]
+        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Seal, Self::Forget, Self::Floor]
             .into_iter()
             .find(|k| *k as u8 == tag)
     }

@@ -60,6 +60,8 @@ pub struct Recovered {
     pub vote: Option<Bytes>,
     /// Entries up to here are gone behind a snapshot.
     pub purged: Option<Position>,
+    /// What a replica that was forgotten had: who has less of the log than that does not vote.
+    pub floor: Option<Position>,
     /// The entries that are there, contiguous.
     pub entries: Vec<(Position, Location)>,
 }
@@ -84,6 +86,7 @@ pub struct Segments {
     /// Votes and purge points, repeated at the front of each segment so that older ones can go.
     votes: BTreeMap<ShardId, Bytes>,
     purged: BTreeMap<ShardId, Position>,
+    floors: BTreeMap<ShardId, Position>,
 }
 
 /// Room that is asked for at a time, in bytes.
@@ -130,6 +133,7 @@ impl Segments {
             facts: recovery.facts,
             votes: recovery.shards.iter().filter_map(|(s, r)| Some((*s, r.vote.clone()?))).collect(),
             purged: recovery.shards.iter().filter_map(|(s, r)| Some((*s, r.purged?))).collect(),
+            floors: recovery.shards.iter().filter_map(|(s, r)| Some((*s, r.floor?))).collect(),
         };
         if last.is_none() || recovery.headerless {
             log.file.truncate(0)?;
@@ -146,6 +150,9 @@ impl Segments {
         for (&shard, vote) in &self.votes {
             let position = Position::default();
             Record { kind: RecordKind::Vote, shard, position, payload: vote }.write(&mut group);
+        }
+        for (&shard, &position) in &self.floors {
+            Record { kind: RecordKind::Floor, shard, position, payload: &[] }.write(&mut group);
         }
         for (&shard, &position) in &self.purged {
             Record { kind: RecordKind::Purge, shard, position, payload: &[] }.write(&mut group);
@@ -193,11 +200,11 @@ impl Segments {
         self.purged.insert(shard, position);
     }
 
-    /// Notes that a shard is no longer here.
-    pub fn note_forget(&mut self, shard: ShardId) {
+    /// Notes that a shard is no longer here, and what it had.
+    pub fn note_forget(&mut self, shard: ShardId, floor: Position) {
         self.facts.values_mut().for_each(|facts| _ = facts.last_index.remove(&shard));
-        self.votes.remove(&shard);
         self.purged.remove(&shard);
+        self.floors.insert(shard, floor);
     }
 
     /// Begins a new segment when this one is full, and removes those that nobody needs.
@@ -332,9 +339,11 @@ impl Recovery {
                 shard.entries.retain(|(p, _)| p.index > index);
                 shard.purged = shard.purged.max(Some(record.position));
             }
+            RecordKind::Floor => shard.floor = shard.floor.max(Some(record.position)),
             RecordKind::Seal => {}
             RecordKind::Forget => {
-                *shard = Recovered::default();
+                let (vote, floor) = (shard.vote.take(), shard.floor.max(Some(record.position)));
+                *shard = Recovered { vote, floor, ..Recovered::default() };
                 self.facts.values_mut().for_each(|facts| _ = facts.last_index.remove(&record.shard));
             }
         }

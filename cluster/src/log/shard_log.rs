@@ -45,6 +45,7 @@ struct Inner {
     first: u64,
     purged: Option<Position>,
     vote: Option<Bytes>,
+    floor: Option<Position>,
     cached_bytes: usize,
     /// Bytes of all entries that were ever here.
     bytes: u64,
@@ -83,6 +84,7 @@ impl ShardLog {
             first: found.entries.first().map_or(0, |(position, _)| position.index),
             purged: found.purged,
             vote: found.vote,
+            floor: found.floor,
             ..Inner::default()
         };
         for (position, location) in found.entries {
@@ -202,10 +204,22 @@ impl ShardLog {
         self.note(RecordKind::Purge, position, &[], Some(Note::Purge(self.shard, position)), None);
     }
 
-    /// Forgets everything: this node no longer holds the shard. `done` is called when that is durable.
-    pub fn forget(&self, done: Done) {
-        *self.lock() = Inner::default();
-        self.note(RecordKind::Forget, Position::default(), &[], Some(Note::Forget(self.shard)), Some(done));
+    /// What this node's replica had when it was forgotten: with less than that it does not vote.
+    pub fn floor(&self) -> Option<Position> {
+        self.lock().floor
+    }
+
+    /// Forgets the entries: this node no longer holds the shard. What it promised is kept, and how far it was: with
+    /// less than that a replica that comes again must not decide anything. `done` is called when that is durable.
+    pub fn forget(&self, vote: Option<Bytes>, done: Done) {
+        if let Some(vote) = vote {
+            self.save_vote(vote, Box::new(|| ()));
+        }
+        let mut inner = self.lock();
+        let floor = inner.last().or(inner.purged).max(inner.floor).unwrap_or_default();
+        *inner = Inner { vote: inner.vote.take(), floor: Some(floor), ..Inner::default() };
+        drop(inner);
+        self.note(RecordKind::Forget, floor, &[], Some(Note::Forget(self.shard, floor)), Some(done));
     }
 
     fn note(&self, kind: RecordKind, position: Position, payload: &[u8], note: Option<Note>, done: Option<Done>) {

@@ -44,7 +44,7 @@ pub struct Job {
 pub enum Note {
     Vote(ShardId, Bytes),
     Purge(ShardId, Position),
-    Forget(ShardId),
+    Forget(ShardId, Position),
 }
 
 #[derive(Default)]
@@ -247,7 +247,7 @@ impl Writer {
                 match note {
                     Note::Vote(shard, vote) => self.segments.note_vote(*shard, vote.clone()),
                     Note::Purge(shard, position) => self.segments.note_purge(*shard, *position),
-                    Note::Forget(shard) => self.segments.note_forget(*shard),
+                    Note::Forget(shard, floor) => self.segments.note_forget(*shard, *floor),
                 }
             }
             for (log, index, _, _) in &job.entries {

@@ -45,11 +45,11 @@ fn add_up(base: &dyn StateBase) -> Result<u64, StateError> {
     let mut sum = 0u64;
     base.scan(&mut |key, stored| {
         let payload = base::unseal(key, stored)?;
-        let (Some(&kind), Some((front, last))) = (key.get(2), key.split_last_chunk::<8>()) else { return Ok(()) };
-        if kind != table::TIMELINE {
+        let timeline = key.get(2) == Some(&table::TIMELINE);
+        let Some((front, last)) = key.split_last_chunk::<8>().filter(|_| timeline) else {
             sum = sum.wrapping_add(xxh3_64_with_seed(payload, xxh3_64(key)));
             return Ok(());
-        }
+        };
         let entries = base::decode_entries(&base::hex(key), payload.to_vec())?;
         let first = u64::from_be_bytes(*last) + 1 - entries.len() as u64;
         for (number, entry) in (first..).zip(entries) {

@@ -8,16 +8,18 @@ use std::{
 };
 
 use magpie_protocol::{NodeId, ShardId};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::{Inner, Shard, lock};
 use crate::{
     AskError, Router,
     consensus::{
-        Consensus, Leadership, ProposeError, Reshaping,
+        Consensus, Leadership, Members, ProposeError, Reshaping,
         openraft::{Group, GroupParts},
+        promise_of,
     },
     disk::{Disk, write_whole},
+    log::{ShardLog, writer::Done},
     machine::Machine,
     remote::Request,
     snapshot::{self, SnapshotError},
@@ -31,6 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How long an election may take before the next leader is asked again to stand.
 const STAND_AGAIN: Duration = Duration::from_millis(200);
+
+/// Entries that the next leader may lack when commands begin to wait.
+pub(crate) const LAG_MAX: u64 = 256;
 
 /// The file that says that a shard is being let go: what is left of it after a crash is let go at the next start.
 fn leaving_path(dir: &Path, shard: ShardId) -> PathBuf {
@@ -54,7 +59,13 @@ pub(crate) fn wipe(
     for (_, path) in snapshot::list(disk, dir, shard)? {
         disk.remove(&path)?;
     }
+    snapshot::forget_partial(disk, dir, shard)?;
     Ok(disk.sync_dir(dir)?)
+}
+
+/// Forgets the log of a shard, but not what it promised.
+pub(crate) fn forget(log: &ShardLog, done: Done) {
+    log.forget(log.vote().as_ref().and_then(promise_of), done);
 }
 
 /// The shard has been let go.
@@ -86,6 +97,7 @@ impl<M: Machine> Shard<M> {
             disk: self.0.node.disk.clone(),
             tell: self.0.leadership.clone(),
             heard: self.0.heard.clone(),
+            system: self.0.system.clone(),
         });
         let group: Arc<dyn Consensus> = Arc::new(group.await?);
         tokio::spawn(self.clone().watch_core(group.clone()));
@@ -132,7 +144,7 @@ impl<M: Machine> Shard<M> {
         let stopped = || SnapshotError::from(std::io::Error::other("the storage thread has stopped"));
         wiped.await.map_err(|_| stopped())??;
         let (done, forgotten) = oneshot::channel();
-        self.0.log.forget(Box::new(move || _ = done.send(())));
+        forget(&self.0.log, Box::new(move || _ = done.send(())));
         forgotten.await.map_err(|_| stopped())?;
         has_left(&node.disk, &node.snapshot_dir, self.0.id)?;
         tracing::info!(shard = %self.0.id, "this node no longer holds the shard");
@@ -172,32 +184,30 @@ impl<M: Machine> Shard<M> {
         if to == self.0.me {
             return Ok(());
         }
+        let behind = |members: &Members| Some(members.last.saturating_sub(*members.matched.get(&to)?));
+        if behind(&group.members()).is_none_or(|behind| behind > LAG_MAX) {
+            // Commands would wait as long as it takes to catch up.
+            return Err(AskError::Unavailable);
+        }
         if self.0.paused.swap(true, Ordering::Relaxed) {
             return Err(AskError::Overloaded { retry_after_ms: 200 });
         }
         let _pause = Pause(self);
-        let deadline = Instant::now() + HAND_OVER_MAX;
-        let mut leadership = self.follow_leadership();
-        loop {
-            let members = group.members();
-            if !members.voters.contains(&to) || Instant::now() >= deadline {
-                return Err(AskError::Unavailable);
+        let elected = async {
+            while !(lock(&self.0.core).waiting.is_empty() && behind(&group.members()) == Some(0)) {
+                tokio::time::sleep(LOOK_EVERY).await;
             }
-            let idle = lock(&self.0.core).waiting.is_empty();
-            if idle && members.matched.get(&to).is_some_and(|matched| *matched == members.last) {
-                break;
+            let mut leadership = self.follow_leadership();
+            // A leader that was elected just now votes for nobody else yet.
+            loop {
+                router.ask_node(to, Request::Stand(self.0.id)).await?.done()?;
+                let elected = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.0.me));
+                if let Ok(Ok(_)) = tokio::time::timeout(STAND_AGAIN, elected).await {
+                    return Ok(());
+                }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        // A leader that was elected just now votes for nobody else yet.
-        while Instant::now() < deadline {
-            router.ask_node(to, Request::Stand(self.0.id)).await?.done()?;
-            let elected = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.0.me));
-            if let Ok(Ok(_)) = tokio::time::timeout(STAND_AGAIN, elected).await {
-                return Ok(());
-            }
-        }
-        Err(AskError::Unavailable)
+        };
+        tokio::time::timeout(HAND_OVER_MAX, elected).await.unwrap_or(Err(AskError::Unavailable))
     }
 }
 

@@ -73,6 +73,11 @@ pub fn receive(
     Ok(Incoming::Whole(SnapshotFile { path, applied }))
 }
 
+/// Forgets what was received of a snapshot.
+pub fn forget_partial(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId) -> io::Result<()> {
+    forget_others(disk, dir, shard, "")
+}
+
 fn forget_others(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId, name: &str) -> io::Result<()> {
     let prefix = format!("{shard}-");
     for other in disk.list(dir)? {

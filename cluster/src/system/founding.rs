@@ -3,7 +3,7 @@
 //!
 //! A node that votes must still have what it promised. So the record binds each id to one data folder: the first that
 //! comes under it. Another folder under the same id is refused, and so is a second founding: the node with the lowest
-//! id founds, once a majority of those named have said that they know of no cluster.
+//! id founds, once all of those named have said that they know of no cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +53,14 @@ pub struct Part {
 pub fn token_hash(token: &str) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
     digest.as_ref().try_into().unwrap_or([0; 32])
+}
+
+/// What a new cluster is told from others by; never 0.
+pub(crate) fn new_id() -> u64 {
+    let mut bytes = [0; 8];
+    let drawn = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    debug_assert!(drawn.is_ok(), "the system gives no random numbers");
+    u64::from_le_bytes(bytes).max(1)
 }
 
 fn file(dir: &Path) -> PathBuf {
@@ -143,7 +151,7 @@ impl<M: Machine> Taking<M> {
                 tracing::warn!(
                     ?connected,
                     ?wanted,
-                    "waiting for the cluster: a new one begins when most of its nodes are there, one that is there must expect this node (magpie admin expect)"
+                    "waiting for the cluster: a new one begins when all of its nodes are there, one that is there must expect this node (magpie admin expect)"
                 );
             }
             match self.view().now() {
@@ -173,10 +181,10 @@ impl<M: Machine> Taking<M> {
             return;
         }
         disks.insert(self.me(), self.router.disk());
-        if disks.len() <= self.part.nodes.len() / 2 {
+        if !self.part.nodes.keys().all(|node| disks.contains_key(node)) {
             return;
         }
-        let mut system = System::found(self.part.nodes.clone(), self.router.shards());
+        let mut system = System::found(new_id(), self.part.nodes.clone(), self.router.shards());
         for (node, member) in &mut system.nodes {
             member.disk = disks.get(node).copied();
         }
@@ -207,10 +215,11 @@ impl<M: Machine> Taking<M> {
     /// Connects to the nodes of the record.
     fn meet(&self, system: &System) {
         let mut peers = system.peers();
-        if !self.is_in(system) {
-            // Until the record has this node, only those that it was told of know it.
-            peers.extend(self.part.nodes.iter().map(|(node, address)| (*node, *address)));
-        }
+        // What this node's own configuration says of an address wins: nodes may be reached differently from here, or
+        // have all moved while none could tell. Until the record has this node, only those named there know it.
+        let (named, is_in) = (self.part.nodes.iter(), self.is_in(system));
+        let named: Vec<_> = named.filter(|(node, _)| !is_in || peers.contains_key(node)).collect();
+        peers.extend(named);
         peers.remove(&self.me());
         self.transport.set_peers(peers);
     }
@@ -220,6 +229,16 @@ impl<M: Machine> Taking<M> {
         let me = self.me();
         if system.nodes.get(&me).is_some_and(|member| member.standing == super::Standing::Removed) {
             return Err(Refusal::Removed(me).to_string());
+        }
+        if !self.is_in(system) {
+            return Err(Refusal::OtherDisk(me).to_string());
+        }
+        if system.shards.len() != usize::from(self.router.shards()) {
+            return Err(format!(
+                "the cluster has {} shards, and storage.shards of this node is {}: they must be the same",
+                system.shards.len(),
+                self.router.shards()
+            ));
         }
         self.tell_removed(system).await;
         self.meet(system);

@@ -19,6 +19,8 @@ pub struct Seen {
     /// Nodes that should not lead now: their clock is off, or their disk is full.
     pub unfit: BTreeSet<NodeId>,
     pub leaders: BTreeMap<ShardId, NodeId>,
+    /// Replicas that lack so much that commands would wait for them.
+    pub lagging: BTreeSet<(ShardId, NodeId)>,
 }
 
 /// One safe step.
@@ -35,7 +37,7 @@ pub fn next_step(system: &System, seen: &Seen) -> Option<Step> {
     let view = Placement { system, seen };
     if system.shards.iter().any(|place| place.becoming.is_some()) {
         // A node that is drained gives its leaders away all the while.
-        return view.lead_away();
+        return view.lead_away().or_else(|| view.call_off());
     }
     view.lead_away()
         .or_else(|| view.replace())
@@ -92,6 +94,15 @@ impl Placement<'_> {
         let weight =
             |node: &NodeId| (self.leaves(*node), self.beside(replicas, *node), self.system.held_by(*node), *node);
         replicas.iter().copied().max_by_key(weight)
+    }
+
+    /// A move to a node that is lost will never be done.
+    fn call_off(&self) -> Option<Step> {
+        self.system.shards.iter().enumerate().find_map(|(i, place)| {
+            let coming = place.becoming.as_ref()?.difference(&place.replicas);
+            let lost = coming.into_iter().any(|node| self.seen.lost.contains(node));
+            lost.then(|| Step::Move { shard: ShardId::new(i as u16), to: place.replicas.clone() })
+        })
     }
 
     /// Replicas on nodes that leave go elsewhere.
@@ -166,8 +177,9 @@ impl Placement<'_> {
         self.seen.leaders.values().filter(|leader| **leader == node).count()
     }
 
-    fn lighter(&self, replicas: &BTreeSet<NodeId>, than: usize) -> Option<NodeId> {
+    fn lighter(&self, shard: ShardId, replicas: &BTreeSet<NodeId>, than: usize) -> Option<NodeId> {
         let able = replicas.iter().copied().filter(|node| self.may_lead(*node) && self.leads(*node) < than);
+        let able = able.filter(|node| !self.seen.lagging.contains(&(shard, *node)));
         able.min_by_key(|node| (self.leads(*node), *node))
     }
 
@@ -178,7 +190,7 @@ impl Placement<'_> {
             if !self.seen.up.contains(&from) || self.may_lead(from) {
                 return None;
             }
-            Some(Step::Lead { shard, from, to: self.lighter(replicas, usize::MAX)? })
+            Some(Step::Lead { shard, from, to: self.lighter(shard, replicas, usize::MAX)? })
         })
     }
 
@@ -186,7 +198,7 @@ impl Placement<'_> {
     fn lead(&self) -> Option<Step> {
         let steps = self.shards().filter_map(|(shard, replicas)| {
             let from = *self.seen.leaders.get(&shard)?;
-            let to = self.lighter(replicas, self.leads(from).checked_sub(1)?)?;
+            let to = self.lighter(shard, replicas, self.leads(from).checked_sub(1)?)?;
             Some((self.leads(from) - self.leads(to), Step::Lead { shard, from, to }))
         });
         steps.max_by_key(|(gain, _)| *gain).map(|(_, step)| step)

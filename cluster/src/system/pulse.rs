@@ -17,7 +17,11 @@ use magpie_protocol::{NodeId, ShardId};
 use tokio::time::Instant;
 
 use super::{LEVEL, placement::Seen};
-use crate::{Clock, Machine, Router, Shard, remote::Request, shard::audit::Audited};
+use crate::{
+    Clock, Machine, Router, Shard,
+    remote::Request,
+    shard::{audit::Audited, hosting::LAG_MAX},
+};
 
 /// How often every other node is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -142,6 +146,14 @@ impl Pulse {
             let leads = facts.shards.iter().filter(|held| held.leads);
             seen.leaders.extend(leads.map(|held| (held.shard, node)));
         }
+        let up: Vec<Held> =
+            beats.iter().filter(|(_, beat)| beat.is_up()).flat_map(|(_, b)| b.facts.shards.clone()).collect();
+        let mine = self.mine(router.all_shards()).shards;
+        let newest = |shard| up.iter().chain(&mine).filter(|h| h.shard == shard).map(|h| h.applied).max().unwrap_or(0);
+        for (node, beat) in beats.iter().filter(|(_, beat)| beat.is_up()) {
+            let lagging = beat.facts.shards.iter().filter(|held| held.applied + LAG_MAX < newest(held.shard));
+            seen.lagging.extend(lagging.map(|held| (held.shard, *node)));
+        }
         let members = router.system().now();
         for node in members.iter().flat_map(|system| system.nodes.keys()) {
             let silent = beats.get(node).map_or(self.0.began, |beat| beat.at).elapsed();
@@ -186,7 +198,9 @@ impl Pulse {
     }
 
     fn is_unfit<M: Machine>(&self, router: &Router<M>) -> bool {
-        self.0.astray.load(Ordering::Relaxed) || is_full(router.all_shards())
+        // Where all are full somebody must lead all the same: what is there can be read.
+        let roomy = || self.beats().values().any(|beat| beat.is_up() && !beat.facts.full);
+        self.0.astray.load(Ordering::Relaxed) || (is_full(router.all_shards()) && roomy())
     }
 
     /// A node whose clock is off or whose disk is full lets others lead. The steward cannot tell it to: it may be the

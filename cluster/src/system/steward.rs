@@ -33,17 +33,24 @@ pub(crate) async fn run<M: Machine>(router: Router<M>) {
 
 async fn step<M: Machine>(router: &Router<M>) {
     let Some(system) = router.system().now() else { return };
-    if let Some((shard, to)) =
-        system.shards.iter().enumerate().find_map(|(i, place)| Some((i, place.becoming.clone()?)))
-    {
+    let seen = router.pulse().seen(router);
+    for (shard, place) in system.shards.iter().enumerate() {
+        let Some(to) = place.becoming.clone() else { continue };
+        // Nobody begins to vote who is not there: the shard could decide nothing any more.
+        if !to.difference(&place.replicas).all(|node| seen.up.contains(node)) {
+            continue;
+        }
         let shard = ShardId::new(shard as u16);
-        match router.at_leader(Request::Reshape(shard, to.clone())).await.and_then(|response| response.reshaped()) {
+        let reshaped = router.at_leader(Request::Reshape(shard, to.clone())).await;
+        if !leads(router) {
+            return;
+        }
+        match reshaped.and_then(|response| response.reshaped()) {
             Ok(Reshaping::Done) => change(router, Change::Moved { shard, replicas: to }).await,
             Ok(Reshaping::Learning { behind }) => tracing::debug!(%shard, behind, "new replicas catch up"),
             Err(error) => tracing::debug!(%shard, %error, "the replicas of a shard do not change yet"),
         }
     }
-    let seen = router.pulse().seen(router);
     match next_step(&system, &seen) {
         Some(Step::Move { shard, to }) => {
             tracing::info!(%shard, to = ?to.iter().map(ToString::to_string).collect::<Vec<_>>(), "replicas move");
@@ -56,13 +63,17 @@ async fn step<M: Machine>(router: &Router<M>) {
             }
         }
         None => {
-            let part = system.nodes.values().filter(|member| member.standing != Standing::Removed);
+            let part = system.nodes.values().filter(|m| m.standing != Standing::Removed && m.disk.is_some());
             let level = part.map(|member| member.level).min().unwrap_or(LEVEL).min(LEVEL);
             if level > system.level {
                 change(router, Change::Raise { level }).await;
             }
         }
     }
+}
+
+fn leads<M: Machine>(router: &Router<M>) -> bool {
+    router.shard(SYSTEM_SHARD).is_some_and(|shard| shard.leadership().leads)
 }
 
 async fn change<M: Machine>(router: &Router<M>, change: Change) {

@@ -17,7 +17,7 @@ fn address(n: u32) -> SocketAddr {
 }
 
 fn cluster(nodes: u32, shards: u16) -> System {
-    let mut system = System::found((1..=nodes).map(|n| (node(n), address(n))).collect(), shards);
+    let mut system = System::found(1, (1..=nodes).map(|n| (node(n), address(n))).collect(), shards);
     for (n, member) in (1..).zip(system.nodes.values_mut()) {
         member.disk = Some(DiskId(n));
     }
@@ -148,6 +148,50 @@ fn a_lost_node_is_replaced_where_another_can_take_its_place() {
     seen.up.insert(node(4));
     let (four, _) = settle(four, &mut seen);
     assert_eq!((four.held_by(node(2)), four.held_by(node(4))), (0, 4));
+}
+
+#[test]
+fn a_move_is_ended_by_who_began_it_and_can_be_called_off() {
+    let system = join(&cluster(3, 2), 4, "");
+    let (shard, back) = (ShardId::new(0), system.shards[0].replicas.clone());
+    let to: BTreeSet<NodeId> = [node(1), node(2), node(4)].into();
+    let moving = system.changed(Change::Move { shard, to: to.clone() }).unwrap();
+    let other: BTreeSet<NodeId> = [node(1), node(3), node(4)].into();
+    assert_eq!(moving.changed(Change::Move { shard, to: other.clone() }), Err(Refusal::Moving(shard)));
+    let late = moving.changed(Change::Moved { shard, replicas: other }).unwrap();
+    assert_eq!(late, moving, "of another move");
+
+    // The new replica's node is lost: the move is called off, and others can begin.
+    let mut seen = all_up(&moving);
+    seen.up.remove(&node(4));
+    seen.lost.insert(node(4));
+    assert_eq!(next_step(&moving, &seen), Some(Step::Move { shard, to: back.clone() }));
+    let called_off = moving.changed(Change::Move { shard, to: back.clone() }).unwrap();
+    assert!(!called_off.holds(node(4), shard));
+    let ended = called_off.changed(Change::Moved { shard, replicas: back.clone() }).unwrap();
+    assert_eq!((&ended.shards[0].replicas, &ended.shards[0].becoming), (&back, &None));
+}
+
+#[test]
+fn a_replica_that_lags_is_given_no_lead() {
+    let system = cluster(3, 2);
+    let mut seen = all_up(&system);
+    seen.leaders.values_mut().for_each(|leader| *leader = node(1));
+    seen.lagging = [2, 3].into_iter().flat_map(|n| [0, 1].map(|shard| (ShardId::new(shard), node(n)))).collect();
+    assert_eq!(next_step(&system, &seen), None);
+    seen.lagging.remove(&(ShardId::new(1), node(3)));
+    let expected = Step::Lead { shard: ShardId::new(1), from: node(1), to: node(3) };
+    assert_eq!(next_step(&system, &seen), Some(expected));
+}
+
+#[test]
+fn a_record_of_another_cluster_is_not_taken() {
+    let (view, mine) = (SystemView::default(), cluster(3, 2));
+    view.offer(mine.clone());
+    view.offer(System { id: 2, version: 9, ..mine.clone() });
+    assert_eq!(*view.now().unwrap(), mine);
+    view.offer(System { version: 9, ..mine });
+    assert_eq!(view.version(), 9);
 }
 
 #[test]

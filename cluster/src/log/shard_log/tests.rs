@@ -91,14 +91,23 @@ fn what_is_forgotten_stays_so_and_harms_no_other_shard() {
     let logs = open(&disk);
     append(&logs, 1, 1..3_000);
     logs[1].save_vote(Bytes::from_static(b"vote"), Box::new(|| ()));
-    logs[1].forget(Box::new(|| ()));
+    logs[1].forget(Some(Bytes::from_static(b"promise")), Box::new(|| ()));
     let again = open(&disk);
     for logs in [&logs, &again] {
-        assert_eq!((logs[1].last(), logs[1].vote(), logs[1].purged()), (None, None, None));
+        assert_eq!((logs[1].last(), logs[1].purged()), (None, None));
+        assert_eq!((logs[1].vote().unwrap(), logs[1].floor().unwrap().index), (Bytes::from_static(b"promise"), 2_999));
         check(&logs[..1], 1, |_| 1, 3_000);
     }
+    again[0].purge(Position { term: 1, node: 1, index: 2_999 });
     append(&again[1..], 7, 1..50);
     assert_eq!(open(&disk)[1].last().unwrap().term, 7);
+    // Whatever segments have gone since.
+    for from in (50..6_000).step_by(50) {
+        append(&again[1..], 8, from..from + 50);
+    }
+    again[1].purge(Position { term: 8, node: 1, index: 5_000 });
+    append(&again[1..], 8, 6_000..7_000);
+    assert_eq!(open(&disk)[1].floor().unwrap().index, 2_999);
 }
 
 #[test]
