@@ -8,17 +8,22 @@ use std::{
     },
 };
 
-use magpie_protocol::{NodeId, ShardId};
+use bytes::Bytes;
+use magpie_protocol::{NodeId, ShardId, codec};
 use openraft::{
-    StorageError,
+    StorageError, Vote,
+    raft::VoteRequest,
     testing::{StoreBuilder, Suite},
 };
 
-use super::{super::openraft_machine::Adapter, LogStore, Types};
+use super::{
+    super::{openraft_log::from_position, openraft_machine::Adapter, openraft_wire as wire},
+    LogStore, Types,
+};
 use crate::{
     Fatal, Machine, Shard, ShardLimits, ShardMap, Store, Tx,
     disk::{Disk, memory::MemoryDisk},
-    log::{LogLimits, LogWriter, ShardLog, segments::Segments},
+    log::{LogEntry, LogLimits, LogWriter, Position, ShardLog, segments::Segments},
     machine::EntityId,
     shard::{NodeParts, ShardParts},
     state::memory::MemoryBase,
@@ -46,8 +51,8 @@ struct Builder {
     built: AtomicU64,
 }
 
-impl StoreBuilder<Types, LogStore, Adapter> for Builder {
-    async fn build(&self) -> Result<((), LogStore, Adapter), StorageError<u64>> {
+impl Builder {
+    fn replica(&self) -> (Arc<ShardLog>, Shard<Nothing>) {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let dir = PathBuf::from(format!("/replica{}", self.built.fetch_add(1, Ordering::Relaxed)));
         let (log_dir, snapshot_dir) = (dir.join("log"), dir.join("snapshots"));
@@ -78,8 +83,38 @@ impl StoreBuilder<Types, LogStore, Adapter> for Builder {
             snapshot: None,
             node,
         });
-        Ok(((), LogStore::new(log), Adapter::new(shard.unwrap().0)))
+        (log, shard.unwrap())
     }
+}
+
+impl StoreBuilder<Types, LogStore, Adapter> for Builder {
+    async fn build(&self) -> Result<((), LogStore, Adapter), StorageError<u64>> {
+        let (log, shard) = self.replica();
+        Ok(((), LogStore::new(log), Adapter::new(shard.0)))
+    }
+}
+
+/// A replica left with ten entries and came again with none: it may have acknowledged any of the ten.
+#[tokio::test]
+async fn a_replica_that_came_again_votes_for_nobody_who_lacks_what_it_had() {
+    let (log, shard) = Builder::default().replica();
+    let entry = |index| LogEntry { position: Position { term: 3, node: 1, index }, payload: Bytes::from_static(&[0]) };
+    log.append((1..=10).map(entry).collect(), Box::new(|| ()));
+    log.save_vote(codec::encode(&(3u64, NodeId::new(2, 1).bits(), true)).into(), Box::new(|| ()));
+    crate::shard::hosting::forget(&log, Box::new(|| ()));
+    shard.host().await.unwrap();
+    let group = shard.group().unwrap();
+    let ask = async |term, node, last| {
+        let last_log_id = Some(from_position(Position { term: 3, node: 1, index: last }));
+        let request = VoteRequest { vote: Vote::new(term, NodeId::new(node, 1).bits()), last_log_id };
+        let answer = group.answer(wire::vote(&request)).await;
+        answer.is_some_and(|answer| wire::to_voted(&answer).unwrap().vote_granted)
+    };
+    assert!(group.stand().await.is_err(), "it would be elected by others who lack it");
+    assert!(!ask(5, 3, 9).await);
+    assert!(!ask(3, 1, 20).await, "its promise of term 3 is another's");
+    assert!(ask(6, 3, 10).await);
+    shard.end_group().await;
 }
 
 #[test]
