@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 use cluster::{Cluster, SHARDS, id, until};
 use machine::{Command, Said, user};
 use magpie_cluster::{
-    AskError,
+    AskError, EntityId,
     disk::memory::MemoryDisk,
     system::{Change, Standing},
 };
@@ -154,7 +154,13 @@ async fn a_node_whose_clock_is_off_leads_nothing_until_it_is_set() {
     let mut total = 0;
     for off_ms in [3_000, -3_000] {
         let at = cluster.leader(0).unwrap();
+        let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
         cluster.clocks[at].store(off_ms, Ordering::Relaxed);
+        // It has not compared itself with the others yet, and decides nothing at a time that nobody else has.
+        let asked = cluster.node(at).storage.shards()[0].clone();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        asked.submit(EntityId::user(user(n)), &Command::Add(0), Box::new(|said| drop(tx.send(said))));
+        assert!(rx.await.unwrap().is_err());
         until(|| leaders(&cluster).len() == usize::from(SHARDS) && leaders(&cluster).values().all(|l| *l != at)).await;
         add(&cluster, at, &mut total).await;
         cluster.clocks[at].store(0, Ordering::Relaxed);

@@ -23,6 +23,10 @@ pub(crate) async fn run<M: Machine>(router: Router<M>) {
     let mut leadership = shard.follow_leadership();
     while leadership.wait_for(|now| now.leads).await.is_ok() {
         tokio::time::sleep(SETTLE).await;
+        // Whoever founded the cluster may have gone before the record was in its place.
+        if let Some(first) = router.system().now().filter(|system| system.version == 1) {
+            change(&router, Change::Found((*first).clone())).await;
+        }
         while shard.leadership().leads {
             step(&router).await;
             tokio::time::sleep(EVERY).await;
