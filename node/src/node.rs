@@ -432,8 +432,17 @@ impl Observer {
                 problem,
             });
         }
-        if self.shared.router.system().now().is_none() {
-            problems.push("the cluster has not taken this node in yet: fewer than half of its nodes answer".to_owned());
+        match self.shared.router.system().now() {
+            None => problems.push("the cluster has not taken this node in yet: see its log".to_owned()),
+            Some(system) => {
+                let missing = |shard: &&magpie_cluster::Shard<Magpie>| {
+                    !shard.is_hosted() && system.holds(self.shared.router.me(), shard.id())
+                };
+                let missing = self.shards.iter().filter(missing).count();
+                if missing > 0 {
+                    problems.push(format!("{missing} shards are not started yet"));
+                }
+            }
         }
         if !self.ready.load(Ordering::Relaxed) {
             problems.push("the node is stopping".to_owned());
