@@ -153,6 +153,11 @@ impl<M: Machine> Router<M> {
         self.0.disk
     }
 
+    /// Whether there is no way to other nodes.
+    pub fn is_alone(&self) -> bool {
+        self.0.remote.is_none()
+    }
+
     /// What stands before the shards that this node leads. Set once.
     pub fn set_front(&self, front: Arc<dyn Front<M>>) {
         if self.0.front.set(front).is_err() {

@@ -171,6 +171,12 @@ pub enum Refusal {
     Even(u8),
     #[error("{0} replicas need as many active nodes, and there are {1}")]
     TooFew(u8, usize),
+    #[error("the cluster has no node {0}: `magpie admin nodes` lists them")]
+    NoNode(NodeId),
+    #[error("{0} is where {1} is already")]
+    AddressTaken(SocketAddr, NodeId),
+    #[error("{0} is no address that others could reach: it needs the node's own IP address and a port")]
+    NoAddress(SocketAddr),
 }
 
 impl System {
@@ -261,6 +267,13 @@ impl System {
         if self.nodes.get(&node).is_some_and(|known| known.disk.is_some() || known.standing == Standing::Removed) {
             return Err(Refusal::Taken(node));
         }
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err(Refusal::NoAddress(address));
+        }
+        let mut others = self.nodes.iter().filter(|(n, m)| **n != node && m.standing != Standing::Removed);
+        if let Some((other, _)) = others.find(|(_, member)| member.address == address) {
+            return Err(Refusal::AddressTaken(address, *other));
+        }
         let (zone, standing, level) = (String::new(), Standing::Active, self.level);
         let member = Member { address, zone, standing, disk: None, token: Some(token), level, devices: None };
         self.nodes.insert(node, member);
@@ -318,7 +331,12 @@ impl System {
     fn stand(&mut self, node: NodeId, standing: Standing) -> Result<(), Refusal> {
         let others = self.active().filter(|(other, _)| *other != node).count();
         let held = self.held_by(node);
-        let member = self.nodes.get_mut(&node).ok_or(Refusal::Unknown(node))?;
+        let member = self.nodes.get_mut(&node).ok_or(Refusal::NoNode(node))?;
+        if standing == Standing::Removed && member.disk.is_none() {
+            // It never came: its id is free again.
+            self.nodes.remove(&node);
+            return Ok(());
+        }
         match standing {
             _ if member.standing == Standing::Removed && standing != Standing::Removed => {
                 return Err(Refusal::Removed(node));

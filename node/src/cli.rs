@@ -28,7 +28,7 @@ enum Command {
     Demo(demo::Args),
     /// Make the certificates that the nodes of a cluster know each other by
     Cert(cert::Args),
-    /// Look at a cluster and change it: nodes, shards, expect, drain, move, remove
+    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, replicas, upgrade
     Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),

@@ -23,7 +23,7 @@ pub(crate) async fn serve(listener: Listener, shared: Arc<Shared>) {
     let connecting = Arc::new(AtomicUsize::new(0));
     while let Some(caller) = listener.accept().await {
         let config = &shared.config.gateway;
-        if listener.open_connections() >= config.connections_max {
+        if listener.open_connections() >= config.connections_max || shared.is_draining() {
             caller.refuse();
             continue;
         }

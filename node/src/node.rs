@@ -16,6 +16,7 @@ use magpie_cluster::{
     consensus::Leadership,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
+    system::Standing,
     transport::{Transport, quic::Underlay},
 };
 use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError};
@@ -64,7 +65,7 @@ pub struct Others {
 }
 
 /// The name of a node that is alone.
-const ALONE: NodeId = NodeId::new(1, 1);
+pub(crate) const ALONE: NodeId = NodeId::new(1, 1);
 
 /// What a node is started with besides its configuration. The defaults are the real things.
 pub struct Options {
@@ -122,6 +123,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The node gives away what it has, and takes no sessions.
+    pub(crate) fn is_draining(&self) -> bool {
+        let system = self.router.system().now();
+        let standing = system.and_then(|system| Some(system.nodes.get(&self.router.me())?.standing));
+        standing.is_some_and(|standing| standing != Standing::Active)
+    }
+
     /// Asks an entity for a device: the answer goes straight to the device's queue.
     pub(crate) fn submit(
         &self,
@@ -443,6 +451,9 @@ impl Observer {
                     problems.push(format!("{missing} shards are not started yet"));
                 }
             }
+        }
+        if self.shared.is_draining() {
+            problems.push("the node is being drained: it takes no sessions".to_owned());
         }
         if !self.ready.load(Ordering::Relaxed) {
             problems.push("the node is stopping".to_owned());

@@ -69,6 +69,10 @@ pub struct Cluster {
     pub limits: ShardLimits,
 }
 
+fn address(at: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], at as u16 + 1))
+}
+
 pub fn id(at: usize) -> NodeId {
     NodeId::new(at as u32 + 1, 1)
 }
@@ -98,8 +102,8 @@ impl Cluster {
 
     pub async fn start(&mut self, at: usize) {
         let transport: Arc<dyn Transport> = self.network.join(id(at));
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let nodes = (0..self.first).map(|node| (id(node), address)).collect();
+        let nodes = (0..self.first).map(|node| (id(node), address(node))).collect();
+        let address = address(at);
         let (clock, folder) = (self.clocks[at].clone(), self.folders.get(&at).copied().unwrap_or(at as u128));
         let config = StorageConfig {
             dir: Path::new("/m").into(),
@@ -136,7 +140,7 @@ impl Cluster {
     /// A node more, which the cluster expects.
     pub async fn grow(&mut self) -> usize {
         let at = self.disks.len();
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let address = address(at);
         let expect = Change::Expect { node: id(at), address, token: token_hash("open") };
         let router = self.up().next().unwrap().storage.router().clone();
         router.change(expect).await.unwrap().unwrap();

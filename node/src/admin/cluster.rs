@@ -124,7 +124,12 @@ fn status_of(router: &MagpieRouter, system: &System) -> ClusterStatus {
         level: system.level,
         build_level: magpie_cluster::system::LEVEL,
         replicas: system.replicas,
-        nodes: system.nodes.iter().map(node_status).collect(),
+        nodes: {
+            let gone = |(_, member): &(&NodeId, &magpie_cluster::system::Member)| member.standing == Standing::Removed;
+            // Those that are gone come last.
+            let (gone, here): (Vec<_>, Vec<_>) = system.nodes.iter().partition(gone);
+            here.into_iter().chain(gone).map(node_status).collect()
+        },
         shards: system.shards.iter().enumerate().map(place_of).collect(),
     }
 }
@@ -244,7 +249,15 @@ async fn cluster(served: Data<Served>, request: HttpRequest) -> Result<HttpRespo
 
 async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "expect", &*body)?;
-    let node = body.node.parse()?;
+    if served.observer.router().is_alone() {
+        let how = "this node is alone, and others cannot reach it: its configuration needs [cluster], with an address \
+                   to listen on and nodes = [\"n1.1@ADDRESS\"]";
+        return Err(Turned::Bad(how.to_owned()));
+    }
+    let node: NodeId = body.node.parse()?;
+    if node.to_string().ends_with(".0") || node.to_string().starts_with("n0.") {
+        return Err(Turned::Bad(format!("{node}: the number and the generation of a node are counted from 1")));
+    }
     let bad = |_| Turned::Bad(format!("{:?} is not an address, such as 10.0.0.1:4434", body.address));
     let address = body.address.parse().map_err(bad)?;
     let token = format!("{:032x}", rand::random::<u128>());
@@ -271,16 +284,32 @@ async fn stand(served: Data<Served>, request: HttpRequest, body: Json<Stand>) ->
 async fn move_shard(served: Data<Served>, request: HttpRequest, body: Json<Move>) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "move", &*body)?;
     let to = body.to.iter().map(|node| node.parse()).collect::<Result<BTreeSet<NodeId>, _>>()?;
-    if !matches!(to.len(), 1 | 3 | 5) {
-        return Err(Turned::Bad(format!("a shard can be on 1, 3 or 5 nodes, not on {}", to.len())));
+    let router = served.observer.router();
+    let wanted = router.system().now().ok_or(Turned::NoCluster)?.replicas;
+    if to.len() != body.to.len() || to.len() != usize::from(wanted) {
+        return Err(Turned::Bad(format!(
+            "{} names {} different nodes; a shard here has {wanted} replicas (`magpie admin replicas` changes that)",
+            body.to.join(" "),
+            to.len()
+        )));
     }
-    served.observer.router().change(Change::Move { shard: body.shard.parse()?, to }).await??;
+    router.change(Change::Move { shard: body.shard.parse()?, to }).await??;
     Ok(done())
 }
 
 async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "lead", &*body)?;
-    served.observer.router().hand_over(body.shard.parse()?, body.to.parse()?).await?;
+    let (shard, to): (ShardId, NodeId) = (body.shard.parse()?, body.to.parse()?);
+    let router = served.observer.router();
+    let system = router.system().now().ok_or(Turned::NoCluster)?;
+    let place = system.place(shard).ok_or(Refusal::NoShard(shard))?;
+    if !place.replicas.contains(&to) {
+        return Err(Turned::Bad(format!(
+            "{to} holds no replica of {shard}: it is on {}",
+            names(&place.replicas).join(" ")
+        )));
+    }
+    router.hand_over(shard, to).await?;
     Ok(done())
 }
 

@@ -110,7 +110,7 @@ impl Caller<'_> {
 
     fn done(&self, path: &str, body: &impl Serialize) -> anyhow::Result<i32> {
         self.post::<serde_json::Value>(path, body)?;
-        say(if self.args.json { "{}" } else { "done" })?;
+        say(if self.args.json { "{}" } else { "begun: `magpie admin shards` shows how far it is" })?;
         Ok(0)
     }
 
@@ -204,7 +204,9 @@ fn shards(status: &ClusterStatus) -> Vec<Vec<String>> {
     for shard in &status.shards {
         let newest = shard.applied.iter().map(|(_, applied)| *applied).max().unwrap_or(0);
         let behind = shard.applied.iter().filter(|(_, applied)| newest - applied > 0);
-        let behind: Vec<String> = behind.map(|(node, applied)| format!("{node} by {}", newest - applied)).collect();
+        let behind = behind.map(|(node, applied)| format!("{node} by {}", newest - applied));
+        let down = shard.replicas.iter().filter(|node| shard.applied.iter().all(|(up, _)| up != *node));
+        let behind: Vec<String> = behind.chain(down.map(|node| format!("{node} down"))).collect();
         rows.push(vec![
             shard.shard.clone(),
             shard.leader.clone().unwrap_or_else(|| "none".to_owned()),

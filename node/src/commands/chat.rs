@@ -23,7 +23,7 @@ In the conversation, /help lists the commands.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE_HELP)]
 pub struct Args {
-    /// Node to talk through
+    /// Node to talk through; of a cluster several, with commas between: when one is gone, the next is tried
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4433")]
     server: String,
     /// Your name there; asked for when it is not given

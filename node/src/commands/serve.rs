@@ -47,7 +47,9 @@ async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow:
     }
     {
         let (address, admin, trust) = (node.address()?, admin.address(), keys.devices_ca.display().to_string());
-        let part = |me| format!("up as {me} of a cluster, and serves as soon as most of its nodes are");
+        let part = |me| {
+            format!("up as {me} of a cluster, and serves as soon as most of its nodes are up (a new cluster: all)")
+        };
         let who = others_named.map_or_else(|| "ready".to_owned(), part);
         let text = format!(
             "magpie {} is {who}\n  devices   quic  {address}\n  operators http  http://{admin}/api/v1/status\n  \

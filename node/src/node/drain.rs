@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use magpie_cluster::system::Standing;
-
 use super::Shared;
 
 /// How often some are let go.
@@ -11,14 +9,9 @@ const EVERY: Duration = Duration::from_millis(100);
 
 /// Runs as long as the node does.
 pub(super) async fn shed_sessions(shared: Arc<Shared>) {
-    let system = shared.router.system().clone();
     let per_turn = (f64::from(shared.config.gateway.drain_rate) * EVERY.as_secs_f64()).ceil() as usize;
     loop {
-        let drains = system.now().is_some_and(|system| {
-            let me = system.nodes.get(&shared.router.me());
-            me.is_some_and(|member| member.standing == Standing::Draining)
-        });
-        if drains {
+        if shared.is_draining() {
             shared.sessions.let_go(per_turn);
             tokio::time::sleep(EVERY).await;
         } else {

@@ -131,7 +131,8 @@ async fn goodbye(client: &Client, network: &Network) {
 
 /// Opens the store. `None` when it is not known whose.
 async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> {
-    let (server, name) = place::server(&args.server)?;
+    let servers = args.server.split(',').map(place::server).collect::<anyhow::Result<Vec<_>>>()?;
+    let (server, name) = servers.first().cloned().ok_or_else(|| anyhow::anyhow!("--server is empty"))?;
     let network = Network::new(place::network(server, name, &args.ca)?)?;
     let asked = match &args.user {
         Some(user) => Some(user.clone()),
@@ -142,8 +143,9 @@ async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> 
         print_note("magpie: whose conversations? Give --user NAME");
         return Ok(None);
     };
-    let file = place::store(args.store.as_deref(), &user, &args.server)?;
+    let file = place::store(args.store.as_deref(), &user, first(&args.server))?;
     let mut config = Config::new(server);
+    config.others = servers.iter().skip(1).map(|(address, _)| *address).collect();
     config.agent = crate::AGENT.to_owned();
     config.device_name = place::device_name();
     config.ask_timeout = ASK_TIMEOUT;
@@ -329,4 +331,9 @@ impl Signals {
             _ = self.hangup.recv() => 129,
         }
     }
+}
+
+/// The first of several servers, by which what this device keeps is named.
+fn first(servers: &str) -> &str {
+    servers.split(',').next().unwrap_or(servers)
 }

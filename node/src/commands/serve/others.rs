@@ -21,7 +21,7 @@ use crate::{
     authority::{NodeFiles, node_files},
     cli::ServeArgs,
     config::parse_node,
-    node::Others,
+    node::{ALONE, Others},
 };
 
 /// How often it is looked whether another certificate lies there.
@@ -40,6 +40,13 @@ pub(super) fn join(config: &Config, args: &ServeArgs) -> anyhow::Result<Option<O
     }
     // Whoever has joined once knows the others from then on.
     if nodes.is_empty() && !config.node.data_dir.join("cluster").exists() {
+        anyhow::ensure!(
+            me == ALONE,
+            "cluster.node is {me}, but nothing says which cluster it is of: {} knows of none. A node that joins is \
+             started once with what `magpie admin expect {me}@ADDRESS` prints; one that lost its data folder comes \
+             back as the next generation of its id",
+            config.node.data_dir.display()
+        );
         return Ok(None);
     }
     let keys = &config.cluster.keys;
