@@ -88,12 +88,12 @@ fn forget_others(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId, name: &str) -
     Ok(())
 }
 
-/// Removes the snapshots of a shard but this one.
+/// Removes the snapshots of a shard that are older than this one. A newer one was received and will be installed.
 pub fn keep_only(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId, kept: &PathBuf) -> io::Result<()> {
-    for (_, old) in list(disk, dir, shard)? {
-        if old != *kept {
-            disk.remove(&old)?;
-        }
+    let all = list(disk, dir, shard)?;
+    let index = all.iter().find(|(_, path)| path == kept).map_or(0, |(index, _)| *index);
+    for (_, old) in all.iter().filter(|(other, _)| *other < index) {
+        disk.remove(old)?;
     }
     Ok(())
 }
