@@ -1,7 +1,8 @@
 //! Asking other nodes, and answering them.
 //!
 //! What travels on the lane of requests is a tag and fields in the codec's form; on the others which cluster,
-//! the number of a shard, and what its consensus says. A node that does not lead the shard says who does, and nothing happened.
+//! the number of a shard, and what its consensus says. A node that does not lead the shard says who does, and nothing
+//! happened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -208,12 +208,15 @@ impl Pulse {
     async fn give_leads_away<M: Machine>(&self, router: &Router<M>) {
         let others = self.others();
         for shard in router.all_shards().iter().filter(|shard| shard.is_elected()) {
-            let voters = shard.group().map(|group| group.members().voters).unwrap_or_default();
-            let able = |node: &&NodeId| {
+            let Some(members) = shard.group().map(|group| group.members()) else { continue };
+            let fit = |node: &NodeId| {
                 others.get(node).is_some_and(|beat| beat.is_up() && !beat.facts.astray && !beat.facts.full)
             };
-            if let Some(to) = voters.iter().find(able)
-                && let Err(error) = shard.hand_over(router, *to).await
+            // One that lags would refuse.
+            let newest =
+                members.voters.iter().copied().filter(fit).max_by_key(|node| members.matched.get(node).copied());
+            if let Some(to) = newest
+                && let Err(error) = shard.hand_over(router, to).await
             {
                 tracing::warn!(shard = %shard.id(), %to, %error, "the lead is not handed over yet");
             }

@@ -255,7 +255,7 @@ async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) 
         return Err(Turned::Bad(how.to_owned()));
     }
     let node: NodeId = body.node.parse()?;
-    if node.to_string().ends_with(".0") || node.to_string().starts_with("n0.") {
+    if node.bits() >> 32 == 0 || node.bits() as u32 == 0 {
         return Err(Turned::Bad(format!("{node}: the number and the generation of a node are counted from 1")));
     }
     let bad = |_| Turned::Bad(format!("{:?} is not an address, such as 10.0.0.1:4434", body.address));
