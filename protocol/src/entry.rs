@@ -4,7 +4,13 @@ use crate::codec::{Decode, Encode};
 
 use crate::{
     codec::{self, CodecError},
+    frame::{
+        account::Profile,
+        contact::ContactCard,
+        personal::{ConversationSettings, Favourite},
+    },
     ids::{ConversationId, ConversationKind, DeviceId, UserId},
+    message::{Kind, Message},
     tagged,
 };
 
@@ -59,6 +65,36 @@ tagged! {
         5 = Removed(Removed),
         /// The group has a new title.
         6 = Renamed(String),
+        /// A message that is more than plain text, or that was edited.
+        7 = Message(Said),
+        /// A message stood here that was recalled.
+        8 = Gone(Gone),
+        /// A message was recalled.
+        9 = Recalled(u64),
+        /// A message was edited.
+        10 = Edited(Edited),
+        /// Somebody's sign on a message.
+        11 = Reacted(Reacted),
+        /// Somebody became, or is no longer, an administrator.
+        12 = AdminSet(AdminSet),
+        /// The group belongs to somebody else from now on.
+        13 = OwnerChanged(UserId),
+        /// The group is no more: nobody can write, what was said stays readable.
+        14 = Dissolved(Dissolved),
+        /// What every member should know.
+        15 = Announced(String),
+        /// From now on only administrators write, or everyone again.
+        16 = AllMuted(bool),
+        /// Somebody may not write for a while, or may again.
+        17 = Muted(Muted),
+        /// The sender is called this in the group from now on; empty for their own name.
+        18 = Nicknamed(String),
+        /// How people may join by themselves from now on.
+        19 = JoinSet(JoinSet),
+        /// Somebody asks to be let in.
+        20 = JoinAsked(UserId),
+        /// Somebody was not let in.
+        21 = JoinRefused(UserId),
         /// Somebody would like to be a contact.
         32 = ContactRequested(ContactRequested),
         /// Somebody is a contact from now on.
@@ -73,6 +109,26 @@ tagged! {
         37 = DeviceSignedIn(DeviceNamed),
         /// A device was signed out.
         38 = DeviceSignedOut(DeviceNamed),
+        /// All that is known of one contact from now on.
+        39 = ContactSet(ContactCard),
+        /// Somebody is no longer a contact, nor about to be one.
+        40 = ContactRemoved(UserId),
+        /// How this person wants a conversation to be shown from now on.
+        41 = ConversationSet(ConversationSettings),
+        /// What this person shows of themselves from now on.
+        42 = ProfileSet(Profile),
+        /// This person deleted these messages for themselves.
+        43 = Hidden(Hidden),
+        /// This person keeps something.
+        44 = FavouriteAdded(Favourite),
+        /// This person no longer keeps the favourite with this id.
+        45 = FavouriteRemoved(u64),
+        /// The password was changed.
+        46 = PasswordChanged(u64),
+        /// The account will be deleted at this time, in milliseconds since 1970; 0 when it will not.
+        47 = Closing(u64),
+        /// The operator says something.
+        48 = Notice(String),
     }
 }
 
@@ -143,4 +199,75 @@ pub struct ReadTo {
 pub struct DeviceNamed {
     pub device: DeviceId,
     pub name: String,
+}
+
+/// See [`Body::Message`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Said {
+    pub message: Message,
+    /// The number of the [`Body::Edited`] that gave it its present words; 0 when it is as it was sent.
+    pub edited: u64,
+}
+
+/// See [`Body::Gone`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Gone {
+    /// The number of the [`Body::Recalled`] that says so.
+    pub recalled: u64,
+}
+
+/// See [`Body::Edited`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Edited {
+    /// The entry that was edited.
+    pub number: u64,
+    /// What it says now; `None` once it was edited again, or recalled.
+    pub kind: Option<Kind>,
+}
+
+/// See [`Body::Reacted`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reacted {
+    pub number: u64,
+    pub emoji: String,
+    /// False when it was taken back.
+    pub on: bool,
+}
+
+/// See [`Body::AdminSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AdminSet {
+    pub user: UserId,
+    pub on: bool,
+}
+
+/// See [`Body::Dissolved`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Dissolved;
+
+/// See [`Body::Muted`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Muted {
+    pub user: UserId,
+    /// Until when, in milliseconds since 1970; 0 when they may write again.
+    pub until_ms: u64,
+}
+
+/// See [`Body::JoinSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JoinSet {
+    /// Who has the code may come.
+    pub open: bool,
+    /// An administrator lets them in, or not.
+    pub approval: bool,
+}
+
+/// See [`Body::Hidden`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hidden {
+    pub conversation: ConversationId,
+    /// All entries up to this one; 0 for none.
+    pub up_to: u64,
+    /// And these.
+    pub numbers: Vec<u64>,
 }

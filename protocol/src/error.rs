@@ -68,6 +68,11 @@ codes! {
     22 = TooLarge, Never, "too large";
     23 = ShuttingDown, SameId, "the node is stopping, reconnect";
     24 = AlreadyDone, Never, "that is so already";
+    25 = Blocked, Never, "this person takes no messages from you";
+    26 = NotContacts, Never, "you are not contacts";
+    /// `number` says until when, in milliseconds since 1970; 0 for no end.
+    27 = Muted, Never, "you may not write here now";
+    28 = TooLate, Never, "the time for this is over";
 }
 
 // A code of a newer version reads as Internal: final, and nothing is assumed of it.

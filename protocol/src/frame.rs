@@ -8,6 +8,7 @@ pub mod account;
 pub mod contact;
 pub mod conversation;
 pub mod hello;
+pub mod personal;
 pub mod sync;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -167,17 +168,43 @@ direction! {
         18 = Resume(account::Resume),
         19 = SignOut(account::SignOut),
         20 = Devices(account::Devices),
+        21 = AskAccount(account::AskAccount),
+        22 = SetProfile(account::SetProfile),
+        23 = SetPrivacy(account::SetPrivacy),
+        24 = SetPhone(account::SetPhone),
+        25 = NewCode(account::NewCode),
+        26 = ChangePassword(account::ChangePassword),
+        27 = CloseAccount(account::CloseAccount),
+        28 = AskOnline(account::AskOnline),
         32 = Find(contact::Find),
         33 = RequestContact(contact::RequestContact),
         34 = AcceptContact(contact::AcceptContact),
         35 = Contacts(contact::Contacts),
         36 = Who(contact::Who),
+        37 = RefuseContact(contact::RefuseContact),
+        38 = SetContact(contact::SetContact),
+        39 = Block(contact::Block),
+        40 = DeleteContact(contact::DeleteContact),
+        41 = Cards(contact::Cards),
+        42 = FindPhone(contact::FindPhone),
+        43 = FindCode(contact::FindCode),
+        44 = Shake(contact::Shake),
+        45 = Profiles(contact::Profiles),
         48 = Post(conversation::Post),
         49 = CreateGroup(conversation::CreateGroup),
         50 = Members(conversation::Members),
+        51 = Join(conversation::Join),
+        52 = AskGroup(conversation::AskGroup),
+        53 = Signal(conversation::Signal),
         64 = Sync(sync::Sync),
         65 = Pull(sync::Pull),
         66 = MarkRead(sync::MarkRead),
+        80 = SetConversation(personal::SetConversation),
+        81 = Settings(personal::Settings),
+        82 = Hide(personal::Hide),
+        83 = AddFavourite(personal::AddFavourite),
+        84 = RemoveFavourite(personal::RemoveFavourite),
+        85 = Favourites(personal::Favourites),
     }
 }
 
@@ -190,16 +217,27 @@ direction! {
         4 = Done(hello::Done),
         16 = SignedIn(account::SignedIn),
         17 = DeviceList(account::DeviceList),
+        18 = Account(account::Account),
+        19 = OnlineList(account::OnlineList),
         32 = Found(contact::Found),
         33 = ContactList(contact::ContactList),
+        34 = CardList(contact::CardList),
+        35 = ProfileList(contact::ProfileList),
+        36 = Shaken(contact::Shaken),
         48 = Posted(conversation::Posted),
         49 = GroupCreated(conversation::GroupCreated),
         50 = MemberList(conversation::MemberList),
+        51 = Joining(conversation::Joining),
+        52 = GroupInfo(conversation::GroupInfo),
+        /// A passing hint. It may be lost.
+        53 = Signalled(conversation::Signalled),
         64 = Heads(sync::Heads),
         65 = Page(sync::Page),
         /// A hint: an entry that was just appended. It may be lost.
         66 = Pushed(sync::Pushed),
         /// These timelines have more than was pushed: pull.
         67 = Behind(sync::Behind),
+        80 = SettingsList(personal::SettingsList),
+        81 = FavouriteList(personal::FavouriteList),
     }
 }

@@ -126,6 +126,9 @@ impl Slot {
 }
 
 impl UserId {
+    /// In a list of mentions: everyone. No account has it.
+    pub const EVERYONE: Self = Self(u64::MAX);
+
     /// The user with these random bits in this slot.
     pub fn in_slot(slot: Slot, random: u64) -> Self {
         let low = random & (u64::MAX >> SLOT_BITS);

@@ -1,6 +1,6 @@
 //! Magpie's wire: what phones and nodes say to each other, as data.
 //!
-//! In reading order: [`ids`] name things, [`entry`] is what a timeline holds, [`frame`] is what travels,
+//! In reading order: [`ids`] name things, [`message`] is what people say, [`entry`] is what a timeline holds, [`frame`] is what travels,
 //! [`error`] is how a request is refused, [`codec`] is the one file that knows the byte format.
 //!
 //! What does not belong here: sockets, tasks, actors, clocks, storage. Nothing in this crate does IO.
@@ -11,6 +11,7 @@ pub mod error;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod message;
 
 pub use entry::{Body, Entry};
 pub use error::{ErrorCode, Retry, WireError};
@@ -19,6 +20,7 @@ pub use ids::{
     BlobId, ConversationId, ConversationKind, DeviceId, Incarnation, MessageId, NodeId, RequestId, ShardId, Slot,
     TimelineId, UserId,
 };
+pub use message::{Kind, Message};
 
 /// The ALPN under which version 1 of the protocol is offered.
 pub const ALPN: &[u8] = b"magpie/1";

@@ -34,3 +34,33 @@ pub const KEPT_ANSWERS: usize = 32;
 pub const PAGE_ENTRIES_MAX: u32 = 500;
 /// Heads in one `Heads` frame.
 pub const PAGE_HEADS_MAX: usize = 500;
+/// Longest message of [`Content::Say`](crate::frame::conversation::Content::Say), encoded, in bytes.
+pub const MESSAGE_LEN_MAX: usize = 24 * 1024;
+/// Longest preview of a picture, a film or a link, in bytes.
+pub const PREVIEW_LEN_MAX: usize = 6 * 1024;
+/// Longest name, address, type or line within a message, a profile or a contact, in bytes.
+pub const LINE_LEN_MAX: usize = 512;
+/// Longest voice message, in milliseconds.
+pub const VOICE_MS_MAX: u32 = 60_000;
+/// People named in one message.
+pub const MENTIONS_MAX: usize = 50;
+/// Messages in one that forwards several.
+pub const FORWARDED_MAX: usize = 100;
+/// Longest sign that stands on a message, in bytes.
+pub const EMOJI_LEN_MAX: usize = 32;
+/// Longest announcement of a group, in bytes.
+pub const ANNOUNCEMENT_LEN_MAX: usize = 4 * 1024;
+/// Administrators of a group, besides its owner.
+pub const ADMINS_MAX: usize = 20;
+/// People who wait to be let into a group.
+pub const WAITING_MAX: usize = 200;
+/// Tags of one contact.
+pub const TAGS_MAX: usize = 20;
+/// Messages that one request deletes for oneself.
+pub const HIDE_MAX: usize = 100;
+/// Favourites of one person.
+pub const FAVOURITES_MAX: usize = 2_000;
+/// Longest phone number, with its `+`, in bytes (E.164).
+pub const PHONE_LEN_MAX: usize = 16;
+/// People asked about in one request.
+pub const PROFILES_MAX: usize = 50;

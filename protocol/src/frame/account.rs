@@ -2,7 +2,10 @@
 
 use crate::codec::{Decode, Encode};
 
-use crate::ids::{DeviceId, UserId};
+use crate::{
+    ids::{DeviceId, UserId},
+    message::BlobRef,
+};
 
 /// Proves that the sender holds a device key: an Ed25519 signature over keying material that both sides export
 /// from this very TLS connection ([`PROOF_LABEL`](crate::PROOF_LABEL), empty context, 32 bytes).
@@ -100,4 +103,118 @@ pub struct DeviceInfo {
     pub name: String,
     /// When its newest session began, in milliseconds since 1970.
     pub last_seen_ms: u64,
+}
+
+/// What a person shows of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Profile {
+    /// The name that others see; empty for the handle.
+    pub nickname: String,
+    pub avatar: Option<BlobRef>,
+    pub region: String,
+    /// A line about themselves.
+    pub signature: String,
+}
+
+/// Changes one's profile: what is `None` stays. Answer: `Done`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetProfile {
+    pub nickname: Option<String>,
+    /// `Some(None)` takes it away.
+    pub avatar: Option<Option<BlobRef>>,
+    pub region: Option<String>,
+    pub signature: Option<String>,
+}
+
+/// Who may find this person, and what others see. Answer of a change: `Done`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetPrivacy {
+    /// Whoever knows the phone number finds this person.
+    pub by_phone: Option<bool>,
+    /// Whoever knows the handle finds this person.
+    pub by_handle: Option<bool>,
+    /// Others see that this person types.
+    pub show_typing: Option<bool>,
+    /// Others see that this person is online.
+    pub show_online: Option<bool>,
+}
+
+/// Sets one's phone number; empty takes it away. Answer: `Done`.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SetPhone {
+    /// With `+` and country code, digits only.
+    pub phone: String,
+}
+
+impl std::fmt::Debug for SetPhone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetPhone").finish_non_exhaustive()
+    }
+}
+
+/// Asks for what only oneself sees of one's account. Answer: [`Account`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AskAccount;
+
+/// One's own account.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Account {
+    pub handle: String,
+    pub profile: Profile,
+    pub phone: String,
+    pub by_phone: bool,
+    pub by_handle: bool,
+    pub show_typing: bool,
+    pub show_online: bool,
+    /// The code in one's `magpie:u/...` string; 0 before the first was made.
+    pub code: u64,
+    /// When the account will be deleted, in milliseconds since 1970; 0 when it will not.
+    pub closing_ms: u64,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+/// Makes a new code to be found by; the old one is void. Answer: [`Account`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NewCode;
+
+/// Changes the password. The other devices stay signed in unless they are signed out. Answer: `Done`.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ChangePassword {
+    pub old: String,
+    pub new: String,
+}
+
+impl std::fmt::Debug for ChangePassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChangePassword").finish_non_exhaustive()
+    }
+}
+
+/// Deletes the account in thirty days and signs every device out; a sign-in before that keeps it. Answer: `Done`.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CloseAccount {
+    pub password: String,
+}
+
+impl std::fmt::Debug for CloseAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CloseAccount").finish_non_exhaustive()
+    }
+}
+
+/// Asks which of these contacts are online and show it. Answer: [`OnlineList`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AskOnline {
+    pub users: Vec<UserId>,
+}
+
+/// Those who are, as far as is known. Kept nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OnlineList {
+    pub users: Vec<UserId>,
 }
