@@ -13,6 +13,9 @@ pub mod sled;
 pub mod store;
 pub mod tx;
 
+#[cfg(test)]
+mod tests;
+
 pub use base::{Applied, StateBase, StateError};
 pub use key::{Key, Record, table};
 pub use store::{Frozen, Store, TimelineView};

@@ -104,10 +104,12 @@ impl<M: Machine> Inner<M> {
         }
         let base = core.store.base().clone();
         drop(core);
-        let (writes, applied) = frozen.writes();
-        let records = writes.len() as u64;
-        match base.commit(writes, &applied) {
-            Ok(()) => {
+        let written = frozen.writes(&*base).and_then(|(writes, applied)| {
+            let records = writes.len() as u64;
+            base.commit(writes, &applied).map(|()| (records, applied))
+        });
+        match written {
+            Ok((records, applied)) => {
                 lock(&self.core).store.thawed();
                 metrics::counter!(crate::metrics::CHECKPOINT_RECORDS).increment(records);
                 metrics::histogram!(crate::metrics::CHECKPOINT_SECONDS).record(began.elapsed().as_secs_f64());

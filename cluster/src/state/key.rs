@@ -77,6 +77,12 @@ impl Key {
         Self::new(timeline.slot(), table::TIMELINE).bytes(&[kind]).u128(id).u64(last)
     }
 
+    /// What the keys of all records of a timeline begin with.
+    pub fn timeline(timeline: TimelineId) -> Vec<u8> {
+        let key = Self::entries(timeline, 0);
+        key.as_bytes()[..key.as_bytes().len() - 8].to_vec()
+    }
+
     /// The key as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]

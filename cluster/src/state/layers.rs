@@ -1,12 +1,16 @@
 //! The two shapes of memory above the base: what changed since a checkpoint, and a cache of what is in use.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use magpie_protocol::TimelineId;
 
 use super::{
-    base::{Write, encode_entries},
+    base::{StateBase, StateError, Write, decode_entries, encode_entries, unseal},
     key::{AnyRecord, Key},
 };
 
@@ -34,6 +38,10 @@ impl Run {
     pub fn get(&self, number: u64) -> Option<&Bytes> {
         self.entries.get(number.checked_sub(self.first)? as usize)
     }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Bytes> {
+        self.entries.get_mut(number.checked_sub(self.first)? as usize)
+    }
 }
 
 /// What changed since a checkpoint.
@@ -41,6 +49,8 @@ impl Run {
 pub struct Layer {
     pub records: FixedMap<Key, Option<Arc<dyn AnyRecord>>>,
     pub runs: FixedMap<TimelineId, Run>,
+    /// Entries of earlier layers that were replaced.
+    pub replaced: BTreeMap<(TimelineId, u64), Bytes>,
     pub bytes: usize,
 }
 
@@ -53,6 +63,16 @@ impl Layer {
         run.entries.push(entry);
     }
 
+    /// Puts another entry in the place of one that is there, in this layer or below it.
+    pub fn replace(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
+        let here = self.runs.get_mut(&timeline).and_then(|run| run.get_mut(number));
+        self.bytes += entry.len() + 64;
+        match here {
+            Some(place) => *place = entry,
+            None => _ = self.replaced.insert((timeline, number), entry),
+        }
+    }
+
     /// Changes or removes a record.
     pub fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
         if self.records.insert(key, record).is_none() {
@@ -62,11 +82,11 @@ impl Layer {
 
     /// Whether anything changed.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.runs.is_empty()
+        self.records.is_empty() && self.runs.is_empty() && self.replaced.is_empty()
     }
 
     /// The layer as writes to the base, entries of one timeline folded into few records.
-    pub fn writes(&self) -> Vec<Write> {
+    pub fn writes(&self, base: &dyn StateBase) -> Result<Vec<Write>, StateError> {
         let mut writes = Vec::with_capacity(self.records.len() + self.runs.len());
         for (key, record) in &self.records {
             writes.push((*key, record.as_ref().map(|r| r.encode())));
@@ -82,7 +102,47 @@ impl Layer {
                 }
             }
         }
-        writes
+        self.rewrite(base, &mut writes)?;
+        Ok(writes)
+    }
+
+    /// The base's records that hold replaced entries, written anew.
+    fn rewrite(&self, base: &dyn StateBase, writes: &mut Vec<Write>) -> Result<(), StateError> {
+        let mut rest = self.replaced.iter().peekable();
+        while let Some(&(&(timeline, number), _)) = rest.peek() {
+            let found = StoredRun::holding(base, timeline, number)?;
+            let (mut entries, last) = (found.entries, found.last);
+            while let Some((&(_, number), entry)) = rest.next_if(|((t, n), _)| *t == timeline && *n <= last) {
+                entries[(number - found.first) as usize] = entry.clone();
+            }
+            writes.push((Key::entries(timeline, last), Some(encode_entries(&entries))));
+        }
+        Ok(())
+    }
+}
+
+/// One record of the base with entries of a timeline.
+pub struct StoredRun {
+    pub first: u64,
+    pub last: u64,
+    /// Those with the numbers from `first` to `last`.
+    pub entries: Vec<Bytes>,
+}
+
+impl StoredRun {
+    /// The record that holds the entry with this number.
+    pub fn holding(base: &dyn StateBase, timeline: TimelineId, number: u64) -> Result<Self, StateError> {
+        let damaged = |what: &str| StateError::Damaged { place: format!("{timeline}#{number}"), what: what.to_owned() };
+        let from = Key::entries(timeline, number);
+        let found = base.next(&Key::timeline(timeline), from.as_bytes())?;
+        let (key, stored) = found.ok_or_else(|| damaged("the entry is missing"))?;
+        let last = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+        let entries = decode_entries(&timeline, unseal(&key, &stored)?.to_vec())?;
+        let first = (last + 1).checked_sub(entries.len() as u64).ok_or_else(|| damaged("more entries than numbers"))?;
+        if entries.is_empty() || number < first {
+            return Err(damaged("the entry is missing"));
+        }
+        Ok(Self { first, last, entries })
     }
 }
 

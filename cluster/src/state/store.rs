@@ -6,9 +6,9 @@ use bytes::Bytes;
 use magpie_protocol::{TimelineId, codec};
 
 use super::{
-    base::{Applied, StateBase, StateError, Write, decode_entries, unseal},
+    base::{Applied, StateBase, StateError, Write, unseal},
     key::{AnyRecord, Key, Record},
-    layers::{Generations, Layer, Weigh},
+    layers::{Generations, Layer, StoredRun, Weigh},
 };
 
 /// What a place in a cache takes beyond its value, in bytes.
@@ -54,8 +54,11 @@ pub struct Frozen {
 
 impl Frozen {
     /// The layer as writes, and how far it is. Made off the hot path.
-    pub fn writes(&self) -> (Vec<Write>, Applied) {
-        (self.layer.writes(), self.applied.clone())
+    ///
+    /// # Errors
+    /// When the base cannot be read where entries of it were replaced.
+    pub fn writes(&self, base: &dyn StateBase) -> Result<(Vec<Write>, Applied), StateError> {
+        Ok((self.layer.writes(base)?, self.applied.clone()))
     }
 }
 
@@ -147,8 +150,7 @@ impl Store {
     }
 
     fn base_head(&self, timeline: TimelineId) -> Result<u64, StateError> {
-        let prefix = timeline_prefix(timeline);
-        let last = self.base.last(&prefix)?;
+        let last = self.base.last(&Key::timeline(timeline))?;
         Ok(last.and_then(|key| Some(u64::from_be_bytes(*key.last_chunk::<8>()?))).unwrap_or(0))
     }
 
@@ -201,9 +203,7 @@ impl Store {
             return Ok(TimelineView { head, entries });
         }
         'outer: while number <= to {
-            let dirty = self.dirty.runs.get(&timeline).and_then(|run| run.get(number));
-            let frozen = || self.frozen.as_ref()?.layer.runs.get(&timeline)?.get(number);
-            if let Some(entry) = dirty.or_else(frozen) {
+            if let Some(entry) = self.changed(timeline, number) {
                 if !fits(entry, entries.len()) {
                     break;
                 }
@@ -211,7 +211,10 @@ impl Store {
                 number += 1;
                 continue;
             }
-            for entry in self.stored_from(timeline, number)?.into_iter().take((to + 1 - number) as usize) {
+            let stored = StoredRun::holding(&*self.base, timeline, number)?;
+            let skip = (number - stored.first) as usize;
+            for entry in stored.entries.into_iter().skip(skip).take((to + 1 - number) as usize) {
+                let entry = self.changed(timeline, number).cloned().unwrap_or(entry);
                 if !fits(&entry, entries.len()) {
                     break 'outer;
                 }
@@ -222,18 +225,25 @@ impl Store {
         Ok(TimelineView { head, entries })
     }
 
-    /// The entries of the base's record that holds `number`, from that number on.
-    fn stored_from(&self, timeline: TimelineId, number: u64) -> Result<Vec<Bytes>, StateError> {
-        let damaged = |what: &str| StateError::Damaged { place: format!("{timeline}#{number}"), what: what.to_owned() };
-        let from = Key::entries(timeline, number);
-        let found = self.base.next(&timeline_prefix(timeline), from.as_bytes())?;
-        let (key, stored) = found.ok_or_else(|| damaged("the entry is missing"))?;
-        let last = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let entries = decode_entries(&timeline, unseal(&key, &stored)?.to_vec())?;
-        let first = (last + 1).checked_sub(entries.len() as u64).ok_or_else(|| damaged("more entries than numbers"))?;
-        let skip = number.checked_sub(first).ok_or_else(|| damaged("the entry is missing"))?;
-        let rest: Vec<Bytes> = entries.into_iter().skip(skip as usize).collect();
-        if rest.is_empty() { Err(damaged("the record is empty")) } else { Ok(rest) }
+    /// The entry as the layers above the base have it, if they do.
+    fn changed(&self, timeline: TimelineId, number: u64) -> Option<&Bytes> {
+        let layers = [Some(&self.dirty), self.frozen.as_ref().map(|frozen| &*frozen.layer)];
+        layers.into_iter().flatten().find_map(|layer| {
+            let appended = layer.runs.get(&timeline).and_then(|run| run.get(number));
+            // Most layers replace nothing.
+            appended.or_else(|| if layer.replaced.is_empty() { None } else { layer.replaced.get(&(timeline, number)) })
+        })
+    }
+
+    /// Puts another entry in the place of one that is there.
+    pub(super) fn replace(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
+        if let Ok(tail) = self.tail(timeline)
+            && let Some(back) = tail.head.checked_sub(number)
+            && let Some(at) = tail.entries.len().checked_sub(back as usize + 1)
+        {
+            tail.entries[at] = entry.clone();
+        }
+        self.dirty.replace(timeline, number, entry);
     }
 
     /// Bytes that changed since the last checkpoint, about.
@@ -275,9 +285,4 @@ impl Store {
 
 fn typed<R: Record>(record: Option<Arc<dyn AnyRecord>>) -> Option<Arc<R>> {
     record.and_then(|r| r.into_any().downcast::<R>().ok())
-}
-
-fn timeline_prefix(timeline: TimelineId) -> Vec<u8> {
-    let key = Key::entries(timeline, 0);
-    key.as_bytes()[..key.as_bytes().len() - 8].to_vec()
 }

@@ -32,6 +32,7 @@ pub struct Tx<'a> {
     time_ms: u64,
     staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
     appends: Vec<Hint>,
+    replaced: Vec<(TimelineId, u64, Bytes)>,
     sends: Vec<(EntityId, Vec<u8>)>,
     origin: Option<Origin>,
 }
@@ -39,7 +40,8 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        Self { store, time_ms, staged: Vec::new(), appends: Vec::new(), sends: Vec::new(), origin: None }
+        let (staged, appends, replaced, sends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { store, time_ms, staged, appends, replaced, sends, origin: None }
     }
 
     /// The shard's time, in milliseconds since 1970.
@@ -110,6 +112,27 @@ impl<'a> Tx<'a> {
         number
     }
 
+    /// The entry with this number, with what this command made of it; `None` when there is none.
+    pub fn entry(&mut self, timeline: TimelineId, number: u64) -> Option<Entry> {
+        if let Some((_, _, bytes)) = self.replaced.iter().rev().find(|(t, n, _)| (*t, *n) == (timeline, number)) {
+            return Entry::from_bytes(bytes).ok();
+        }
+        if let Some(hint) = self.appends.iter().find(|hint| (hint.timeline, hint.number) == (timeline, number)) {
+            return Entry::from_bytes(&hint.entry.0).ok();
+        }
+        let found = self.store.entries(timeline, number, number, usize::MAX);
+        let found = self.or_fault(found);
+        Entry::from_bytes(found.entries.first().filter(|_| number > 0)?).ok()
+    }
+
+    /// Puts another body in the place of that of an entry that is there, whose number, time and sender stay. Devices
+    /// that have the entry learn it from an entry that is appended beside this.
+    pub fn replace(&mut self, timeline: TimelineId, number: u64, body: Body) {
+        let Some(entry) = self.entry(timeline, number) else { return };
+        let bytes = Bytes::from(Entry { body, ..entry }.to_bytes());
+        self.replaced.push((timeline, number, bytes));
+    }
+
     /// The session that what is appended from here on comes from. Its answer must say all of the entry that the
     /// session does not know: the number and the time.
     pub fn set_origin(&mut self, origin: Origin) {
@@ -134,6 +157,9 @@ impl<'a> Tx<'a> {
         }
         for hint in &self.appends {
             self.store.append(hint.timeline, hint.number, hint.entry.0.clone());
+        }
+        for (timeline, number, entry) in self.replaced {
+            self.store.replace(timeline, number, entry);
         }
         self.appends
     }
