@@ -123,7 +123,7 @@ tagged! {
         44 = FavouriteAdded(Favourite),
         /// This person no longer keeps the favourite with this id.
         45 = FavouriteRemoved(u64),
-        /// The password was changed.
+        /// The password was changed, at this time in milliseconds since 1970.
         46 = PasswordChanged(u64),
         /// The account will be deleted at this time, in milliseconds since 1970; 0 when it will not.
         47 = Closing(u64),

@@ -86,7 +86,7 @@ pub struct WireError {
     pub field: String,
     /// What was wrong with it, for a person, or empty.
     pub detail: String,
-    /// With `OutOfOrder`, the number expected next; with a limit, the limit.
+    /// With `OutOfOrder`, the number expected next; with a limit, the limit; with `Muted`, until when.
     pub number: u64,
     /// How long to wait before asking again, in milliseconds; 0 says nothing.
     pub retry_after_ms: u32,

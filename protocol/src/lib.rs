@@ -1,7 +1,8 @@
 //! Magpie's wire: what phones and nodes say to each other, as data.
 //!
-//! In reading order: [`ids`] name things, [`message`] is what people say, [`entry`] is what a timeline holds, [`frame`] is what travels,
-//! [`error`] is how a request is refused, [`codec`] is the one file that knows the byte format.
+//! In reading order: [`ids`] name things, [`message`] is what people say, [`entry`] is what a timeline holds,
+//! [`frame`] is what travels, [`error`] is how a request is refused, [`codec`] is the one file that knows the byte
+//! format.
 //!
 //! What does not belong here: sockets, tasks, actors, clocks, storage. Nothing in this crate does IO.
 

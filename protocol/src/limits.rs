@@ -62,5 +62,7 @@ pub const HIDE_MAX: usize = 100;
 pub const FAVOURITES_MAX: usize = 2_000;
 /// Longest phone number, with its `+`, in bytes (E.164).
 pub const PHONE_LEN_MAX: usize = 16;
-/// People asked about in one request.
-pub const PROFILES_MAX: usize = 50;
+/// People asked about in one request: the longest profiles of so many fit one frame.
+pub const PROFILES_MAX: usize = 30;
+/// Longest name that a member has in one group, in bytes: those of all members fit one frame.
+pub const NICKNAME_LEN_MAX: usize = 64;

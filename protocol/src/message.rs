@@ -180,7 +180,9 @@ impl Kind {
             Self::Forwarded(forwarded) => {
                 forwarded.items.iter().filter_map(|item| item.kind().ok()).flat_map(|kind| kind.blobs()).collect()
             }
-            _ => Vec::new(),
+            Self::Text(_) | Self::Location(_) | Self::Card(_) | Self::Link(_) | Self::Custom(_) | Self::Unknown(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -189,15 +191,27 @@ impl Kind {
         match self {
             Self::Text(text) => text.clone(),
             Self::File(file) => file.name.clone(),
-            Self::Location(place) => format!("{} {}", place.name, place.address),
-            Self::Card(card) => format!("{} {}", card.nickname, card.handle),
+            Self::Location(place) => joined([&place.name, &place.address]),
+            Self::Card(card) => joined([&card.nickname, &card.handle]),
             Self::Sticker(sticker) => sticker.meaning.clone(),
-            Self::Link(link) => format!("{} {} {}", link.title, link.summary, link.url),
+            Self::Link(link) => joined([&link.title, &link.summary, &link.url]),
             Self::Forwarded(forwarded) => {
                 let items = forwarded.items.iter().filter_map(|item| item.kind().ok());
-                items.fold(forwarded.title.clone(), |words, kind| words + " " + &kind.words())
+                joined(std::iter::once(forwarded.title.clone()).chain(items.map(|kind| kind.words())))
             }
-            _ => String::new(),
+            Self::Picture(_) | Self::Voice(_) | Self::Video(_) | Self::Custom(_) | Self::Unknown(_) => String::new(),
         }
     }
+}
+
+/// What is not empty, with a space between.
+fn joined<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
+    parts.into_iter().fold(String::new(), |mut words, part| {
+        let part = part.as_ref();
+        if !words.is_empty() && !part.is_empty() {
+            words.push(' ');
+        }
+        words.push_str(part);
+        words
+    })
 }

@@ -11,10 +11,11 @@ use std::{
 };
 
 use magpie_protocol::{
-    Body, Entry, Frame,
+    Body, Entry, Frame, Kind, Message,
     codec::{self, CodecError},
     entry::ENTRY_VERSION,
     frame::{Answer, FrameReader, Request, conversation::Content, sync::Page},
+    message::ForwardedItem,
 };
 
 thread_local! {
@@ -125,6 +126,35 @@ fn lying_lengths_nested_in_tagged_values() {
         refused("a page", || codec::decode::<Page>(&page));
         let page = [&[1, 1, 1, 1, 1][..], &length].concat();
         refused("an entry of a page", || codec::decode::<Page>(&page));
+    }
+}
+
+/// Every prefix of a kind's payload, and of a message's and a forwarded message's, followed by a length that lies.
+#[test]
+fn lying_lengths_in_every_kind() {
+    for length in lengths() {
+        for (tag, name) in Kind::TAGS {
+            for zeros in 0..60 {
+                let payload = [&vec![0; zeros][..], &length, &length, &[1; 8]].concat();
+                let kind = codec::encode(&(*tag, payload.clone()));
+                let (_, largest) = largest_while(|| codec::decode::<Kind>(&kind));
+                assert!(largest <= LARGEST_MAX, "{name} after {zeros} zeros: {largest} bytes were asked for at once");
+                // Within a message, which is within a content.
+                let message = codec::encode(&(*tag, payload.clone(), 0u64, Vec::<u64>::new()));
+                let content = codec::encode(&(6u16, message));
+                let (_, largest) = largest_while(|| codec::decode::<Content>(&content));
+                assert!(largest <= LARGEST_MAX, "said {name} after {zeros} zeros: {largest} bytes at once");
+            }
+            // The payload itself, and the mentions after it.
+            refused(name, || codec::decode::<Kind>(&[&codec::encode(tag)[..], &length].concat()));
+            let mentions = [&codec::encode(&(*tag, vec![0u8]))[..], &[0], &length].concat();
+            refused("mentions", || codec::decode::<Message>(&mentions));
+        }
+        // The items of a collection, and what one of them says.
+        let items = codec::encode(&(11u16, [&[0][..], &length].concat()));
+        refused("forwarded items", || codec::decode::<Kind>(&items));
+        let said = ForwardedItem { sender: String::new(), time_ms: 0, kind: codec::encode(&(1u16, length.clone())) };
+        refused("a forwarded text", || said.kind());
     }
 }
 

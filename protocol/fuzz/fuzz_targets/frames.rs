@@ -1,4 +1,5 @@
-//! Any bytes, read as a stream of frames of either direction, in two pieces, and as an entry.
+//! Any bytes, read as a stream of frames of either direction, in two pieces, as an entry, and as a kind of message, said
+//! and forwarded.
 
 #![no_main]
 
@@ -6,8 +7,9 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use magpie_protocol::{
-    Entry,
+    Entry, Kind, codec,
     frame::{Answer, Direction, Frame, FrameReader, Request},
+    message::ForwardedItem,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -18,6 +20,16 @@ fuzz_target!(|data: &[u8]| {
     read::<Answer>(stream, cut);
     if let Ok(entry) = Entry::from_bytes(stream) {
         assert_eq!(Entry::from_bytes(&entry.to_bytes()), Ok(entry));
+    }
+    let said = codec::decode::<Kind>(stream);
+    if let Ok(kind) = &said {
+        assert_eq!(codec::decode::<Kind>(&codec::encode(kind)).as_ref(), Ok(kind));
+        let _ = (kind.blobs(), kind.words());
+    }
+    let forwarded = ForwardedItem { sender: String::new(), time_ms: 0, kind: stream.to_vec() };
+    match (forwarded.kind(), said) {
+        (Err(_), Err(_) | Ok(Kind::Forwarded(_))) => {}
+        (forwarded, said) => assert_eq!(forwarded, said),
     }
 });
 

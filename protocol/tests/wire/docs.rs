@@ -1,7 +1,7 @@
 //! docs/protocol.md says what the code does: every tag, code, limit and example.
 
 use magpie_protocol::{
-    Body, ErrorCode, Retry,
+    Body, ErrorCode, Kind, Retry,
     frame::{Answer, Request, conversation::Content},
     limits::*,
 };
@@ -32,12 +32,59 @@ fn every_tag_is_described_and_no_other() {
         ("### 4.1", "### 4.2", Request::TAGS),
         ("### 4.2", "### 4.3", Content::TAGS),
         ("### 4.3", "### 4.4", Answer::TAGS),
-        ("### 4.4", "## 5.", Body::TAGS),
+        ("### 4.4", "### 4.5", Body::TAGS),
+        ("### 4.5", "### 4.6", Kind::TAGS),
     ];
     for (from, to, tags) in tables {
         let expected: Vec<_> = tags.iter().map(|(tag, name)| (*tag, (*name).to_owned())).collect();
         assert_eq!(rows(between(&doc, from, to)), expected, "the table in {from}");
     }
+}
+
+/// The structs of a source file that travel, each with its fields as `name: Type`, in order.
+fn structs(source: &str) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut inside = false;
+    for line in source.lines() {
+        if let Some(rest) = line.strip_prefix("pub struct ") {
+            inside = rest.ends_with('{');
+            found.push((rest.trim_end_matches([' ', '{', ';']).to_owned(), Vec::new()));
+        } else if line == "}" {
+            inside = false;
+        } else if let Some(field) = line.strip_prefix("    pub ").filter(|_| inside) {
+            // An entry is a string of bytes in the frames around it.
+            let field = field.trim_end_matches(',').replace("EntryBytes", "Vec<u8>");
+            found.last_mut().unwrap().1.push(format!("`{field}`"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_field_is_described_in_its_order() {
+    let doc = read("../docs/protocol.md");
+    let doc = between(&doc, "## 4.", "## 5.");
+    // A line of the document has all of them, whatever it says between.
+    let in_order = |line: &str, fields: &[String]| {
+        let mut rest = line;
+        fields.iter().all(|field| match rest.find(field.as_str()) {
+            Some(at) => {
+                rest = &rest[at + field.len()..];
+                true
+            }
+            None => false,
+        })
+    };
+    let mut seen = 0;
+    let files = ["hello", "account", "contact", "conversation", "sync", "personal"].map(|f| format!("frame/{f}"));
+    for file in files.iter().map(String::as_str).chain(["entry", "message"]) {
+        for (name, fields) in structs(&read(&format!("src/{file}.rs"))) {
+            let described = doc.lines().any(|line| in_order(line, &fields));
+            assert!(fields.is_empty() || described, "{file}.rs: no line has {name} with {}", fields.join(", "));
+            seen += fields.len();
+        }
+    }
+    assert!(seen > 200, "only {seen} fields were found");
 }
 
 #[test]
@@ -78,6 +125,22 @@ fn every_limit_is_the_code_s() {
         ("KEPT_ANSWERS", KEPT_ANSWERS),
         ("PAGE_ENTRIES_MAX", PAGE_ENTRIES_MAX as usize),
         ("PAGE_HEADS_MAX", PAGE_HEADS_MAX),
+        ("MESSAGE_LEN_MAX", MESSAGE_LEN_MAX),
+        ("PREVIEW_LEN_MAX", PREVIEW_LEN_MAX),
+        ("LINE_LEN_MAX", LINE_LEN_MAX),
+        ("VOICE_MS_MAX", VOICE_MS_MAX as usize),
+        ("MENTIONS_MAX", MENTIONS_MAX),
+        ("FORWARDED_MAX", FORWARDED_MAX),
+        ("EMOJI_LEN_MAX", EMOJI_LEN_MAX),
+        ("ANNOUNCEMENT_LEN_MAX", ANNOUNCEMENT_LEN_MAX),
+        ("ADMINS_MAX", ADMINS_MAX),
+        ("WAITING_MAX", WAITING_MAX),
+        ("TAGS_MAX", TAGS_MAX),
+        ("HIDE_MAX", HIDE_MAX),
+        ("FAVOURITES_MAX", FAVOURITES_MAX),
+        ("PHONE_LEN_MAX", PHONE_LEN_MAX),
+        ("PROFILES_MAX", PROFILES_MAX),
+        ("NICKNAME_LEN_MAX", NICKNAME_LEN_MAX),
     ];
     for (name, value) in limits {
         let row = part.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));

@@ -32,6 +32,10 @@ const PINNED: &[(u16, &str, Retry)] = &[
     (22, "TooLarge", Never),
     (23, "ShuttingDown", SameId),
     (24, "AlreadyDone", Never),
+    (25, "Blocked", Never),
+    (26, "NotContacts", Never),
+    (27, "Muted", Never),
+    (28, "TooLate", Never),
 ];
 
 #[test]

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, fmt::Write as _, path::PathBuf};
 
 use magpie_protocol::{
-    Body, Entry, ErrorCode, Frame, RequestId, codec,
+    Body, Entry, ErrorCode, Frame, Kind, RequestId, codec,
     frame::{Answer, Direction, Request, conversation::Content},
 };
 
@@ -76,6 +76,16 @@ fn content(content: Content) -> Golden {
     }
 }
 
+fn kind(kind: Kind) -> Golden {
+    Golden {
+        name: format!("kind.{}.{}", kind.tag(), tag_name(kind.tag(), Kind::TAGS)),
+        value: hex(&codec::encode(&kind)),
+        reads_back: Box::new(move |value| {
+            codec::decode(&unhex(value).unwrap_or_default()).is_ok_and(|read: Kind| read == kind)
+        }),
+    }
+}
+
 /// Every sample in the order of the file. A name that comes again gets a number.
 fn goldens() -> Vec<Golden> {
     let mut all = Vec::new();
@@ -96,6 +106,7 @@ fn goldens() -> Vec<Golden> {
             reads_back: Box::new(move |value| both(&text, &unhex(value).unwrap_or_default())),
         });
     }
+    all.extend(samples::kinds().into_iter().map(kind));
     all.extend(samples::contents().into_iter().map(content));
     all.extend(samples::bodies().into_iter().map(body));
     all.extend(samples::requests().into_iter().map(|r| frame("request", r, Request::TAGS)));
@@ -155,8 +166,13 @@ fn bytes_of_version_1_stay_as_they_are() {
 #[test]
 fn every_tag_and_code_has_a_sample() {
     let names: HashSet<String> = goldens().into_iter().map(|golden| golden.name).collect();
-    let families =
-        [("request", Request::TAGS), ("answer", Answer::TAGS), ("body", Body::TAGS), ("content", Content::TAGS)];
+    let families = [
+        ("request", Request::TAGS),
+        ("answer", Answer::TAGS),
+        ("body", Body::TAGS),
+        ("content", Content::TAGS),
+        ("kind", Kind::TAGS),
+    ];
     for (family, tags) in families {
         for (tag, name) in tags {
             assert!(names.contains(&format!("{family}.{tag}.{name}")), "{family} {name} has no sample");

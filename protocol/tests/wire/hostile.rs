@@ -188,6 +188,12 @@ fn values_outside_their_type_are_refused() {
     assert!(codec::decode::<Content>(&[252, 1, 0, 1, 0, 0]).is_err());
     assert!(codec::decode::<UserId>(&[254, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
     assert!(codec::decode::<UserId>(&[255]).is_err());
+    // An option is 0 or 1, and a signed number is no wider than its type.
+    assert!(Frame::<Request>::from_bytes(&raw(1, 23, 1, &[0, 0, 0, 0])).is_ok());
+    assert!(Frame::<Request>::from_bytes(&raw(1, 23, 1, &[0, 0, 0, 2])).is_err());
+    assert!(Frame::<Request>::from_bytes(&raw(1, 23, 1, &[1, 2, 0, 0])).is_err());
+    assert!(Frame::<Request>::from_bytes(&raw(1, 44, 1, &[252, 255, 255, 255, 255, 0])).is_ok());
+    assert!(Frame::<Request>::from_bytes(&raw(1, 44, 1, &[253, 0, 0, 0, 0, 1, 0, 0, 0, 0])).is_err());
     // The payload of a tagged value is read to its end.
     assert_eq!(codec::decode::<Content>(&[4, 0]), Ok(Content::Leave(magpie_protocol::frame::conversation::Leave)));
     assert!(codec::decode::<Content>(&[4, 1, 0]).is_err());
@@ -213,7 +219,7 @@ proptest! {
 
     #[test]
     fn junk_payloads(
-        tag in prop_oneof![any::<u16>(), 0u16..80], request in any::<u32>(), payload in vec(any::<u8>(), 0..200),
+        tag in prop_oneof![any::<u16>(), 0u16..100], request in any::<u32>(), payload in vec(any::<u8>(), 0..200),
     ) {
         let frame = raw(1, tag, request, &payload);
         survives::<Request>(&frame)?;

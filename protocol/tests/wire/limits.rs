@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use magpie_protocol::{
-    Body, ConversationId, DeviceId, Entry, Frame, Incarnation, RequestId, TimelineId, UserId,
-    frame::{Answer, Direction, Request, account::*, contact::*, conversation::*, sync::*},
+    BlobId, Body, ConversationId, DeviceId, Entry, Frame, Incarnation, Kind, Message, RequestId, TimelineId, UserId,
+    codec,
+    entry::Said,
+    frame::{Answer, Direction, Request, account::*, contact::*, conversation::*, personal::*, sync::*},
     limits::*,
+    message::{BlobRef, Custom, Forwarded, ForwardedItem},
 };
 
 fn reads_back<T: Direction + PartialEq + std::fmt::Debug>(body: T, what: &str) {
@@ -93,5 +96,106 @@ fn the_longest_text() {
             Answer::Pushed(Pushed { timeline: TimelineId::Conversation(conversation), entry }),
             "the longest text as a hint",
         );
+    }
+}
+
+fn line() -> String {
+    "l".repeat(LINE_LEN_MAX)
+}
+
+#[test]
+fn the_longest_profiles() {
+    let avatar = BlobRef { blob: BlobId::from_hash([0xff; 32]), len: u64::MAX, media_type: line() };
+    let profile = Profile { nickname: line(), avatar: Some(avatar), region: line(), signature: line() };
+    let shown = |n| Shown { user: user(n), handle: "h".repeat(HANDLE_LEN_MAX), profile: profile.clone() };
+    let profiles = (0..PROFILES_MAX).map(shown).collect();
+    reads_back(Answer::ProfileList(ProfileList { profiles }), "as many of the longest profiles as can be asked for");
+    let users = (0..PROFILES_MAX).map(user).collect();
+    reads_back(Answer::OnlineList(OnlineList { users }), "all that were asked about");
+}
+
+#[test]
+fn a_full_group() {
+    let members = || (0..GROUP_MEMBERS_MAX).map(user);
+    reads_back(
+        Answer::GroupInfo(GroupInfo {
+            title: "t".repeat(TITLE_LEN_MAX),
+            owner: user(0),
+            admins: members().take(ADMINS_MAX).collect(),
+            announcement: "a".repeat(ANNOUNCEMENT_LEN_MAX),
+            all_muted: true,
+            muted: members().map(|user| (user, u64::MAX)).collect(),
+            nicknames: members().map(|user| (user, "n".repeat(NICKNAME_LEN_MAX))).collect(),
+            join_code: u64::MAX,
+            join_approval: true,
+            waiting: members().take(WAITING_MAX).collect(),
+            dissolved: true,
+        }),
+        "a group in which everyone is muted and has a name",
+    );
+}
+
+#[test]
+fn all_that_a_person_keeps() {
+    let conversation = ConversationId::from_bits(u128::MAX);
+    let settings =
+        ConversationSettings { conversation, pinned: true, do_not_disturb: true, saved: true, hidden_at: u64::MAX };
+    let conversations = vec![settings; CONVERSATIONS_MAX];
+    reads_back(Answer::SettingsList(SettingsList { conversations }), "settings of every conversation");
+    let numbers = vec![u64::MAX; HIDE_MAX];
+    reads_back(Request::Hide(Hide { conversation, up_to: u64::MAX, numbers }), "as many deleted as can be");
+
+    // Of what comes in pages, the largest one, and as many of the smallest as fit.
+    let card = |text: String, tags: usize| ContactCard {
+        user: UserId::from_bits(if tags == 0 { 0 } else { u64::MAX }),
+        handle: "h".into(),
+        state: Some(ContactState::Accepted),
+        remark: text.clone(),
+        tags: vec![text; tags],
+        starred: true,
+        blocked: true,
+        greeting: String::new(),
+        expires_ms: 0,
+    };
+    for card in [card(line(), TAGS_MAX), card("r".into(), TAGS_MAX), card(String::new(), 0)] {
+        let count = (FRAME_LEN_MAX - 64) / codec::encode(&card).len();
+        reads_back(Answer::CardList(CardList { cards: vec![card; count], last: true }), "a frame of cards");
+    }
+    for kind in [longest(), Kind::Text("x".into())] {
+        let favourite = Favourite { id: 1, time_ms: 1, conversation, number: 1, sender: UserId::from_bits(1), kind };
+        let count = (FRAME_LEN_MAX - 64) / codec::encode(&favourite).len();
+        assert!(count > 0);
+        let favourites = vec![favourite; count];
+        reads_back(Answer::FavouriteList(FavouriteList { favourites, last: true }), "a frame of favourites");
+    }
+}
+
+/// A kind that leaves no room in a message but for mentions.
+fn longest() -> Kind {
+    Kind::Custom(Custom { name: line(), data: vec![0xff; MESSAGE_LEN_MAX - LINE_LEN_MAX - 10 * MENTIONS_MAX - 30] })
+}
+
+#[test]
+fn the_longest_messages() {
+    let conversation = ConversationId::from_bits(u128::MAX);
+    let small = codec::encode(&Kind::Text("x".repeat(200)));
+    let items = vec![ForwardedItem { sender: "s".repeat(20), time_ms: u64::MAX, kind: small }; FORWARDED_MAX];
+    // Items that could not be shorter.
+    let empty = vec![ForwardedItem { sender: String::new(), time_ms: 0, kind: Vec::new() }; MESSAGE_LEN_MAX / 3 - 200];
+    let forwarded = |items| Kind::Forwarded(Forwarded { title: String::new(), items });
+    let text = Kind::Text("x".repeat(TEXT_LEN_MAX));
+    for kind in [longest(), text, forwarded(items), forwarded(empty)] {
+        let message = Message { kind, quote: u64::MAX, mentions: vec![UserId::EVERYONE; MENTIONS_MAX] };
+        let len = codec::encode(&message).len();
+        assert!(len <= MESSAGE_LEN_MAX, "a message of {len} bytes");
+        let content = Content::Say(message.clone());
+        let incarnation = Incarnation::from_bits(u64::MAX);
+        reads_back(Request::Post(Post { conversation, incarnation, number: u64::MAX, content }), "a long message");
+        let body = Body::Message(Said { message, edited: u64::MAX });
+        let entry = Entry { number: u64::MAX, time_ms: u64::MAX, sender: user(0), body };
+        assert_eq!(Entry::from_bytes(&entry.to_bytes()).as_ref(), Ok(&entry));
+        let entry = EntryBytes(Bytes::from(entry.to_bytes()));
+        let timeline = TimelineId::Conversation(conversation);
+        reads_back(Answer::Pushed(Pushed { timeline, entry }), "a long message as a hint");
     }
 }

@@ -7,6 +7,7 @@ mod errors;
 mod golden;
 mod hostile;
 mod limits;
+mod messages;
 mod round_trip;
 mod samples;
 mod strategies;
