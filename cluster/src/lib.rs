@@ -34,7 +34,7 @@ pub use shard::{Shard, ShardLimits};
 pub use state::{Key, Record, Store, Tx};
 pub use storage::{Outside, Storage, StorageConfig, StorageError};
 pub use system::{DiskId, System, founding::Part};
-pub use watch::{Hint, HintSink, Origin};
+pub use watch::{Hint, HintSink, Origin, Signal};
 
 /// Milliseconds since 1970, from outside. A simulation brings its own.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 
 use crate::{
-    AskError, EntityId, Hint, HintSink, Machine, Router,
+    AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::Reshaping,
     system::{Change, DiskId, Refusal, System, SystemView, pulse::Facts},
     transport::{Answer, Lane, LinkError, Service, Transport},
@@ -50,6 +50,10 @@ pub(crate) enum Request<C, Q> {
     HandOver(ShardId, NodeId),
     /// To stand for election.
     Stand(ShardId),
+    /// To tell those who watch of something passing.
+    Signal(ShardId, Signal),
+    /// Which of these timelines somebody watches.
+    Watched(ShardId, Vec<TimelineId>),
 }
 
 impl<C, Q> Request<C, Q> {
@@ -62,7 +66,9 @@ impl<C, Q> Request<C, Q> {
             | Self::Rewatch(shard, _)
             | Self::Change(shard, _)
             | Self::Reshape(shard, _)
-            | Self::HandOver(shard, _) => Some(*shard),
+            | Self::HandOver(shard, _)
+            | Self::Signal(shard, _)
+            | Self::Watched(shard, _) => Some(*shard),
             Self::Deliver { to, .. } => Some(*to),
             Self::Greet | Self::Facts | Self::Stand(_) => None,
         }
@@ -80,6 +86,7 @@ pub(crate) enum Response<R, V> {
     Facts(Facts),
     Changed(Result<(), Refusal>),
     Reshaped(Reshaping),
+    Timelines(Vec<TimelineId>),
 }
 
 /// How a request travels: with the version of what the asker knows of the cluster, ...
@@ -124,6 +131,10 @@ impl<R, V> Response<R, V> {
         if let Self::Changed(changed) = self { Ok(changed) } else { Err(AskError::Unknown) }
     }
 
+    pub(crate) fn timelines(self) -> Result<Vec<TimelineId>, AskError> {
+        if let Self::Timelines(timelines) = self { Ok(timelines) } else { Err(AskError::Unknown) }
+    }
+
     pub(crate) fn reshaped(self) -> Result<Reshaping, AskError> {
         if let Self::Reshaped(reshaping) = self { Ok(reshaping) } else { Err(AskError::Unknown) }
     }
@@ -136,6 +147,7 @@ enum Message {
     Hints(ShardId, u64, Vec<Hint>),
     Beat(ShardId, u64),
     System(System),
+    Signal(Signal),
 }
 
 /// The way to the shards that other nodes lead.
@@ -220,6 +232,10 @@ impl HintSink for RemoteSink {
     fn on_beat(&self, shard: ShardId, count: u64) {
         self.tell(&Message::Beat(shard, count));
     }
+
+    fn on_signal(&self, signal: Signal) {
+        self.tell(&Message::Signal(signal));
+    }
 }
 
 /// What this node answers to others.
@@ -283,6 +299,11 @@ impl<M: Machine> Service for Host<M> {
             Ok(Message::Beat(shard, count)) => {
                 if let Some(sink) = self.router.shard(shard).and_then(crate::Shard::sink) {
                     sink.on_beat(shard, count);
+                }
+            }
+            Ok(Message::Signal(signal)) => {
+                if let Some(sink) = self.router.shard_of(signal.timeline.slot()).sink() {
+                    sink.on_signal(signal);
                 }
             }
             Ok(Message::System(system)) => self.router.system().offer(system),

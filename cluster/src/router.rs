@@ -13,7 +13,7 @@ use magpie_protocol::{NodeId, ShardId, Slot, TimelineId};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    HintSink, Shard, ShardMap,
+    HintSink, Shard, ShardMap, Signal,
     consensus::Leadership,
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
@@ -48,6 +48,11 @@ pub enum AskError {
 pub trait Front<M: Machine>: Send + Sync + 'static {
     /// Passes the command to the shard, or refuses it.
     fn submit(&self, shard: &Shard<M>, entity: EntityId, command: M::Command, reply: Reply<M::Reply>);
+    /// The answer to a read of what is volatile; `None` for a read of state.
+    fn view(&self, query: &M::Query) -> Option<M::View> {
+        let _ = query;
+        None
+    }
 }
 
 /// How long a request waits for a shard to have a leader, after one was lost.
@@ -232,7 +237,13 @@ impl<M: Machine> Router<M> {
 
     /// Reads where [`Router::answers_here`] says so.
     pub fn query_here(&self, slot: Slot, query: M::Query) -> Result<M::View, AskError> {
-        self.shard_of(slot).query(query)
+        self.view_here(self.shard_of(slot), query)
+    }
+
+    /// What the front says of what is volatile, or the shard of its state.
+    fn view_here(&self, shard: &Shard<M>, query: M::Query) -> Result<M::View, AskError> {
+        let volatile = self.0.front.get().and_then(|front| front.view(&query));
+        volatile.map_or_else(|| shard.query(query), Ok)
     }
 
     /// Reads from the leader of the shard that owns this slot.
@@ -262,6 +273,16 @@ impl<M: Machine> Router<M> {
             (Some(remote), Some(leader)) if leader != self.0.me => remote.unwatch(leader, shard.id(), timelines),
             _ => shard.unwatch(self.0.me, &timelines),
         }
+    }
+
+    /// Tells those who watch a timeline of something passing.
+    pub async fn signal(&self, signal: Signal) -> Result<(), AskError> {
+        self.at_leader(Request::Signal(self.shard_id_of(signal.timeline), signal)).await?.done()
+    }
+
+    /// Those of these timelines, all of one shard, that some node watches for its sessions.
+    pub async fn watched(&self, shard: ShardId, timelines: Vec<TimelineId>) -> Result<Vec<TimelineId>, AskError> {
+        self.at_leader(Request::Watched(shard, timelines)).await?.timelines()
     }
 
     /// Hands the messages of one shard's outbox to another; the last number that is applied there comes back.
@@ -313,10 +334,12 @@ impl<M: Machine> Router<M> {
             Request::Submit(_, entity, command) => {
                 self.submit_here(&shard, entity, command, Box::new(|result| done(result.map(Response::Reply))));
             }
+            Request::Signal(_, signal) => done(shard.signal(signal).map(|()| Response::Done)),
+            Request::Watched(_, timelines) => done(shard.watched(&timelines).map(Response::Timelines)),
             Request::Query(_, query) if shard.wants_fresh(&query) => {
                 tokio::spawn(async move { done(shard.query_fresh(query).await.map(Response::View)) });
             }
-            Request::Query(_, query) => done(shard.query(query).map(Response::View)),
+            Request::Query(_, query) => done(self.view_here(&shard, query).map(Response::View)),
             Request::Watch(_, timelines, query) if shard.wants_fresh(&query) => {
                 let watched = shard.watch(from, &timelines);
                 tokio::spawn(async move {

@@ -39,7 +39,7 @@ use crate::{
     state::Store,
     system::{Change, Refusal, System, SystemView},
     transport::Transport,
-    watch::{Sinks, WatchTable},
+    watch::{Signal, Sinks, WatchTable},
     work::Background,
 };
 use batch::{BatchBuilder, Waits};
@@ -370,6 +370,23 @@ impl<M: Machine> Shard<M> {
         for timeline in timelines {
             core.watches.unwatch(node, *timeline);
         }
+    }
+
+    /// Those of these timelines that some node watches for its sessions.
+    pub fn watched(&self, timelines: &[TimelineId]) -> Result<Vec<TimelineId>, AskError> {
+        self.lead()?;
+        let core = lock(&self.0.core);
+        Ok(timelines.iter().filter(|timeline| core.watches.watchers(timeline).is_some()).copied().collect())
+    }
+
+    /// Tells the nodes that watch a timeline of something passing.
+    pub fn signal(&self, signal: Signal) -> Result<(), AskError> {
+        self.lead()?;
+        let watchers = lock(&self.0.core).watches.watchers(&signal.timeline).cloned();
+        for node in watchers.iter().flat_map(|nodes| nodes.iter()) {
+            self.0.sinks.of(*node).on_signal(signal);
+        }
+        Ok(())
     }
 
     /// Says to each node that watches how many hints it was sent; every second, by the leader.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bincode::{Decode, Encode};
-use magpie_protocol::{DeviceId, NodeId, ShardId, TimelineId, frame::sync::EntryBytes};
+use magpie_protocol::{DeviceId, NodeId, ShardId, TimelineId, UserId, frame::sync::EntryBytes};
 
 use crate::machine::RightsChange;
 
@@ -36,6 +36,14 @@ pub struct Origin {
     pub epoch: u64,
 }
 
+/// Something passing that a person does in a timeline, such as typing. It is kept nowhere and may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Signal {
+    pub timeline: TimelineId,
+    pub user: UserId,
+    pub kind: u16,
+}
+
 /// Where a node takes hints. Calls must not block and must not call back into the shard.
 pub trait HintSink: Send + Sync + 'static {
     /// Hints of an applied batch, in order; `count` is how many this shard has sent here with these. The answer to
@@ -46,6 +54,10 @@ pub trait HintSink: Send + Sync + 'static {
     /// Another replica leads, or the same one anew: it knows of no watch, or only of old ones.
     fn on_new_leader(&self, shard: ShardId) {
         let _ = shard;
+    }
+    /// Something passing happened in a timeline that this node watches.
+    fn on_signal(&self, signal: Signal) {
+        let _ = signal;
     }
 }
 

@@ -2,8 +2,10 @@
 
 pub mod actor;
 pub mod api;
+pub mod check;
 pub mod command;
 pub mod members;
+pub mod rules;
 pub mod sender;
 pub mod state;
 

@@ -1,6 +1,8 @@
-//! Contacts in their simplest form: one person asks, the other accepts, and they have a conversation.
+//! Contacts: one person asks, the other accepts, and they have a conversation; what each keeps of the other; blocks.
 
+pub mod actor;
 pub mod api;
+pub mod book;
 pub mod command;
 pub mod state;
 

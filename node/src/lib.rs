@@ -1,7 +1,7 @@
 //! The magpie server: what a node is besides its storage.
 //!
 //! In reading order: [`node`] puts it together; [`gateway`] takes connections and [`session`] serves each of them;
-//! [`machine`] joins the subsystems ([`account`], [`contact`], [`chat`]) into the state machine that shards run;
+//! [`machine`] joins the subsystems ([`account`], [`contact`], [`chat`], [`personal`]) into the state machine that shards run;
 //! [`watches`] hands hints to sessions. Every subsystem has the same rooms: `command` is what can be asked of it
 //! as data, `state` the deterministic apply, `actor` what is volatile, `api` client requests in and replies out.
 //!
@@ -22,6 +22,8 @@ pub mod machine;
 pub mod metrics;
 pub mod node;
 pub mod overload;
+pub mod personal;
+pub mod policy;
 pub mod registry;
 pub mod session;
 pub mod sessions;

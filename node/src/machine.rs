@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Machine, Router, Store, Tx};
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact};
+use crate::{account, chat, contact, personal, policy, policy::Policy};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -17,6 +17,9 @@ pub enum Command {
     Chat(chat::Command),
     /// For tests of the machinery; no wire request leads here.
     Test(TestCommand),
+    /// The operator's policy. Asked of any entity of a shard.
+    Policy(Policy),
+    Personal(personal::Command),
 }
 
 /// See [`Command::Test`].
@@ -43,6 +46,10 @@ pub enum Outcome {
         time_ms: u64,
     },
     Created(ConversationId),
+    /// Whether a group took somebody in, or has to let them in first.
+    Joining {
+        joined: bool,
+    },
 }
 
 /// What a subsystem replies.
@@ -54,6 +61,7 @@ pub enum Query {
     Account(account::Query),
     Contact(contact::Query),
     Chat(chat::Query),
+    Personal(personal::Query),
 }
 
 /// What a read gives.
@@ -64,6 +72,7 @@ pub enum View {
     Chat(chat::View),
     /// The state could not be read; the shard reports why.
     Failed,
+    Personal(personal::View),
 }
 
 /// See the module's documentation.
@@ -81,6 +90,15 @@ pub mod table {
     pub const CONTACTS: u8 = FIRST_FREE + 4;
     pub const CONVERSATION: u8 = FIRST_FREE + 5;
     pub const SENDER: u8 = FIRST_FREE + 6;
+    pub const RULES: u8 = FIRST_FREE + 7;
+    pub const POLICY: u8 = FIRST_FREE + 8;
+    pub const BOOK: u8 = FIRST_FREE + 9;
+    pub const PERSONAL: u8 = FIRST_FREE + 10;
+    pub const SETTINGS: u8 = FIRST_FREE + 11;
+    pub const FAVOURITES: u8 = FIRST_FREE + 12;
+    pub const FAVOURITE: u8 = FIRST_FREE + 13;
+    pub const PHONE: u8 = FIRST_FREE + 14;
+    pub const CLOSING: u8 = FIRST_FREE + 15;
 }
 
 /// The user that an entity is.
@@ -99,6 +117,11 @@ impl Machine for Magpie {
             Command::Account(command) => account::state::apply(tx, entity, command),
             Command::Contact(command) => contact::state::apply(tx, user_of(entity), command),
             Command::Chat(command) => chat::state::apply(tx, ConversationId::from_bits(entity.bits()), command),
+            Command::Personal(command) => personal::state::apply(tx, user_of(entity), command),
+            Command::Policy(policy) => {
+                policy::apply(tx, policy);
+                Ok(Outcome::Done)
+            }
             Command::Test(TestCommand::Panic) => panic!("a test asked apply to panic"),
         }
     }
@@ -108,6 +131,7 @@ impl Machine for Magpie {
             Query::Account(query) => account::state::query(store, query).map(View::Account),
             Query::Contact(query) => contact::state::query(store, query).map(View::Contact),
             Query::Chat(query) => chat::state::query(store, query).map(View::Chat),
+            Query::Personal(query) => personal::state::query(store, query).map(View::Personal),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -11,13 +11,16 @@ use std::{
     },
 };
 
-use magpie_cluster::{Hint, HintSink, Origin};
-use magpie_protocol::{Answer, Body, DeviceId, Entry, Frame, ShardId, TimelineId, UserId, frame::sync::Pushed};
+use magpie_cluster::{Hint, HintSink, Origin, Signal};
+use magpie_protocol::{
+    Answer, Body, DeviceId, Entry, Frame, ShardId, TimelineId, UserId,
+    frame::{conversation::Signalled, sync::Pushed},
+};
 
 use crate::{
     machine::MagpieRouter,
     registry::Registry,
-    session::{Message, SessionHandle},
+    session::{Identity, Message, SessionHandle},
 };
 
 /// A session's place in the list of a timeline.
@@ -90,6 +93,12 @@ impl Watches {
         self.table.change(&timeline, |list| {
             list.iter_mut().filter(|w| w.session == *session).for_each(|w| w.granted = rights);
         });
+    }
+
+    /// Whether this session of a person may follow the timeline, as far as is known here.
+    pub fn is_granted(&self, timeline: TimelineId, me: Identity) -> bool {
+        let granted = |w: &Watcher| w.granted != NOT_GRANTED && w.session.identity() == me;
+        self.table.look(&timeline, |list| list.iter().any(granted)).unwrap_or(false)
     }
 
     /// Takes the session off the timeline's list. True when nobody is left on it.
@@ -254,6 +263,16 @@ impl HintSink for Watches {
 
     fn on_new_leader(&self, shard: ShardId) {
         self.repair(shard);
+    }
+
+    fn on_signal(&self, signal: Signal) {
+        let TimelineId::Conversation(conversation) = signal.timeline else { return };
+        let (user, kind) = (signal.user, signal.kind);
+        let frame = Frame::push(Answer::Signalled(Signalled { conversation, user, kind })).to_bytes();
+        self.table.look(&signal.timeline, |list| {
+            let hears = |w: &&Watcher| w.granted != NOT_GRANTED && w.session.identity().user != user;
+            list.iter().filter(hears).for_each(|w| w.session.out().push_passing(&frame));
+        });
     }
 
     fn on_beat(&self, shard: ShardId, count: u64) {

@@ -1,5 +1,12 @@
 //! Accounts for devices: sign-up, sign-in, tokens, devices.
 
+mod person;
+
+pub(crate) use person::{
+    account, ask_online, change_password, check_phone, close, new_code, set_phone, set_privacy, set_profile,
+    shows_typing,
+};
+
 use std::{net::IpAddr, sync::Arc};
 
 use magpie_cluster::EntityId;
@@ -42,6 +49,14 @@ fn check_handle(handle: &str) -> Result<(), WireError> {
         }
         None => Ok(()),
     }
+}
+
+fn check_password(shared: &Shared, password: &str) -> Result<(), WireError> {
+    let (min, max) = (shared.config.accounts.password_len_min, limits::PASSWORD_LEN_MAX);
+    if (min..=max).contains(&password.len()) {
+        return Ok(());
+    }
+    Err(invalid("password", format!("it has {} bytes; {min} to {max} are allowed", password.len())))
 }
 
 fn check_device(device: &wire::DeviceKey, exported: Option<[u8; 32]>) -> Result<(), WireError> {
@@ -90,13 +105,7 @@ pub(crate) async fn sign_up(
 ) -> SignedIn {
     check_handle(&request.handle)?;
     check_device(&request.device, exported)?;
-    let (min, max) = (shared.config.accounts.password_len_min, limits::PASSWORD_LEN_MAX);
-    if !(min..=max).contains(&request.password.len()) {
-        return Err(invalid(
-            "password",
-            format!("it has {} bytes; {min} to {max} are allowed", request.password.len()),
-        ));
-    }
+    check_password(shared, &request.password)?;
     take_password_try(shared, address)?;
     let password_hash = shared.passwords.hash(request.password).await?;
     let slot = state::slot_of(&request.handle);

@@ -1,7 +1,10 @@
 //! What can be asked of an account. Variants and fields are append-only: they stand in logs.
 
 use bincode::{Decode, Encode};
-use magpie_protocol::{ConversationId, DeviceId, UserId};
+use magpie_protocol::{
+    ConversationId, DeviceId, UserId,
+    frame::account::{SetPrivacy, SetProfile},
+};
 
 /// A device that signs in for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -31,6 +34,26 @@ pub enum Command {
     List { conversation: ConversationId, title: String, first: u64, by: UserId },
     /// This person is no longer a member.
     Unlist { conversation: ConversationId, last: u64 },
+    /// Changes what others see of this person.
+    SetProfile(SetProfile),
+    /// Changes who finds this person, and what others see them do.
+    SetPrivacy(SetPrivacy),
+    /// This person has this phone number, which is theirs already; empty for none.
+    SetPhone { phone: String },
+    /// A new code to be found by, drawn at random by the node.
+    NewCode { code: u64 },
+    /// Gives the account another password, if it still has the one that was looked at.
+    SetPassword { old_hash: String, new_hash: String },
+    /// Deletes the account in thirty days.
+    Close,
+    /// Deletes the account, if its time has come.
+    Purge,
+    /// Takes a phone number for a person. Asked of the phone number, as are the two that follow.
+    ClaimPhone { phone: String, user: UserId, findable: bool },
+    /// Gives it back.
+    ReleasePhone { phone: String, user: UserId },
+    /// Whether the person is found by it.
+    PhoneFindable { phone: String, user: UserId, on: bool },
 }
 
 impl std::fmt::Debug for Command {
@@ -45,6 +68,16 @@ impl std::fmt::Debug for Command {
             Self::MarkRead { .. } => "MarkRead",
             Self::List { .. } => "List",
             Self::Unlist { .. } => "Unlist",
+            Self::SetProfile(_) => "SetProfile",
+            Self::SetPrivacy(_) => "SetPrivacy",
+            Self::SetPhone { .. } => "SetPhone",
+            Self::NewCode { .. } => "NewCode",
+            Self::SetPassword { .. } => "SetPassword",
+            Self::Close => "Close",
+            Self::Purge => "Purge",
+            Self::ClaimPhone { .. } => "ClaimPhone",
+            Self::ReleasePhone { .. } => "ReleasePhone",
+            Self::PhoneFindable { .. } => "PhoneFindable",
         })
     }
 }

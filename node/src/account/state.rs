@@ -1,5 +1,8 @@
 //! Accounts as durable state.
 
+pub mod closing;
+pub mod person;
+
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
@@ -7,6 +10,7 @@ use magpie_cluster::{EntityId, Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, DeviceId, ErrorCode, Slot, TimelineId, UserId, WireError,
     entry::{ConversationAdded, ConversationEnded, DeviceNamed, ReadTo},
+    frame::{account::Account, contact::Shown},
     limits,
 };
 
@@ -93,6 +97,16 @@ pub enum Query {
     Devices(UserId),
     /// The list of conversations, and the inbox's head.
     List(UserId),
+    /// What only this person sees of their account.
+    Account(UserId),
+    /// What this person shows of themselves.
+    Shown(UserId),
+    /// Who has this phone number and is found by it?
+    Phone(String),
+    /// Has this person this code?
+    Code { user: UserId, code: u64 },
+    /// Accounts of this slot's shard that are to be deleted at this time.
+    Due { slot: Slot, now_ms: u64 },
 }
 
 /// What those reads give.
@@ -101,6 +115,10 @@ pub enum View {
     Found(Option<(UserId, String)>),
     Devices(Vec<Device>),
     List { listed: Vec<Listed>, inbox: u64 },
+    Account(Option<Account>),
+    Shown(Option<Shown>),
+    User(Option<UserId>),
+    Due(Vec<UserId>),
 }
 
 /// The form of a handle under which it is unique.
@@ -138,6 +156,16 @@ pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
         Command::MarkRead { conversation, number } => mark_read(tx, me, conversation, number),
         Command::List { conversation, title, first, by } => list(tx, me, conversation, title, first, by),
         Command::Unlist { conversation, last } => unlist(tx, me, conversation, last),
+        Command::SetProfile(set) => person::set_profile(tx, me, set),
+        Command::SetPrivacy(set) => person::set_privacy(tx, me, &set),
+        Command::SetPhone { phone } => person::set_phone(tx, me, phone),
+        Command::NewCode { code } => person::new_code(tx, me, code),
+        Command::SetPassword { old_hash, new_hash } => set_password(tx, me, &old_hash, new_hash),
+        Command::Close => closing::close(tx, me),
+        Command::Purge => closing::purge(tx, me),
+        Command::ClaimPhone { phone, user, findable } => person::claim_phone(tx, &phone, user, findable),
+        Command::ReleasePhone { phone, user } => person::release_phone(tx, &phone, user),
+        Command::PhoneFindable { phone, user, on } => person::phone_findable(tx, &phone, user, on),
     }
 }
 
@@ -188,6 +216,9 @@ fn begin_session(tx: &mut Tx<'_>, me: UserId, device: DeviceId, new: Option<NewD
     let signed_out = || WireError::new(ErrorCode::SignedOut);
     let mut user = (*user(tx, me).ok_or_else(signed_out)?).clone();
     let mut devices = (*tx.get::<Devices>(&key(me, table::DEVICES)).unwrap_or_default()).clone();
+    if new.is_some() {
+        closing::keep(tx, me)?;
+    }
     user.epoch += 1;
     let (epoch, now) = (user.epoch, tx.time_ms());
     let full = devices.0.len() >= limits::DEVICES_MAX;
@@ -219,6 +250,24 @@ fn begin_session(tx: &mut Tx<'_>, me: UserId, device: DeviceId, new: Option<NewD
     tx.put(key(me, table::USER), user);
     tx.put(key(me, table::DEVICES), devices);
     Ok(Outcome::Session { user: me, device, epoch })
+}
+
+/// A retry finds the new password in its place, and that is an answer.
+fn set_password(tx: &mut Tx<'_>, me: UserId, old_hash: &str, new_hash: String) -> Replied {
+    let mut user = (*user(tx, me).ok_or_else(|| WireError::new(ErrorCode::NotFound))?).clone();
+    if user.password_hash != old_hash {
+        return Err(WireError::new(ErrorCode::BadCredentials));
+    }
+    (user.password_hash, user.tries) = (new_hash, 0);
+    tx.put(key(me, table::USER), user);
+    tx.append(TimelineId::Inbox(me), me, Body::PasswordChanged(tx.time_ms()), 0, None);
+    Ok(Outcome::Done)
+}
+
+/// The conversation as it stands on this person's list.
+pub fn listed(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId) -> Option<Listed> {
+    let list = tx.get::<List>(&key(me, table::LIST))?;
+    list.0.iter().find(|listed| listed.conversation == conversation).cloned()
 }
 
 fn sign_out(tx: &mut Tx<'_>, me: UserId, device: DeviceId) -> Replied {
@@ -289,10 +338,10 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
         Query::Find(handle) => {
             let holder = store.get::<HandleRecord>(&handle_key(&handle))?;
             let found = match holder {
-                Some(holder) => {
+                Some(holder) if person::is_found_by_handle(store, holder.user)? => {
                     store.get::<User>(&key(holder.user, table::USER))?.map(|u| (holder.user, u.handle.clone()))
                 }
-                None => None,
+                _ => None,
             };
             View::Found(found)
         }
@@ -308,5 +357,10 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             let inbox = store.head(TimelineId::Inbox(user))?;
             View::List { listed: list.map(|l| l.0.clone()).unwrap_or_default(), inbox }
         }
+        Query::Account(user) => View::Account(person::account(store, user)?),
+        Query::Shown(user) => View::Shown(person::shown(store, user)?),
+        Query::Phone(phone) => View::User(person::by_phone(store, &phone)?),
+        Query::Code { user, code } => View::User(person::by_code(store, user, code)?),
+        Query::Due { now_ms, .. } => View::Due(closing::due(store, now_ms)?),
     })
 }

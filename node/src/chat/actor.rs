@@ -18,8 +18,9 @@ use tokio::sync::mpsc;
 use crate::{
     Magpie,
     config::Limits,
+    contact::{self, actor::Shakes},
     limits::{Bucket, Rate},
-    machine::{Command, Replied},
+    machine::{Command, Query, Replied, View},
     registry::Registry,
 };
 
@@ -86,6 +87,7 @@ pub struct Conversations {
     limits: Limits,
     clock: magpie_cluster::Clock,
     starting: mpsc::Sender<Starting>,
+    shakes: Shakes,
 }
 
 impl Conversations {
@@ -97,7 +99,7 @@ impl Conversations {
                 Context::with_receiver(mailbox).run(actor);
             }
         };
-        (Self { active: Registry::default(), limits, clock, starting }, start)
+        (Self { active: Registry::default(), limits, clock, starting, shakes: Shakes::default() }, start)
     }
 
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
@@ -144,6 +146,14 @@ impl Conversations {
 }
 
 impl Front<Magpie> for Conversations {
+    fn view(&self, query: &Query) -> Option<View> {
+        let Query::Contact(contact::Query::Shake { user, latitude_e2, longitude_e2, enter }) = query else {
+            return None;
+        };
+        let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
+        Some(View::Contact(contact::View::Shaken(people)))
+    }
+
     fn submit(&self, shard: &Shard<Magpie>, entity: EntityId, command: Command, reply: Reply<Replied>) {
         if !matches!(command, Command::Chat(_)) {
             return shard.submit(entity, &command, reply);

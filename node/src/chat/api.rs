@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use magpie_cluster::EntityId;
+use magpie_cluster::{EntityId, Signal};
 use magpie_protocol::{
     Answer, ConversationId, ErrorCode, RequestId, TimelineId, WireError,
     frame::{conversation as wire, hello::Done, sync},
@@ -22,6 +22,9 @@ use crate::{
         outbound::{Outbound, ask_error},
     },
 };
+
+/// Signals up to this one say that somebody types, or no longer.
+const TYPING_MAX: u16 = 2;
 
 fn not_found(field: &str) -> Answer {
     Answer::Refused(WireError::field(ErrorCode::NotFound, field, ""))
@@ -119,4 +122,40 @@ pub(crate) fn mark_read(
         let entity = EntityId::user(me.user);
         shared.submit(entity, machine::Command::Account(command), &out, request, |_| Answer::Done(Done));
     });
+}
+
+/// Joins a group by its code.
+pub(crate) fn join(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Join) {
+    let command = machine::Command::Chat(Command::Join { user: me.user, code: body.code });
+    let entity = EntityId::conversation(body.conversation);
+    shared.submit(entity, command, out, request, |outcome| match outcome {
+        Outcome::Joining { joined } => Answer::Joining(wire::Joining { joined }),
+        _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
+    });
+}
+
+/// How a group is run, for one of its members.
+pub(crate) fn group(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::AskGroup) {
+    let query = machine::Query::Chat(Query::Group { reader: me.user, conversation: body.conversation });
+    shared.read(body.conversation.slot(), query, out, request, |view| match view {
+        machine::View::Chat(View::Group(Some(group))) => Some(Answer::GroupInfo(group)),
+        machine::View::Chat(View::Group(None)) => Some(not_found("conversation")),
+        _ => None,
+    });
+}
+
+/// Something passing. Only who follows the conversation is heard in it.
+pub(crate) fn signal(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Signal) {
+    let timeline = TimelineId::Conversation(body.conversation);
+    if !shared.watches.is_granted(timeline, me) {
+        return out.answer(request, not_found("conversation"));
+    }
+    let (shared, kind) = (shared.clone(), body.kind);
+    tokio::spawn(async move {
+        if kind > TYPING_MAX || account::api::shows_typing(&shared, me.user).await {
+            _ = shared.router.signal(Signal { timeline, user: me.user, kind }).await;
+        }
+    });
+    // It may be lost from here on.
+    out.answer(request, Answer::Done(Done));
 }

@@ -14,6 +14,12 @@ pub enum Command {
     Post(Post),
     /// This member has no account: their own shard says so.
     Forget { user: UserId },
+    /// Somebody comes with a group's code.
+    Join { user: UserId, code: u64 },
+    /// `by` lets nothing of `other` through, or again. Asked of their direct conversation, there or not.
+    Block { by: UserId, other: UserId, on: bool },
+    /// `by` took `other` off their contacts. Asked of their direct conversation.
+    Unfriend { by: UserId, other: UserId },
 }
 
 /// One numbered act.

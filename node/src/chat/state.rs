@@ -1,13 +1,16 @@
 //! Conversations as durable state.
 
-use std::sync::Arc;
+mod group;
+mod read;
+mod say;
 
-use bincode::{Decode, Encode};
-use magpie_cluster::{EntityId, Key, Origin, RightsChange, Store, Tx, state::StateError};
+use std::sync::{Arc, OnceLock};
+
+use magpie_cluster::{EntityId, Key, Origin, RightsChange, Tx};
 use magpie_protocol::{
     Body, ConversationId, ConversationKind, ErrorCode, TimelineId, UserId, WireError, codec,
-    entry::{Created, Joined, Removed},
-    frame::{conversation::Content, sync::EntryBytes},
+    entry::{Created, Joined},
+    frame::conversation::Content,
     limits,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,78 +18,27 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     command::{Command, Post},
     members::Conversation,
+    rules::Rules,
     sender::{Sender, Verdict},
 };
 use crate::{
-    account,
+    account, contact,
     machine::{self, Outcome, Replied, table},
+    policy,
 };
 
-/// Bytes of entries in one page; with its frame it stays below the frame limit.
-const PAGE_BYTES_MAX: usize = 48 * 1024;
+pub use read::{GroupView, HeadView, MembersView, PageView, Query, View, query};
 
 fn key(conversation: ConversationId) -> Key {
     Key::new(conversation.slot(), table::CONVERSATION).u128(conversation.bits())
 }
 
+fn rules_key(conversation: ConversationId) -> Key {
+    Key::new(conversation.slot(), table::RULES).u128(conversation.bits())
+}
+
 fn sender_key(conversation: ConversationId, user: UserId) -> Key {
     Key::new(conversation.slot(), table::SENDER).u128(conversation.bits()).u64(user.bits())
-}
-
-/// What can be read of conversations, always on behalf of somebody.
-#[derive(Clone, Debug, Encode, Decode)]
-pub enum Query {
-    /// Where these conversations stand for this reader.
-    Heads { reader: UserId, conversations: Vec<ConversationId> },
-    /// Which of these people are members now.
-    Rights { conversation: ConversationId, users: Vec<UserId> },
-    /// Entries of a timeline after a number.
-    Pull { reader: UserId, timeline: TimelineId, after: u64, limit: u32 },
-    /// The members, for one of them.
-    Members { reader: UserId, conversation: ConversationId },
-}
-
-/// Where a conversation stands for a reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct HeadView {
-    pub conversation: ConversationId,
-    pub first: u64,
-    pub head: u64,
-    /// Whether the reader is a member now, so that hints may be handed on.
-    pub follows: bool,
-    /// The number of the last change of rights that this view knows.
-    pub rights: u64,
-}
-
-/// What those reads give.
-#[derive(Clone, Debug, Encode, Decode)]
-pub enum View {
-    /// Without those that the reader was never in.
-    Heads(Vec<HeadView>),
-    Rights {
-        members: Vec<UserId>,
-        rights: u64,
-        head: u64,
-    },
-    /// `None` for a stranger, as for what does not exist.
-    Page(Option<PageView>),
-    Members(Option<MembersView>),
-}
-
-/// A page of a timeline.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct PageView {
-    pub first: u64,
-    pub head: u64,
-    pub entries: Vec<EntryBytes>,
-}
-
-/// The members of a conversation.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct MembersView {
-    pub title: String,
-    pub owner: UserId,
-    pub members: Vec<UserId>,
 }
 
 /// Carries out a command.
@@ -98,6 +50,9 @@ pub fn apply(tx: &mut Tx<'_>, id: ConversationId, command: Command) -> Replied {
         }
         Command::Post(post) => act(tx, id, post),
         Command::Forget { user } => forget(tx, id, user),
+        Command::Join { user, code } => join(tx, id, user, code),
+        Command::Block { by, other, on } => block(tx, id, by, other, on),
+        Command::Unfriend { by, other } => unfriend(tx, id, by, other),
     }
 }
 
@@ -118,6 +73,14 @@ fn create(
     };
     if let Some(existing) = tx.get::<Conversation>(&key(id)) {
         let same = existing.kind == kind && existing.made_from == made_from;
+        if same && kind == ConversationKind::Direct {
+            // Who took the other off their contacts has them again.
+            let mut rules = (*rules(tx, id)).clone();
+            if !rules.deleted_by.is_empty() {
+                rules.deleted_by.clear();
+                tx.put(rules_key(id), rules);
+            }
+        }
         let reused = || WireError::field(ErrorCode::IdReused, "nonce", "it made a group with another title or members");
         return if same { Ok(Outcome::Created(id)) } else { Err(reused()) };
     }
@@ -179,98 +142,137 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
     if let Verdict::Answered(replied) = sender.look(post.incarnation, post.number, hash) {
         return replied;
     }
-    if matches!(post.content, Content::Text(_)) {
+    if matches!(post.content, Content::Text(_) | Content::Say(_)) {
         tx.set_origin(Origin { device: post.device, epoch: post.epoch });
     }
-    let replied = carry_out(tx, id, conversation, post.user, post.content);
+    let replied = Room { tx, id, conversation, me: post.user }.carry_out(post.content);
     sender.keep(post.incarnation, hash, &replied, tx.time_ms());
     tx.put(key, sender);
     replied
 }
 
-/// What a member does. A refusal uses the number up and is remembered.
-fn carry_out(
-    tx: &mut Tx<'_>,
+/// A conversation with the member who acts in it.
+struct Room<'a, 't> {
+    tx: &'a mut Tx<'t>,
     id: ConversationId,
     conversation: Arc<Conversation>,
     me: UserId,
-    content: Content,
-) -> Replied {
-    let timeline = TimelineId::Conversation(id);
-    let rights = conversation.rights;
-    let posted = |number, tx: &Tx<'_>| Ok(Outcome::Posted { number, time_ms: tx.time_ms() });
-    if conversation.kind == ConversationKind::Direct && !matches!(content, Content::Text(_)) {
-        return Err(WireError::field(
-            ErrorCode::NotAllowed,
-            "content",
-            "only groups have members and titles to change",
-        ));
+}
+
+/// The number of what was posted.
+fn posted(outcome: &Outcome) -> u64 {
+    if let Outcome::Posted { number, .. } = outcome { *number } else { 0 }
+}
+
+impl Room<'_, '_> {
+    /// What a member does. A refusal uses the number up and is remembered; it comes before anything is written.
+    fn carry_out(mut self, content: Content) -> Replied {
+        let says = matches!(
+            content,
+            Content::Text(_) | Content::Say(_) | Content::Recall(_) | Content::Edit(_) | Content::React(_)
+        );
+        if self.conversation.kind == ConversationKind::Direct && !says {
+            let detail = "only groups have members and titles to change";
+            return Err(WireError::field(ErrorCode::NotAllowed, "content", detail));
+        }
+        match content {
+            Content::Text(text) => self.text(text),
+            Content::Say(message) => self.say(message),
+            Content::Recall(number) => self.recall(number),
+            Content::Edit(edit) => self.edit(edit),
+            Content::React(react) => self.react(react),
+            Content::Rename(title) => self.rename(title),
+            Content::Invite(user) => self.invite(user),
+            Content::Remove(user) => self.remove(user),
+            Content::Leave(_) => self.leave(),
+            Content::SetAdmin(set) => self.set_admin(&set),
+            Content::Transfer(user) => self.transfer(user),
+            Content::Dissolve(_) => self.dissolve(),
+            Content::Announce(text) => self.announce(text),
+            Content::MuteAll(on) => self.mute_all(on),
+            Content::Mute(mute) => self.mute(&mute),
+            Content::Nickname(name) => self.nickname(name),
+            Content::SetJoin(set) => self.set_join(&set),
+            Content::Admit(admit) => self.admit(admit),
+            Content::Unknown(tag) => {
+                Err(WireError::field(ErrorCode::Invalid, "content", format!("unknown kind {tag}")))
+            }
+        }
     }
-    match content {
-        Content::Text(text) => {
-            if text.is_empty() {
-                return Err(WireError::field(ErrorCode::Invalid, "text", "it is empty"));
-            }
-            if text.len() > limits::TEXT_LEN_MAX {
-                let detail = format!("{} bytes; 1 to {} are allowed", text.len(), limits::TEXT_LEN_MAX);
-                return Err(WireError::field(ErrorCode::TooLarge, "text", detail).at(limits::TEXT_LEN_MAX));
-            }
-            let number = tx.append(timeline, me, Body::Text(text), rights, None);
-            posted(number, tx)
+
+    fn timeline(&self) -> TimelineId {
+        TimelineId::Conversation(self.id)
+    }
+
+    fn at(&self, number: u64) -> Outcome {
+        Outcome::Posted { number, time_ms: self.tx.time_ms() }
+    }
+
+    fn append(&mut self, body: Body) -> Outcome {
+        let number = self.append_change(body, None);
+        self.at(number)
+    }
+
+    fn append_change(&mut self, body: Body, change: Option<RightsChange>) -> u64 {
+        self.tx.append(self.timeline(), self.me, body, self.conversation.rights, change)
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Conversation)) {
+        let mut conversation = (*self.conversation).clone();
+        change(&mut conversation);
+        self.tx.put(key(self.id), conversation.clone());
+        self.conversation = Arc::new(conversation);
+    }
+
+    fn rules(&mut self) -> Arc<Rules> {
+        rules(self.tx, self.id)
+    }
+
+    fn change_rules(&mut self, change: impl FnOnce(&mut Rules)) {
+        let before = self.rules();
+        let mut rules = (*before).clone();
+        change(&mut rules);
+        if rules != *before {
+            self.tx.put(rules_key(self.id), rules);
         }
-        Content::Rename(title) => {
-            if title.is_empty() || title.len() > limits::TITLE_LEN_MAX {
-                let detail = format!("{} bytes; 1 to {} are allowed", title.len(), limits::TITLE_LEN_MAX);
-                return Err(WireError::field(ErrorCode::TooLarge, "title", detail).at(limits::TITLE_LEN_MAX));
-            }
-            let mut conversation = (*conversation).clone();
-            conversation.title = title.clone();
-            tx.put(key(id), conversation);
-            let number = tx.append(timeline, me, Body::Renamed(title), rights, None);
-            posted(number, tx)
-        }
-        Content::Invite(user) => {
-            if conversation.is_member(user) {
-                return Err(WireError::field(ErrorCode::AlreadyDone, "user", "is a member already"));
-            }
-            if conversation.is_full() {
-                let detail = format!("a group has at most {} members", limits::GROUP_MEMBERS_MAX);
-                return Err(WireError::field(ErrorCode::LimitReached, "members", detail).at(limits::GROUP_MEMBERS_MAX));
-            }
-            let mut conversation = (*conversation).clone();
-            let change = Some(RightsChange { user, granted: true });
-            let number = tx.append(timeline, me, Body::Joined(Joined { user, by: me }), rights, change);
-            conversation.join(user, number, number);
-            list(tx, id, &conversation.title, user, number, me);
-            tx.put(key(id), conversation);
-            posted(number, tx)
-        }
-        Content::Remove(user) => {
-            if conversation.owner != me {
-                return Err(WireError::field(ErrorCode::NotAllowed, "user", "only the owner removes members"));
-            }
-            if user == me || !conversation.is_member(user) {
-                return Err(WireError::field(ErrorCode::Invalid, "user", "is no other member"));
-            }
-            let number = end(tx, id, &conversation, me, user, Body::Removed(Removed { user, by: me }));
-            posted(number, tx)
-        }
-        Content::Leave(_) => {
-            let number = end(tx, id, &conversation, me, me, Body::Left(me));
-            posted(number, tx)
-        }
-        Content::Unknown(tag) => Err(WireError::field(ErrorCode::Invalid, "content", format!("unknown kind {tag}"))),
+    }
+
+    fn may_write(&mut self) -> Result<(), WireError> {
+        let rules = self.rules();
+        let strangers = !rules.deleted_by.is_empty() && policy::of(self.tx).strangers_write;
+        rules.may_write(&self.conversation, self.me, self.tx.time_ms(), strangers)
     }
 }
 
-fn end(tx: &mut Tx<'_>, id: ConversationId, was: &Conversation, by: UserId, user: UserId, body: Body) -> u64 {
-    let change = Some(RightsChange { user, granted: false });
-    let number = tx.append(TimelineId::Conversation(id), by, body, was.rights, change);
-    let mut conversation = was.clone();
-    conversation.leave(user, number);
-    tx.put(key(id), conversation);
-    unlist(tx, id, user, number);
-    number
+/// The rules of a conversation: those of one that set none cost no allocation.
+fn rules(tx: &mut Tx<'_>, id: ConversationId) -> Arc<Rules> {
+    static NONE: OnceLock<Arc<Rules>> = OnceLock::new();
+    tx.get::<Rules>(&rules_key(id)).unwrap_or_else(|| NONE.get_or_init(Arc::default).clone())
+}
+
+/// One side of a direct conversation lets nothing of the other through, or again. The conversation need not be there.
+fn block(tx: &mut Tx<'_>, id: ConversationId, by: UserId, other: UserId, on: bool) -> Replied {
+    let mut rules = (*rules(tx, id)).clone();
+    rules.set_block(by, on);
+    tx.put(rules_key(id), rules);
+    let noted = contact::Command::Blocked { user: other, on };
+    tx.send(EntityId::user(by), &machine::Command::Contact(noted));
+    Ok(Outcome::Done)
+}
+
+/// One side took the other off their contacts.
+fn unfriend(tx: &mut Tx<'_>, id: ConversationId, by: UserId, other: UserId) -> Replied {
+    let mut rules = (*rules(tx, id)).clone();
+    rules.set_deleted(by, true);
+    tx.put(rules_key(id), rules);
+    tx.send(EntityId::user(by), &machine::Command::Contact(contact::Command::Removed { user: other }));
+    Ok(Outcome::Done)
+}
+
+fn join(tx: &mut Tx<'_>, id: ConversationId, user: UserId, code: u64) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let conversation = tx.get::<Conversation>(&key(id)).ok_or_else(not_found)?;
+    Room { tx, id, conversation, me: user }.join(code)
 }
 
 fn forget(tx: &mut Tx<'_>, id: ConversationId, user: UserId) -> Replied {
@@ -283,70 +285,4 @@ fn forget(tx: &mut Tx<'_>, id: ConversationId, user: UserId) -> Replied {
         tx.put(key(id), conversation);
     }
     Ok(Outcome::Done)
-}
-
-/// Answers a read.
-pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
-    Ok(match query {
-        Query::Heads { reader, conversations } => {
-            let mut heads = Vec::with_capacity(conversations.len());
-            for id in conversations {
-                heads.extend(head(store, reader, id)?);
-            }
-            View::Heads(heads)
-        }
-        Query::Rights { conversation, users } => {
-            let found = store.get::<Conversation>(&key(conversation))?;
-            let head = store.head(TimelineId::Conversation(conversation))?;
-            match found {
-                Some(c) => {
-                    let members = users.into_iter().filter(|user| c.is_member(*user)).collect();
-                    View::Rights { members, rights: c.rights, head }
-                }
-                None => View::Rights { members: Vec::new(), rights: 0, head },
-            }
-        }
-        Query::Pull { reader, timeline, after, limit } => View::Page(pull(store, reader, timeline, after, limit)?),
-        Query::Members { reader, conversation } => {
-            let found = store.get::<Conversation>(&key(conversation))?.filter(|c| c.is_member(reader));
-            View::Members(found.map(|c| MembersView {
-                title: c.title.clone(),
-                owner: c.owner,
-                members: c.active().collect(),
-            }))
-        }
-    })
-}
-
-fn head(store: &mut Store, reader: UserId, id: ConversationId) -> Result<Option<HeadView>, StateError> {
-    let Some(conversation) = store.get::<Conversation>(&key(id))? else { return Ok(None) };
-    let end = store.head(TimelineId::Conversation(id))?;
-    let Some((first, head)) = conversation.range(reader, end) else { return Ok(None) };
-    let (follows, rights) = (conversation.is_member(reader), conversation.rights);
-    Ok(Some(HeadView { conversation: id, first, head, follows, rights }))
-}
-
-fn pull(
-    store: &mut Store,
-    reader: UserId,
-    timeline: TimelineId,
-    after: u64,
-    limit: u32,
-) -> Result<Option<PageView>, StateError> {
-    let end = store.head(timeline)?;
-    let range = match timeline {
-        TimelineId::Inbox(user) if user == reader => Some((1, end)),
-        TimelineId::Inbox(_) => None,
-        TimelineId::Conversation(id) => {
-            store.get::<Conversation>(&key(id))?.and_then(|conversation| conversation.range(reader, end))
-        }
-    };
-    let Some((first, head)) = range else { return Ok(None) };
-    let from = after.saturating_add(1).max(first);
-    let to = head.min(from.saturating_add(u64::from(limit.clamp(1, limits::PAGE_ENTRIES_MAX)) - 1));
-    let entries = match from <= to {
-        true => store.entries(timeline, from, to, PAGE_BYTES_MAX)?.entries.into_iter().map(EntryBytes).collect(),
-        false => Vec::new(),
-    };
-    Ok(Some(PageView { first, head, entries }))
 }

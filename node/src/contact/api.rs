@@ -1,17 +1,21 @@
 //! Contacts for devices.
 
+mod people;
+
+pub(crate) use people::{find_code, find_phone, profiles, shake};
+
 use std::sync::Arc;
 
 use magpie_cluster::EntityId;
 use magpie_protocol::{
-    Answer, ErrorCode, RequestId, Slot, WireError,
+    Answer, ConversationId, ErrorCode, RequestId, Slot, WireError,
     frame::{contact as wire, hello::Done},
     limits,
 };
 
 use super::{Query, View, command::Command};
 use crate::{
-    account,
+    account, chat,
     machine::{self},
     node::Shared,
     session::{Identity, outbound::Outbound},
@@ -91,6 +95,71 @@ pub(crate) fn contacts(shared: &Shared, out: &Arc<Outbound>, request: RequestId,
         machine::View::Contact(View::Page { contacts, last }) => {
             Some(Answer::ContactList(wire::ContactList { contacts, last }))
         }
+        _ => None,
+    });
+}
+
+fn own(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, command: Command) {
+    let command = machine::Command::Contact(command);
+    shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));
+}
+
+/// Does not accept what a person asked.
+pub(crate) fn refuse(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    body: &wire::RefuseContact,
+) {
+    own(shared, out, request, me, Command::Refuse { from: body.user });
+}
+
+/// Changes what is kept of a contact.
+pub(crate) fn set(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: wire::SetContact) {
+    let wire::SetContact { user, remark, tags, starred } = body;
+    own(shared, out, request, me, Command::Set { user, remark, tags, starred });
+}
+
+/// The truth of a block and of a deleted contact is in the direct conversation; the list follows.
+fn in_direct(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    other: magpie_protocol::UserId,
+    command: chat::Command,
+) {
+    if other == me.user {
+        return out.answer(request, Answer::Refused(WireError::field(ErrorCode::Invalid, "user", "that is you")));
+    }
+    let entity = EntityId::conversation(ConversationId::direct(me.user, other));
+    shared.submit(entity, machine::Command::Chat(command), out, request, |_| Answer::Done(Done));
+}
+
+/// Lets nothing of a person through, or again.
+pub(crate) fn block(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Block) {
+    let command = chat::Command::Block { by: me.user, other: body.user, on: body.on };
+    in_direct(shared, out, request, me, body.user, command);
+}
+
+/// Takes a person off the contacts.
+pub(crate) fn delete(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    body: &wire::DeleteContact,
+) {
+    let command = chat::Command::Unfriend { by: me.user, other: body.user };
+    in_direct(shared, out, request, me, body.user, command);
+}
+
+/// A page of cards.
+pub(crate) fn cards(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Cards) {
+    let query = machine::Query::Contact(Query::Cards { user: me.user, after: body.after });
+    shared.read(me.user.slot(), query, out, request, |view| match view {
+        machine::View::Contact(View::Cards { cards, last }) => Some(Answer::CardList(wire::CardList { cards, last })),
         _ => None,
     });
 }

@@ -14,4 +14,14 @@ pub enum Command {
     Accept { from: UserId },
     /// `by` accepted what this person asked.
     Accepted { by: UserId, handle: String },
+    /// This person does not accept what `from` asked.
+    Refuse { from: UserId },
+    /// Changes what this person keeps of a contact.
+    Set { user: UserId, remark: Option<String>, tags: Option<Vec<String>>, starred: Option<bool> },
+    /// The direct conversation holds a block by this person, or no longer.
+    Blocked { user: UserId, on: bool },
+    /// The direct conversation knows that this person took `user` off their contacts.
+    Removed { user: UserId },
+    /// This person's account is no more: `user` had them as a contact.
+    Gone { user: UserId },
 }

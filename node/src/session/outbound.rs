@@ -204,6 +204,17 @@ impl Outbound {
         self.tell_writer(queue);
     }
 
+    /// Something passing: dropped where anything else has to wait.
+    pub fn push_passing(self: &Arc<Self>, frame: &Bytes) {
+        let mut queue = self.lock();
+        if queue.closing || queue.bytes + frame.len() > self.hints_bytes_max / 2 || !queue.behind.is_empty() {
+            return;
+        }
+        queue.bytes += frame.len();
+        queue.shared(frame);
+        self.tell_writer(queue);
+    }
+
     /// Nothing more is taken; what is queued is still written.
     pub fn close(self: &Arc<Self>) {
         let mut queue = self.lock();

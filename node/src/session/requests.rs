@@ -1,15 +1,15 @@
 //! What a device asks, by family. Each subsystem's `api` makes a command of it and an answer of the reply.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use actix::{ActorFutureExt, AsyncContext, Context, fut::wrap_future};
 use magpie_protocol::{
     Answer, ErrorCode, Frame, Request, RequestId, Slot, VERSION_MAX, VERSION_MIN, WireError,
-    frame::{account::SignedIn, hello::Welcome},
+    frame::{Direction as _, account::SignedIn, hello::Welcome},
 };
 
-use super::{Identity, SessionHandle, State};
-use crate::{AGENT, account, chat, contact, overload::Priority};
+use super::{Identity, SessionHandle, State, outbound::Outbound};
+use crate::{AGENT, account, chat, contact, node::Shared, overload::Priority, personal};
 
 /// The slot of the entity that is asked, where it is one and known.
 fn slot_of(request: &Request) -> Option<Slot> {
@@ -111,19 +111,7 @@ impl super::Actor {
             }
         }
         match body {
-            Request::Post(post) => chat::api::post(shared, out, request, me, post),
-            Request::Pull(pull) => chat::api::pull(shared, out, request, me, &pull),
-            Request::MarkRead(read) => chat::api::mark_read(shared, out, request, me, &read),
-            Request::CreateGroup(create) => chat::api::create_group(shared, out, request, me, create),
-            Request::Members(members) => chat::api::members(shared, out, request, me, &members),
             Request::Sync(_) => self.sync(request, context),
-            Request::Find(find) => contact::api::find(shared, out, request, find),
-            Request::RequestContact(body) => contact::api::request(shared, out, request, me, body),
-            Request::AcceptContact(body) => contact::api::accept(shared, out, request, me, &body),
-            Request::Who(body) => contact::api::who(shared, out, request, &body),
-            Request::Contacts(body) => contact::api::contacts(shared, out, request, me, &body),
-            Request::SignOut(body) => account::api::sign_out(shared, out, request, me, &body),
-            Request::Devices(_) => account::api::devices(shared, out, request, me),
             Request::Unknown(tag) => {
                 let detail = format!("this node does not know request {tag}");
                 self.refuse(request, WireError::field(ErrorCode::BadFrame, "tag", detail));
@@ -131,6 +119,62 @@ impl super::Actor {
             Request::Hello(_) | Request::SignUp(_) | Request::SignIn(_) | Request::Resume(_) => {
                 self.refuse(request, WireError::detail(ErrorCode::BadFrame, "this session is signed in already"));
             }
+            body => pass_on(shared, out, request, me, body),
+        }
+    }
+}
+
+/// To the subsystem that it is for.
+fn pass_on(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: Request) {
+    match body {
+        Request::Post(post) => chat::api::post(shared, out, request, me, post),
+        Request::Pull(pull) => chat::api::pull(shared, out, request, me, &pull),
+        Request::MarkRead(read) => chat::api::mark_read(shared, out, request, me, &read),
+        Request::CreateGroup(create) => chat::api::create_group(shared, out, request, me, create),
+        Request::Members(members) => chat::api::members(shared, out, request, me, &members),
+        Request::Join(body) => chat::api::join(shared, out, request, me, &body),
+        Request::AskGroup(body) => chat::api::group(shared, out, request, me, &body),
+        Request::Signal(body) => chat::api::signal(shared, out, request, me, &body),
+        Request::SetConversation(body) => personal::api::set_conversation(shared, out, request, me, body),
+        Request::Settings(_) => personal::api::settings(shared, out, request, me),
+        Request::Hide(body) => personal::api::hide(shared, out, request, me, body),
+        Request::AddFavourite(body) => personal::api::add_favourite(shared, out, request, me, body),
+        Request::RemoveFavourite(body) => personal::api::remove_favourite(shared, out, request, me, &body),
+        Request::Favourites(body) => personal::api::favourites(shared, out, request, me, &body),
+        body => of_people(shared, out, request, me, body),
+    }
+}
+
+/// Contacts and accounts.
+fn of_people(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: Request) {
+    match body {
+        Request::Find(find) => contact::api::find(shared, out, request, find),
+        Request::FindPhone(body) => contact::api::find_phone(shared, out, request, body),
+        Request::FindCode(body) => contact::api::find_code(shared, out, request, &body),
+        Request::Who(body) => contact::api::who(shared, out, request, &body),
+        Request::Profiles(body) => contact::api::profiles(shared, out, request, body),
+        Request::RequestContact(body) => contact::api::request(shared, out, request, me, body),
+        Request::AcceptContact(body) => contact::api::accept(shared, out, request, me, &body),
+        Request::RefuseContact(body) => contact::api::refuse(shared, out, request, me, &body),
+        Request::SetContact(body) => contact::api::set(shared, out, request, me, body),
+        Request::Block(body) => contact::api::block(shared, out, request, me, &body),
+        Request::DeleteContact(body) => contact::api::delete(shared, out, request, me, &body),
+        Request::Contacts(body) => contact::api::contacts(shared, out, request, me, &body),
+        Request::Cards(body) => contact::api::cards(shared, out, request, me, &body),
+        Request::Shake(body) => contact::api::shake(shared, out, request, me, body),
+        Request::SignOut(body) => account::api::sign_out(shared, out, request, me, &body),
+        Request::Devices(_) => account::api::devices(shared, out, request, me),
+        Request::AskAccount(_) => account::api::account(shared, out, request, me),
+        Request::SetProfile(body) => account::api::set_profile(shared, out, request, me, body),
+        Request::SetPrivacy(body) => account::api::set_privacy(shared, out, request, me, body),
+        Request::SetPhone(body) => account::api::set_phone(shared, out, request, me, body),
+        Request::NewCode(_) => account::api::new_code(shared, out, request, me),
+        Request::ChangePassword(body) => account::api::change_password(shared, out, request, me, body),
+        Request::CloseAccount(body) => account::api::close(shared, out, request, me, body),
+        Request::AskOnline(body) => account::api::ask_online(shared, out, request, me, body),
+        other => {
+            let detail = format!("request {} is not served here", other.tag());
+            out.answer(request, Answer::Refused(WireError::field(ErrorCode::BadFrame, "tag", detail)));
         }
     }
 }

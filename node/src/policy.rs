@@ -1,0 +1,47 @@
+//! What the operator allows, as `apply` knows it: a record of each shard, changed by a command.
+//!
+//! Every node offers what its configuration says to every shard; the one with the highest version is taken, by each
+//! replica at the same place of the log.
+
+use bincode::{Decode, Encode};
+use magpie_cluster::{Key, Record, Tx, state::key::SHARD_SLOT};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::table;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Policy {
+    /// The highest is taken; 0 for what this build thinks is usual.
+    pub version: u64,
+    /// For how long a sender may take a message back, in milliseconds; 0 for never.
+    pub recall_ms: u64,
+    /// For how long a sender may edit a message, in milliseconds; 0 for never.
+    pub edit_ms: u64,
+    /// People write to each other without being contacts.
+    pub strangers_write: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { version: 0, recall_ms: 120_000, edit_ms: 900_000, strangers_write: false }
+    }
+}
+
+impl Record for Policy {}
+
+fn key() -> Key {
+    Key::new(SHARD_SLOT, table::POLICY)
+}
+
+/// The policy that holds in this shard.
+pub fn of(tx: &mut Tx<'_>) -> Policy {
+    tx.get::<Policy>(&key()).map(|policy| (*policy).clone()).unwrap_or_default()
+}
+
+/// Takes a policy, if it is newer.
+pub fn apply(tx: &mut Tx<'_>, policy: Policy) {
+    if policy.version > of(tx).version {
+        tx.put(key(), policy);
+    }
+}
