@@ -1,7 +1,11 @@
 //! The handle that an app uses.
 
 mod asks;
+mod codes;
+mod own;
+mod people;
 mod posts;
+mod rooms;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error, Events, History, Network, StorePlace,
+    Config, Error, Events, History, Network, Reaction, StorePlace,
     events::EventQueue,
     session::{self, outgoing::Outgoing, sync::Sync},
     shared::{Auth, Goal, Shared, State},
@@ -20,6 +24,7 @@ use crate::{
 };
 
 pub use asks::Group;
+pub use codes::{GroupCode, UserCode};
 pub use posts::Sending;
 
 /// Who is signed in.
@@ -273,6 +278,24 @@ impl Client {
     pub fn timeline_history(&self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Entry>, Error> {
         let stored = self.shared().lock().store.entries(timeline, after, limit)?;
         Ok(stored.iter().filter_map(|bytes| Entry::from_bytes(bytes).ok()).collect())
+    }
+
+    /// At most `limit` stored entries of a conversation before number `before`, in order: to scroll back.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store cannot be read.
+    pub fn history_before(&self, conversation: ConversationId, before: u64, limit: u32) -> Result<Vec<Entry>, Error> {
+        let timeline = TimelineId::Conversation(conversation);
+        let stored = self.shared().lock().store.entries_before(timeline, before, limit)?;
+        Ok(stored.iter().filter_map(|bytes| Entry::from_bytes(bytes).ok()).collect())
+    }
+
+    /// The signs that stand on entries `from..=to` of a conversation, in order of entry and of when they came.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store cannot be read.
+    pub fn reactions(&self, conversation: ConversationId, from: u64, to: u64) -> Result<Vec<Reaction>, Error> {
+        Ok(self.shared().lock().store.reactions(TimelineId::Conversation(conversation), from, to)?)
     }
 
     /// The number up to which this device has every entry of a timeline; 0 when it knows nothing of it.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use magpie_protocol::{ConversationId, Entry, TimelineId, frame::conversation::Posted};
+use magpie_protocol::{ConversationId, Entry, TimelineId, UserId, frame::conversation::Posted};
 use tokio::sync::Notify;
 
 use crate::{Error, History};
@@ -48,6 +48,15 @@ pub enum Event {
         conversation: ConversationId,
         /// The number of the newest entry that was read.
         number: u64,
+    },
+    /// Something passing in a conversation: 1, somebody types; 2, no longer; others are the app's. May be lost.
+    Signalled {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// What.
+        kind: u16,
     },
     /// Events were dropped because nobody read them; the store's history has what they said.
     Lagged,
@@ -163,6 +172,9 @@ impl EventQueue {
         }
         // Only what the store keeps may be dropped; what happens to the session itself is rare and small.
         let kept = matches!(event, Event::Entry { .. } | Event::ReadTo { .. });
+        if matches!(event, Event::Signalled { .. }) && inner.queue.len() >= self.max / 2 {
+            return;
+        }
         let max = if kept { self.max } else { self.max.saturating_mul(2) };
         if self.history == History::All && (inner.lagged && kept || inner.queue.len() >= max) {
             inner.lagged = true;
@@ -200,7 +212,7 @@ impl EventQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use magpie_protocol::{Body, UserId};
+    use magpie_protocol::Body;
 
     fn entry(number: u64) -> Event {
         let timeline = TimelineId::Inbox(UserId::from_bits(7));

@@ -12,25 +12,29 @@ mod client;
 mod config;
 mod error;
 mod events;
+mod fold;
 mod network;
 mod session;
 mod shared;
 mod store;
 
-pub use client::{Client, ConversationInfo, Group, Me, Sending, Status};
+pub use client::{Client, ConversationInfo, Group, GroupCode, Me, Sending, Status, UserCode};
 pub use config::{Config, History, NetworkConfig, StorePlace};
 pub use error::Error;
 pub use events::{Event, Events};
 pub use network::Network;
+pub use store::Reaction;
 
 pub use magpie_protocol::{
     Body, ConversationId, ConversationKind, DeviceId, Entry, ErrorCode, Incarnation, Retry, TimelineId, UserId,
     WireError, entry,
     frame::{
-        account::DeviceInfo,
-        contact::{ContactInfo, ContactState, Found},
-        conversation::{Content, Leave, Posted},
+        account::{Account, DeviceInfo, Profile, SetPrivacy, SetProfile},
+        contact::{ContactCard, ContactInfo, ContactState, Found, SetContact, Shown},
+        conversation::{Content, GroupInfo, Leave, Posted},
+        personal::{ConversationSettings, Favourite, SetConversation},
         sync::Head,
     },
-    ids, limits,
+    ids, limits, message,
+    message::{Kind, Message},
 };

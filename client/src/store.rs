@@ -10,7 +10,11 @@ use magpie_protocol::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::{Error, History, StorePlace, session::sync::Mark};
+use crate::{
+    Error, History, StorePlace,
+    fold::{Change, Topic},
+    session::sync::Mark,
+};
 
 /// Who this store is.
 #[derive(Clone, Debug)]
@@ -76,6 +80,17 @@ pub(crate) struct NewEntry {
     pub(crate) bytes: EntryBytes,
 }
 
+/// A sign on a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// The entry that it stands on.
+    pub number: u64,
+    /// Whose it is.
+    pub user: UserId,
+    /// The sign.
+    pub emoji: String,
+}
+
 /// An [`Error`] of a store. A type of its own, so that what the stores are made of shows in no public signature.
 #[derive(Debug)]
 pub(crate) struct StoreError(Error);
@@ -98,8 +113,20 @@ pub(crate) trait Store: Send {
     fn timelines(&mut self) -> Result<Vec<(TimelineId, Mark)>, StoreError>;
     fn put_identity(&mut self, identity: &Identity) -> Result<(), StoreError>;
     fn put_marks(&mut self, marks: &[(TimelineId, Mark)]) -> Result<(), StoreError>;
-    /// Adds entries and moves the mark with them.
-    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), StoreError>;
+    /// Adds entries, moves the mark with them, and changes what they change.
+    fn append(
+        &mut self,
+        timeline: TimelineId,
+        mark: &Mark,
+        entries: &[NewEntry],
+        changes: &[Change],
+    ) -> Result<(), StoreError>;
+    /// The records of a topic, in order of key.
+    fn kept(&mut self, topic: Topic) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// The signs on the entries with these numbers, in order of entry and of when they came.
+    fn reactions(&mut self, timeline: TimelineId, from: u64, to: u64) -> Result<Vec<Reaction>, StoreError>;
+    /// At most `limit` entries before `before`, in order, as they are stored.
+    fn entries_before(&mut self, timeline: TimelineId, before: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Keeps a post, durably: its number was never used and will not be used again.
     fn put_send(
         &mut self,

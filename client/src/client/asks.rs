@@ -32,7 +32,7 @@ pub struct Group {
 }
 
 /// Picks the expected answer out, or says what came instead.
-macro_rules! expect {
+macro_rules! expected {
     ($answer:expr, $variant:ident) => {
         match $answer {
             Answer::$variant(answer) => Ok(answer),
@@ -44,8 +44,10 @@ macro_rules! expect {
     };
 }
 
+pub(super) use expected;
+
 impl Client {
-    async fn ask(&self, request: Request) -> Result<Answer, Error> {
+    pub(super) async fn ask(&self, request: Request) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared().lock();
@@ -95,7 +97,7 @@ impl Client {
             return Err(Error::Invalid { field: "members", detail });
         }
         let request = Request::CreateGroup(CreateGroup { nonce, title: title.to_owned(), members });
-        Ok(expect!(self.ask(request).await?, GroupCreated)?.conversation)
+        Ok(expected!(self.ask(request).await?, GroupCreated)?.conversation)
     }
 
     /// The person with this handle.
@@ -104,7 +106,7 @@ impl Client {
     /// [`Error::Refused`] with `NotFound` when there is none.
     pub async fn find(&self, handle: &str) -> Result<Found, Error> {
         short("handle", handle, HANDLE_LEN_MAX)?;
-        expect!(self.ask(Request::Find(Find { handle: handle.to_owned() })).await?, Found)
+        expected!(self.ask(Request::Find(Find { handle: handle.to_owned() })).await?, Found)
     }
 
     /// The handle of a person whose id is known, from a membership for instance.
@@ -112,7 +114,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `NotFound` when there is none.
     pub async fn who(&self, user: UserId) -> Result<Found, Error> {
-        expect!(self.ask(Request::Who(Who { user })).await?, Found)
+        expected!(self.ask(Request::Who(Who { user })).await?, Found)
     }
 
     /// Asks a person to be a contact. Succeeds whether or not the person exists.
@@ -122,7 +124,7 @@ impl Client {
     pub async fn request_contact(&self, user: UserId, greeting: &str) -> Result<(), Error> {
         short("greeting", greeting, GREETING_LEN_MAX)?;
         let request = RequestContact { user, greeting: greeting.to_owned() };
-        expect!(self.ask(Request::RequestContact(request)).await?, Done).map(|_| ())
+        expected!(self.ask(Request::RequestContact(request)).await?, Done).map(|_| ())
     }
 
     /// Accepts a person's request. The direct conversation, `ConversationId::direct` of both, follows in the inbox.
@@ -130,7 +132,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`], [`Error::Unknown`]: ask again.
     pub async fn accept_contact(&self, user: UserId) -> Result<(), Error> {
-        expect!(self.ask(Request::AcceptContact(AcceptContact { user })).await?, Done).map(|_| ())
+        expected!(self.ask(Request::AcceptContact(AcceptContact { user })).await?, Done).map(|_| ())
     }
 
     /// All contacts and open requests, in order of id.
@@ -141,7 +143,7 @@ impl Client {
         let mut all: Vec<ContactInfo> = Vec::new();
         loop {
             let after = all.last().map_or(UserId::default(), |contact| contact.user);
-            let page = expect!(self.ask(Request::Contacts(Contacts { after })).await?, ContactList)?;
+            let page = expected!(self.ask(Request::Contacts(Contacts { after })).await?, ContactList)?;
             let progress = page.contacts.last().is_some_and(|contact| contact.user > after);
             all.extend(page.contacts);
             if page.last {
@@ -159,7 +161,7 @@ impl Client {
     /// [`Error::Refused`] with `NotFound` when one is not a member.
     pub async fn members(&self, conversation: ConversationId) -> Result<Group, Error> {
         let MemberList { title, owner, members } =
-            expect!(self.ask(Request::Members(Members { conversation })).await?, MemberList)?;
+            expected!(self.ask(Request::Members(Members { conversation })).await?, MemberList)?;
         Ok(Group { title, owner, members })
     }
 
@@ -168,7 +170,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`], [`Error::Unknown`].
     pub async fn devices(&self) -> Result<Vec<DeviceInfo>, Error> {
-        Ok(expect!(self.ask(Request::Devices(Devices)).await?, DeviceList)?.devices)
+        Ok(expected!(self.ask(Request::Devices(Devices)).await?, DeviceList)?.devices)
     }
 
     /// Signs a device of one's own out. When it is this one, the client ends up
@@ -180,7 +182,7 @@ impl Client {
         let this = self.me().is_some_and(|me| me.device == device);
         match self.ask(Request::SignOut(SignOut { device })).await {
             Err(Error::SignedOut) if this => Ok(()),
-            answer => expect!(answer?, Done).map(|_| ()),
+            answer => expected!(answer?, Done).map(|_| ()),
         }
     }
 
@@ -199,11 +201,11 @@ impl Client {
                 state.store.put_marks(&[(timeline, mark.clone())])?;
             }
         }
-        expect!(self.ask(Request::MarkRead(MarkRead { conversation, number })).await?, Done).map(|_| ())
+        expected!(self.ask(Request::MarkRead(MarkRead { conversation, number })).await?, Done).map(|_| ())
     }
 }
 
-fn short(field: &'static str, value: &str, max: usize) -> Result<(), Error> {
+pub(super) fn short(field: &'static str, value: &str, max: usize) -> Result<(), Error> {
     if value.len() <= max {
         return Ok(());
     }

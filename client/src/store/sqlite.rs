@@ -1,16 +1,22 @@
 //! The store in an SQLite file. The one file that knows rusqlite.
 
+mod fold;
+
 use std::path::Path;
 
 use magpie_protocol::{ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content};
 use rusqlite::{Connection, OptionalExtension, params, types::ValueRef};
 
 use super::{
-    Identity, LaneRow, Loaded, NewEntry, Store, StoreError, content_bytes,
+    Identity, LaneRow, Loaded, NewEntry, Reaction, Store, StoreError, content_bytes,
     lock::{FileIdentity, StoreLock, Witness},
     mint_incarnation,
 };
-use crate::{Error, History, session::sync::Mark};
+use crate::{
+    Error, History,
+    fold::{Change, Topic},
+    session::sync::Mark,
+};
 
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
@@ -23,6 +29,12 @@ const SCHEMA: &str = "
         next INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS outgoing (conversation BLOB, number INTEGER, content BLOB NOT NULL,
         PRIMARY KEY (conversation, number)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS kept (topic INTEGER, key BLOB, value BLOB NOT NULL, PRIMARY KEY (topic, key))
+        WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS reactions (kind INTEGER, id BLOB, number INTEGER, user INTEGER, emoji TEXT,
+        place INTEGER NOT NULL, PRIMARY KEY (kind, id, number, user, emoji)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS hidden (kind INTEGER, id BLOB, number INTEGER, all_below INTEGER NOT NULL,
+        PRIMARY KEY (kind, id, number)) WITHOUT ROWID;
 ";
 
 impl From<rusqlite::Error> for StoreError {
@@ -263,7 +275,13 @@ impl Store for Sqlite {
         Ok(tx.commit()?)
     }
 
-    fn append(&mut self, timeline: TimelineId, mark: &Mark, entries: &[NewEntry]) -> Result<(), StoreError> {
+    fn append(
+        &mut self,
+        timeline: TimelineId,
+        mark: &Mark,
+        entries: &[NewEntry],
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
         let keep = self.keep_entries;
         let tx = self.db(false)?.transaction()?;
         write_mark(&tx, timeline, mark)?;
@@ -274,8 +292,36 @@ impl Store for Sqlite {
             for entry in entries {
                 insert.execute(params![kind, id, signed(entry.number), &entry.bytes.0[..]])?;
             }
+            drop(insert);
+            fold::drop_hidden(&tx, timeline)?;
+            changes.iter().try_for_each(|change| fold::change(&tx, timeline, change))?;
         }
         Ok(tx.commit()?)
+    }
+
+    fn kept(&mut self, topic: Topic) -> Result<Vec<Vec<u8>>, StoreError> {
+        let db = self.db(false)?;
+        let mut statement = db.prepare_cached("SELECT value FROM kept WHERE topic = ? ORDER BY key")?;
+        let rows = statement.query_map([topic as u8], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn reactions(&mut self, timeline: TimelineId, from: u64, to: u64) -> Result<Vec<Reaction>, StoreError> {
+        fold::reactions(self.db(false)?, timeline, from, to)
+    }
+
+    fn entries_before(&mut self, timeline: TimelineId, before: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (kind, id) = id_bytes(timeline);
+        let db = self.db(false)?;
+        let mut statement = db.prepare_cached(
+            "SELECT bytes FROM entries WHERE kind = ? AND id = ? AND number < ? ORDER BY number DESC LIMIT ?",
+        )?;
+        // Numbers above what SQLite shows as positive never come.
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![kind, id, before, limit], |row| row.get(0))?;
+        let mut found: Vec<Vec<u8>> = rows.collect::<Result<_, _>>()?;
+        found.reverse();
+        Ok(found)
     }
 
     fn put_send(
@@ -331,7 +377,9 @@ impl Store for Sqlite {
 
     fn clear_history(&mut self) -> Result<(), StoreError> {
         let tx = self.db(true)?.transaction()?;
-        tx.execute_batch("DELETE FROM entries; DELETE FROM timelines;")?;
+        tx.execute_batch(
+            "DELETE FROM entries; DELETE FROM timelines; DELETE FROM kept; DELETE FROM reactions; DELETE FROM hidden;",
+        )?;
         Ok(tx.commit()?)
     }
 

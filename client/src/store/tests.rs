@@ -31,7 +31,7 @@ fn a_reopened_store_goes_on_as_it_was() {
     store.resolve_send(C, first.identity.incarnation, 1).unwrap();
     let mark = Mark { cursor: 2, first: 1, head: 3, read: 1, ended: None, title: Some("t".into()) };
     let entry = |number| NewEntry { number, bytes: EntryBytes(bytes::Bytes::from(vec![number as u8])) };
-    store.append(T, &mark, &[entry(1), entry(2)]).unwrap();
+    store.append(T, &mark, &[entry(1), entry(2)], &[]).unwrap();
     let mut identity = first.identity.clone();
     (identity.token, identity.user, identity.handle) = (vec![1, 2], Some(UserId::from_bits(5)), "ann".into());
     store.put_identity(&identity).unwrap();

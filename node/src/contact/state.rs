@@ -266,6 +266,9 @@ impl Own<'_, '_> {
         if let Ok(at) = self.contacts.find(user) {
             self.contacts.0.remove(at);
             self.tx.append(TimelineId::Inbox(self.me), user, Body::ContactRemoved(user), 0, None);
+            if blocked {
+                self.note(user);
+            }
         }
     }
 

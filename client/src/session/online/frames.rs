@@ -2,8 +2,9 @@
 
 use magpie_protocol::{
     Answer, Body, Entry, Frame, Retry, TimelineId, UserId, WireError,
+    entry::Said,
     frame::{
-        conversation::Content,
+        conversation::{Content, Signalled},
         sync::{EntryBytes, Head, Page, Pushed},
     },
 };
@@ -14,7 +15,7 @@ use super::{
     End, Flight, Online, What, on_closing,
 };
 use crate::{
-    Error, Event, History, backoff,
+    Error, Event, History, backoff, fold,
     session::sync::Verdict,
     shared::{Ask, State},
     store::NewEntry,
@@ -48,6 +49,11 @@ impl Online<'_> {
         match frame.body {
             Answer::Pushed(pushed) => return self.on_pushed(state, pushed),
             Answer::Behind(behind) => return on_heads(state, &behind.heads),
+            Answer::Signalled(signalled) => {
+                let Signalled { conversation, user, kind } = signalled;
+                self.shared.emit(Event::Signalled { conversation, user, kind });
+                return Ok(());
+            }
             Answer::Heads(heads) => {
                 let Some(flight) = self.flights.get_mut(&id).filter(|f| matches!(f.what, What::Sync)) else {
                     return Ok(());
@@ -116,10 +122,13 @@ impl Online<'_> {
         }
     }
 
-    /// The answer to a text stands for its entry, which is not pushed to the session that posted it.
+    /// The answer to a message stands for its entry, which is not pushed to the session that posted it.
     fn on_own(&mut self, state: &mut State, outcome: &Outcome) -> Result<(), End> {
-        let Some(Resolved { content: Content::Text(text), result: Ok(posted), .. }) = &outcome.resolved else {
-            return Ok(());
+        let Some(Resolved { content, result: Ok(posted), .. }) = &outcome.resolved else { return Ok(()) };
+        let body = match content {
+            Content::Text(text) => Body::Text(text.clone()),
+            Content::Say(message) => Body::Message(Said { message: message.clone(), edited: 0 }),
+            _ => return Ok(()),
         };
         let Some(me) = state.identity.user else { return Ok(()) };
         let timeline = TimelineId::Conversation(posted.conversation);
@@ -127,7 +136,7 @@ impl Online<'_> {
             return Ok(());
         }
         let (number, time_ms) = (posted.number, posted.time_ms);
-        let entry = Entry { number, time_ms, sender: me, body: Body::Text(text.clone()) };
+        let entry = Entry { number, time_ms, sender: me, body };
         let new = NewEntry { number, bytes: EntryBytes(entry.to_bytes().into()) };
         self.accept(state, timeline, std::slice::from_ref(&new), vec![entry])
     }
@@ -177,7 +186,11 @@ impl Online<'_> {
             state.store.put_marks(&marks)?;
         }
         if let Some(mark) = state.sync.mark(timeline) {
-            state.store.append(timeline, mark, new)?;
+            let changes = match keep_titles {
+                true => entries.iter().flat_map(|entry| fold::changes(timeline, entry)).collect(),
+                false => Vec::new(),
+            };
+            state.store.append(timeline, mark, new, &changes)?;
         }
         for entry in entries {
             let read = match &entry.body {
