@@ -305,6 +305,9 @@ impl Server {
             // Everybody comes from one address, and passwords are not what is measured.
             ("MAGPIE_LIMITS_PASSWORD_PER_ADDRESS_RATE", "0".to_owned()),
             ("MAGPIE_LIMITS_CONVERSATION_RATE", "0".to_owned()),
+            ("MAGPIE_LIMITS_REQUESTS_PER_DEVICE_RATE", "0".to_owned()),
+            ("MAGPIE_LIMITS_ACTS_PER_USER_RATE", "0".to_owned()),
+            ("MAGPIE_LIMITS_LOOKUPS_PER_USER_RATE", "0".to_owned()),
             ("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))

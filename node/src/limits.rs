@@ -1,8 +1,10 @@
 //! Token buckets: so many at once, so many a second, and how long until the next.
 
-use std::{net::IpAddr, time::Duration};
+use std::{hash::Hash, net::IpAddr, time::Duration};
 
-use crate::registry::Registry;
+use magpie_protocol::{ErrorCode, Request, UserId, WireError};
+
+use crate::{config, registry::Registry};
 
 /// How a bucket fills. A rate of 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,37 +46,90 @@ impl Bucket {
     }
 }
 
-/// One bucket for each address.
+/// One bucket for each of something: an address, a person.
 #[derive(Debug)]
-pub struct ByAddress {
+pub struct Buckets<K: Eq + Hash> {
+    name: &'static str,
     rate: Rate,
-    buckets: Registry<IpAddr, Bucket>,
+    buckets: Registry<K, Bucket>,
 }
 
 /// Buckets that are kept before full ones are swept.
 const SWEEP_AT: usize = 10_000;
 
-impl ByAddress {
-    /// Buckets that fill at this rate.
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Registry::default() }
+impl<K: Eq + Hash> Buckets<K> {
+    /// Buckets that fill at this rate; what is refused is counted under the name.
+    pub fn new(name: &'static str, per_second: f64, burst: f64) -> Self {
+        Self { name, rate: Rate { per_second, burst }, buckets: Registry::default() }
     }
 
-    /// Takes one of this address's tokens, or says how long until there is one.
-    pub fn take(&self, address: IpAddr, now_ms: u64) -> Result<(), Duration> {
+    /// Takes one of its tokens, or says how long until there is one.
+    pub fn take(&self, key: K, now_ms: u64) -> Result<(), Duration> {
+        if self.rate.per_second <= 0.0 {
+            return Ok(());
+        }
         if self.buckets.len() > SWEEP_AT {
             self.buckets.retain(|_, bucket| !bucket.is_full(self.rate, now_ms));
         }
         let mut taken = Ok(());
         self.buckets.alter(
-            address,
+            key,
             || Bucket::full(self.rate, now_ms),
             |bucket| {
                 taken = bucket.take(self.rate, now_ms);
                 true
             },
         );
-        taken
+        taken.inspect_err(|_| limited(self.name))
+    }
+}
+
+/// Counts that a limit was met.
+pub fn limited(name: &'static str) {
+    metrics::counter!(crate::metrics::LIMITED, "limit" => name).increment(1);
+}
+
+/// The refusal of what came too early.
+pub fn refusal(wait: Duration) -> WireError {
+    WireError::after(ErrorCode::RateLimited, wait.as_millis().max(1).min(u128::from(u32::MAX)) as u32)
+}
+
+/// The limits that all sessions of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Sign-ups and sign-ins by password.
+    pub passwords: Buckets<IpAddr>,
+    acts: Buckets<UserId>,
+    lookups: Buckets<UserId>,
+    /// What each session holds its device to.
+    pub requests: Rate,
+}
+
+impl Shared {
+    /// As configured.
+    pub fn new(config: &config::Limits) -> Self {
+        let (rate, burst) = (config.password_per_address_rate, config.password_per_address_burst);
+        Self {
+            passwords: Buckets::new("password-per-address", rate, burst),
+            acts: Buckets::new("acts-per-user", config.acts_per_user_rate, config.acts_per_user_burst),
+            lookups: Buckets::new("lookups-per-user", config.lookups_per_user_rate, config.lookups_per_user_burst),
+            requests: Rate { per_second: config.requests_per_device_rate, burst: config.requests_per_device_burst },
+        }
+    }
+
+    /// Whether a person may ask this now.
+    pub fn take(&self, request: &Request, me: UserId, now_ms: u64) -> Result<(), Duration> {
+        match request {
+            Request::Post(_)
+            | Request::CreateGroup(_)
+            | Request::Join(_)
+            | Request::RequestContact(_)
+            | Request::Signal(_) => self.acts.take(me, now_ms),
+            Request::Find(_) | Request::FindPhone(_) | Request::FindCode(_) | Request::Shake(_) => {
+                self.lookups.take(me, now_ms)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -96,7 +151,7 @@ mod tests {
 
     #[test]
     fn addresses_do_not_share() {
-        let limit = ByAddress::new(Rate { per_second: 1.0, burst: 1.0 });
+        let limit = Buckets::new("test", 1.0, 1.0);
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         assert!(limit.take(a, 0).is_ok() && limit.take(b, 0).is_ok());
         assert!(limit.take(a, 0).is_err());

@@ -62,6 +62,8 @@ pub enum Query {
     Contact(contact::Query),
     Chat(chat::Query),
     Personal(personal::Query),
+    /// Whether the shard knows a policy of this version or a higher one.
+    Policy(u64),
 }
 
 /// What a read gives.
@@ -73,6 +75,8 @@ pub enum View {
     /// The state could not be read; the shard reports why.
     Failed,
     Personal(personal::View),
+    Known,
+    Unknown,
 }
 
 /// See the module's documentation.
@@ -132,6 +136,9 @@ impl Machine for Magpie {
             Query::Contact(query) => contact::state::query(store, query).map(View::Contact),
             Query::Chat(query) => chat::state::query(store, query).map(View::Chat),
             Query::Personal(query) => personal::state::query(store, query).map(View::Personal),
+            Query::Policy(version) => {
+                policy::is_known(store, version).map(|known| if known { View::Known } else { View::Unknown })
+            }
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -24,6 +24,8 @@ pub const HINTS_DROPPED: &str = "magpie_node_hints_dropped_total";
 pub const CONVERSATION_ACTORS: &str = "magpie_node_conversation_actors";
 /// Passwords hashed.
 pub const PASSWORDS_HASHED: &str = "magpie_node_passwords_hashed_total";
+/// Requests refused because a limit was met, by limit.
+pub const LIMITED: &str = "magpie_node_limited_total";
 /// Requests turned away because more came than could be served.
 pub const SHED: &str = "magpie_node_shed_total";
 /// The last priority that is let in.
@@ -56,6 +58,7 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(HINTS_DROPPED, "hints that a slow session did not get: it was told to pull");
             metrics::describe_gauge!(CONVERSATION_ACTORS, "conversation actors that run");
             metrics::describe_counter!(PASSWORDS_HASHED, "passwords hashed");
+            metrics::describe_counter!(LIMITED, "requests refused because a limit was met, by limit");
             metrics::describe_counter!(SHED, "requests turned away because more came than could be served");
             metrics::describe_gauge!(ADMISSION_LEVEL, "last priority that is let in; 511 is everything");
             Some(handle)

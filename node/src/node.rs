@@ -28,7 +28,7 @@ use crate::{
     chat::actor::Conversations,
     gateway::{self, quic::Listener, tls},
     keys::Keys,
-    limits::{ByAddress, Rate},
+    limits,
     machine::{Command, MagpieRouter, Query, View},
     overload::Overload,
     session::{
@@ -116,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) watches: Arc<Watches>,
     pub(crate) passwords: Passwords,
     pub(crate) token_key: TokenKey,
-    pub(crate) password_limit: ByAddress,
+    pub(crate) limits: limits::Shared,
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
     pub(crate) overload: Overload,
@@ -295,10 +295,7 @@ impl Node {
         let (conversations, start_actors) = Conversations::new(config.limits.clone(), clock.clone());
         let conversations = Arc::new(conversations);
         router.set_front(conversations.clone());
-        let rate = Rate {
-            per_second: config.limits.password_per_address_rate,
-            burst: config.limits.password_per_address_burst,
-        };
+        let limits = limits::Shared::new(&config.limits);
         let overload = Overload::new(Duration::from_millis(config.gateway.overload_wait_ms));
         let shared = Arc::new(Shared {
             config,
@@ -307,7 +304,7 @@ impl Node {
             watches: watches.clone(),
             passwords,
             token_key,
-            password_limit: ByAddress::new(rate),
+            limits,
             clock,
             writer: Writer::default(),
             overload,
@@ -318,6 +315,7 @@ impl Node {
             tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(drain::shed_sessions(shared.clone())),
+            tokio::spawn(chores::run(shared.clone())),
             {
                 let shared = shared.clone();
                 tokio::spawn(async move { shared.overload.watch(shared.router.clone()).await })
@@ -394,6 +392,7 @@ impl Node {
     }
 }
 
+mod chores;
 mod drain;
 
 /// What admin sees of a node. Clones share it.

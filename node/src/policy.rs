@@ -4,13 +4,15 @@
 //! replica at the same place of the log.
 
 use bincode::{Decode, Encode};
-use magpie_cluster::{Key, Record, Tx, state::key::SHARD_SLOT};
-use serde::{Deserialize, Serialize};
+use magpie_cluster::{
+    Key, Record, Store, Tx,
+    state::{StateError, key::SHARD_SLOT},
+};
 
 use crate::machine::table;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Policy {
     /// The highest is taken; 0 for what this build thinks is usual.
     pub version: u64,
@@ -30,6 +32,13 @@ impl Default for Policy {
 
 impl Record for Policy {}
 
+impl From<&crate::config::Policy> for Policy {
+    fn from(config: &crate::config::Policy) -> Self {
+        let crate::config::Policy { version, recall_s, edit_s, strangers_write } = *config;
+        Self { version, recall_ms: recall_s * 1000, edit_ms: edit_s * 1000, strangers_write }
+    }
+}
+
 fn key() -> Key {
     Key::new(SHARD_SLOT, table::POLICY)
 }
@@ -44,4 +53,9 @@ pub fn apply(tx: &mut Tx<'_>, policy: Policy) {
     if policy.version > of(tx).version {
         tx.put(key(), policy);
     }
+}
+
+/// Whether a policy of this version or a higher one holds.
+pub fn is_known(store: &mut Store, version: u64) -> Result<bool, StateError> {
+    Ok(store.get::<Policy>(&key())?.is_some_and(|policy| policy.version >= version))
 }

@@ -15,6 +15,7 @@ use magpie_protocol::{
 
 use crate::{
     gateway::quic::{FrameSink, FrameSource, Link, LinkError},
+    limits::Bucket,
     node::Shared,
     watches::Watching,
 };
@@ -115,6 +116,8 @@ pub struct Actor {
     watching: Watching,
     /// The device asked to follow everything.
     synced: bool,
+    /// What the device may still ask.
+    bucket: Bucket,
 }
 
 impl Actor {
@@ -123,7 +126,8 @@ impl Actor {
         let stall = Duration::from_millis(shared.config.gateway.stall_timeout_ms);
         let mailbox = shared.config.gateway.session_mailbox;
         let (state, watching) = (State::New, Watching::default());
-        let actor = Self { shared, link: link.clone(), out: out.clone(), state, watching, synced: false };
+        let bucket = Bucket::full(shared.limits.requests, (shared.clock)());
+        let actor = Self { shared, link: link.clone(), out: out.clone(), state, watching, synced: false, bucket };
         let address = Self::create(|context| {
             context.set_mailbox_capacity(mailbox);
             context.add_stream(source.into_stream());

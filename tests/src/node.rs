@@ -20,6 +20,9 @@ pub fn test_config(dir: &Path) -> Config {
     config.accounts.argon2_memory_kib = 8;
     config.accounts.argon2_passes = 1;
     config.limits.password_per_address_rate = 0.0;
+    config.limits.requests_per_device_rate = 0.0;
+    config.limits.acts_per_user_rate = 0.0;
+    config.limits.lookups_per_user_rate = 0.0;
     config.storage.checkpoint_ms = 500;
     config.storage.snapshot_bytes_min = 256 * 1024;
     config.storage.log_segment_bytes = 1024 * 1024;

@@ -8,7 +8,8 @@ use std::{
 };
 
 use magpie_client::{
-    Client, Config, ConversationId, Entry, Event, Network, NetworkConfig, StorePlace, TimelineId, UserId, entry::Body,
+    Client, Config, ConversationId, Entry, Event, Network, NetworkConfig, Sending, StorePlace, TimelineId, UserId,
+    WireError, entry::Body,
 };
 
 use crate::until;
@@ -94,7 +95,12 @@ impl Person {
 
     /// Signs another device of a person in.
     pub async fn another(place: &Place, name: &str) -> Self {
-        let (client, seen) = Self::open(place, StorePlace::Memory);
+        Self::another_at(place, name, StorePlace::Memory).await
+    }
+
+    /// Signs another device of a person in, with this store.
+    pub async fn another_at(place: &Place, name: &str, store: StorePlace) -> Self {
+        let (client, seen) = Self::open(place, store);
         match client.sign_in(name, PASSWORD).await {
             Ok(me) => Self { client, id: me.user, name: name.to_owned(), seen },
             Err(error) => panic!("{name} cannot sign in: {error}"),
@@ -138,6 +144,37 @@ impl Person {
         match sent {
             Ok(posted) => posted.number,
             Err(error) => panic!("{} cannot say {text:?}: {error}", self.name),
+        }
+    }
+
+    /// Does something in a conversation and waits for the outcome.
+    pub async fn act(&self, sending: Result<Sending, magpie_client::Error>) -> Result<u64, WireError> {
+        match sending {
+            Ok(sending) => match sending.posted().await {
+                Ok(posted) => Ok(posted.number),
+                Err(magpie_client::Error::Refused(error)) => Err(error),
+                Err(error) => panic!("{}: {error}", self.name),
+            },
+            Err(error) => panic!("{}: {error}", self.name),
+        }
+    }
+
+    /// The last entries of the inbox that `pick` picks, waited for.
+    pub async fn inbox<T>(&self, what: &str, pick: impl Fn(&Body) -> Option<T>) -> T {
+        let inbox = TimelineId::Inbox(self.id);
+        let found = std::cell::Cell::new(None);
+        let what = format!("{} finds {what} in the inbox", self.name);
+        until(&what, Duration::from_secs(10), async || {
+            let entries = self.seen().entries.get(&inbox).cloned().unwrap_or_default();
+            let picked = entries.iter().rev().find_map(|entry| pick(&entry.body));
+            let there = picked.is_some();
+            found.set(picked);
+            there
+        })
+        .await;
+        match found.take() {
+            Some(found) => found,
+            None => panic!("{what}"),
         }
     }
 

@@ -80,7 +80,8 @@ impl Node {
             "[node]\ndata-dir = {data:?}\n\n[gateway]\nlisten = \"{gateway}\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
              [cluster]\nnode = \"{name}\"\nlisten = \"{listen}\"\nnodes = {nodes:?}\nkeys = {keys:?}\n\n\
              # Everybody comes from one address, and passwords are not what is measured.\n\
-             [limits]\npassword-per-address-rate = 0.0\nconversation-rate = 0.0\n\n\
+             [limits]\npassword-per-address-rate = 0.0\nconversation-rate = 0.0\n\
+             requests-per-device-rate = 0.0\nacts-per-user-rate = 0.0\nlookups-per-user-rate = 0.0\n\n\
              [accounts]\nargon2-memory-kib = 8\n"
         )
     }

@@ -24,6 +24,7 @@ use super::{
     token::{self, Token},
 };
 use crate::{
+    limits as rates,
     machine::{self, Outcome},
     node::Shared,
     session::{
@@ -78,8 +79,7 @@ fn new_device(key: wire::DeviceKey) -> NewDevice {
 }
 
 fn take_password_try(shared: &Shared, address: IpAddr) -> Result<(), WireError> {
-    let taken = shared.password_limit.take(address, (shared.clock)());
-    taken.map_err(|wait| WireError::after(ErrorCode::RateLimited, wait.as_millis() as u32))
+    shared.limits.passwords.take(address, (shared.clock)()).map_err(rates::refusal)
 }
 
 async fn ask(shared: &Shared, entity: EntityId, command: Command) -> machine::Replied {

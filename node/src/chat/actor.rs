@@ -19,7 +19,7 @@ use crate::{
     Magpie,
     config::Limits,
     contact::{self, actor::Shakes},
-    limits::{Bucket, Rate},
+    limits::{self, Bucket, Rate},
     machine::{Command, Query, Replied, View},
     registry::Registry,
 };
@@ -62,7 +62,10 @@ impl Handler<Message> for Actor {
         match message {
             Message::Submit { command, reply } => match self.bucket.take(self.rate, (self.clock)()) {
                 Ok(()) => self.shard.submit(self.entity, &command, reply),
-                Err(wait) => reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 })),
+                Err(wait) => {
+                    limits::limited("conversation");
+                    reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
+                }
             },
             Message::Stop => context.stop(),
         }

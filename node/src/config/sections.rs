@@ -151,6 +151,19 @@ section! {
         password_per_address_rate: f64 = 2.0,
         /// ... and at once.
         password_per_address_burst: f64 = 60.0,
+        /// Requests of one device, a second in the long run, ...
+        requests_per_device_rate: f64 = 500.0,
+        /// ... and at once.
+        requests_per_device_burst: f64 = 2_000.0,
+        /// Acts of one person on all their devices (messages, groups made and joined, requests to people), a second in
+        /// the long run, ...
+        acts_per_user_rate: f64 = 200.0,
+        /// ... and at once.
+        acts_per_user_burst: f64 = 1_000.0,
+        /// Questions of one person for people (by handle, phone number or code, by shaking), a second in the long run, ...
+        lookups_per_user_rate: f64 = 2.0,
+        /// ... and at once.
+        lookups_per_user_burst: f64 = 60.0,
         /// Acts in one conversation, a second in the long run, ...
         conversation_rate: f64 = 2_000.0,
         /// ... and at once.
@@ -159,6 +172,20 @@ section! {
         conversation_idle_ms: u64 = 60_000,
         /// Messages that a conversation actor's mailbox holds.
         conversation_mailbox: usize = 1_024,
+    }
+}
+
+section! {
+    /// What people may do. It holds in the whole cluster: of the nodes' policies the one with the highest version is taken.
+    pub struct Policy {
+        /// Raise it with each change. 0 for what is usual, whatever else stands here.
+        version: u64 = 0,
+        /// For how long a sender may take a message back, in seconds; 0 for never. Administrators of groups always may.
+        recall_s: u64 = 120,
+        /// For how long a sender may edit a message, in seconds; 0 for never.
+        edit_s: u64 = 900,
+        /// People whose contact was deleted can still write.
+        strangers_write: bool = false,
     }
 }
 
@@ -180,6 +207,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
         ("storage", Storage::doc(), Storage::fields()),
         ("accounts", Accounts::doc(), Accounts::fields()),
         ("limits", Limits::doc(), Limits::fields()),
+        ("policy", Policy::doc(), Policy::fields()),
         ("log", Log::doc(), Log::fields()),
     ]
 }

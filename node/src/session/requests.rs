@@ -9,7 +9,7 @@ use magpie_protocol::{
 };
 
 use super::{Identity, SessionHandle, State, outbound::Outbound};
-use crate::{AGENT, account, chat, contact, node::Shared, overload::Priority, personal};
+use crate::{AGENT, account, chat, contact, limits, node::Shared, overload::Priority, personal};
 
 /// The slot of the entity that is asked, where it is one and known.
 fn slot_of(request: &Request) -> Option<Slot> {
@@ -109,6 +109,14 @@ impl super::Actor {
             if let Err(error) = shared.overload.admit(priority, there) {
                 return self.refuse(request, error);
             }
+        }
+        let now_ms = (shared.clock)();
+        if let Err(wait) = self.bucket.take(shared.limits.requests, now_ms) {
+            limits::limited("requests-per-device");
+            return self.refuse(request, limits::refusal(wait));
+        }
+        if let Err(wait) = shared.limits.take(&body, me.user, now_ms) {
+            return self.refuse(request, limits::refusal(wait));
         }
         match body {
             Request::Sync(_) => self.sync(request, context),

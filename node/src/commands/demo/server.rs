@@ -37,6 +37,8 @@ impl Server {
             .env("MAGPIE_ACCOUNTS_ARGON2_PASSES", "1")
             .env("MAGPIE_ACCOUNTS_PASSWORD_QUEUE", "4096")
             .env("MAGPIE_LIMITS_PASSWORD_PER_ADDRESS_RATE", "0")
+            .env("MAGPIE_LIMITS_ACTS_PER_USER_RATE", "0")
+            .env("MAGPIE_LIMITS_LOOKUPS_PER_USER_RATE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -1,0 +1,57 @@
+//! What must be done now and then in every shard: the operator's policy offered, accounts deleted whose time has come.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use magpie_cluster::EntityId;
+use magpie_protocol::{ShardId, Slot, ids::SLOTS};
+
+use super::Shared;
+use crate::{
+    account,
+    machine::{Command, Query, View},
+    policy::Policy,
+};
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(30);
+/// How long a node that has just started waits: its shards must have leaders first.
+const AT_FIRST: Duration = Duration::from_secs(1);
+
+/// Runs as long as the node does.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut slots: BTreeMap<ShardId, Slot> = BTreeMap::new();
+    for slot in (0..SLOTS).map(Slot::new) {
+        slots.entry(shared.router.shard_of(slot).id()).or_insert(slot);
+    }
+    let mut pause = AT_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = EVERY;
+        for (shard, slot) in &slots {
+            // Its leader does it; of two that think so one is refused.
+            let leads = shared.router.shard(*shard).is_some_and(|shard| shard.leadership().leads);
+            if leads {
+                offer_policy(&shared, *slot).await;
+                delete_accounts(&shared, *slot).await;
+            }
+        }
+    }
+}
+
+async fn offer_policy(shared: &Shared, slot: Slot) {
+    let policy = Policy::from(&shared.config.policy);
+    if policy.version > 0 && !matches!(shared.router.query(slot, Query::Policy(policy.version)).await, Ok(View::Known))
+    {
+        _ = shared.router.ask(EntityId::handle(slot), Command::Policy(policy)).await;
+    }
+}
+
+async fn delete_accounts(shared: &Shared, slot: Slot) {
+    let now_ms = (shared.clock)();
+    let due = Query::Account(account::Query::Due { slot, now_ms });
+    let Ok(View::Account(account::View::Due(users))) = shared.router.query(slot, due).await else { return };
+    for user in users {
+        let purged = shared.router.ask(EntityId::user(user), Command::Account(account::Command::Purge)).await;
+        tracing::info!(%user, ?purged, "an account was deleted, as its owner asked");
+    }
+}
