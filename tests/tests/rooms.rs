@@ -187,8 +187,11 @@ async fn recalls_and_edits_have_their_time_and_the_operator_sets_it() {
     .await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let group = scene.group().await;
-    let said = ben.say(group, "stays").await;
-    until("the policy holds", SOON, async || ben.act(ben.client.recall(group, said)).await.is_err()).await;
+    until("the policy holds", SOON, async || {
+        let said = ben.say(group, "stays").await;
+        ben.act(ben.client.recall(group, said)).await.is_err()
+    })
+    .await;
     let said = ben.say(group, "stays, too").await;
     assert_eq!(code(ben.act(ben.client.recall(group, said)).await), ErrorCode::NotAllowed);
     ben.act(ben.client.edit(group, said, "edited at once")).await.unwrap();
