@@ -37,6 +37,8 @@ struct Inner {
     next: AtomicUsize,
     tls: ClientConfig,
     server_name: String,
+    bind: SocketAddr,
+    socket_buffer_bytes: usize,
 }
 
 impl Network {
@@ -53,7 +55,27 @@ impl Network {
             let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime));
             endpoints.push(endpoint.map_err(network)?);
         }
-        Ok(Self(Arc::new(Inner { endpoints, next: AtomicUsize::new(0), tls, server_name: config.server_name })))
+        Ok(Self::made(endpoints, tls, config))
+    }
+
+    fn made(endpoints: Vec<Endpoint>, tls: ClientConfig, config: NetworkConfig) -> Self {
+        let NetworkConfig { server_name, bind, socket_buffer_bytes, .. } = config;
+        Self(Arc::new(Inner { endpoints, next: AtomicUsize::new(0), tls, server_name, bind, socket_buffer_bytes }))
+    }
+
+    /// The device has another address from now on, such as of another radio network: its connections go on over new
+    /// sockets, and nothing is lost or said twice. Call it when the system says that the network changed.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when a socket cannot be bound; what was there goes on.
+    pub fn rebind(&self) -> Result<(), Error> {
+        let Inner { endpoints, bind: address, socket_buffer_bytes, .. } = &*self.0;
+        let network = |e: std::io::Error| Error::Network(format!("cannot bind {address}: {e}"));
+        for endpoint in endpoints {
+            let socket = bind(*address, *socket_buffer_bytes).map_err(network)?;
+            endpoint.rebind(socket).map_err(network)?;
+        }
+        Ok(())
     }
 
     /// The same over one socket that is given, such as one of a simulated network; `seed` is what the endpoint draws
@@ -67,7 +89,7 @@ impl Network {
         endpoint.rng_seed(Some(seed));
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, None, socket, Arc::new(TokioRuntime));
         let endpoints = vec![endpoint.map_err(|e| Error::Network(e.to_string()))?];
-        Ok(Self(Arc::new(Inner { endpoints, next: AtomicUsize::new(0), tls, server_name: config.server_name })))
+        Ok(Self::made(endpoints, tls, config))
     }
 
     /// Waits until every connection over these sockets has said goodbye; call it after closing the clients.
