@@ -17,6 +17,7 @@ use crate::{
     consensus::Leadership,
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
+    shard::cut::Through,
     system::{
         Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
@@ -43,6 +44,9 @@ pub enum AskError {
     #[error("the outcome is not known: ask again with the same id")]
     Unknown,
 }
+
+/// Longest part of a cut that is sent at a time, in bytes.
+pub(crate) const CUT_PART_MAX: u64 = 512 * 1024;
 
 /// Stands before the shards that this node leads: may hold volatile things of an entity and passes commands on.
 pub trait Front<M: Machine>: Send + Sync + 'static {
@@ -285,15 +289,20 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Watched(shard, timelines)).await?.timelines()
     }
 
-    /// Hands the messages of one shard's outbox to another; the last number that is applied there comes back.
+    /// Hands the messages of one shard's outbox, which has made this cut, to another; the last number that is applied
+    /// there comes back.
     pub(crate) async fn deliver(
         &self,
         to: ShardId,
-        from: ShardId,
+        (from, cut): (ShardId, u64),
         first: u64,
         messages: Vec<(EntityId, Vec<u8>)>,
-    ) -> Result<u64, AskError> {
-        self.at_leader(Request::Deliver { to, from, first, messages }).await?.applied()
+    ) -> Result<Through, AskError> {
+        let request = match cut {
+            0 => Request::Deliver { to, from, first, messages },
+            _ => Request::DeliverCut { to, from, cut, first, messages },
+        };
+        self.at_leader(request).await?.through()
     }
 
     /// Changes what the cluster knows of itself.
@@ -325,7 +334,7 @@ impl<M: Machine> Router<M> {
     pub(crate) fn serve(&self, from: NodeId, request: RequestOf<M>, done: Done<M>) {
         let shard = match (request.shard(), &request) {
             (Some(shard), _) => shard,
-            (None, Request::Stand(shard)) => *shard,
+            (None, Request::Stand(shard) | Request::CutPart { shard, .. } | Request::ForgetCut(shard, _)) => *shard,
             (None, Request::Greet) => return done(Ok(Response::Greeting(self.0.disk))),
             (None, _) => return done(Ok(Response::Facts(self.facts()))),
         };
@@ -355,8 +364,34 @@ impl<M: Machine> Router<M> {
                 done(watched.map(Response::View));
             }
             Request::Rewatch(_, timelines) => done(shard.watch(from, &timelines).map(|()| Response::Done)),
-            Request::Deliver { from, first, messages, .. } => {
-                shard.deliver(from, first, messages, Box::new(|result| done(result.map(Response::Applied))));
+            Request::Deliver { from, first, messages, .. } => deliver(&shard, (from, 0), first, messages, done),
+            Request::DeliverCut { from, cut, first, messages, .. } if shard.last_cut() >= cut => {
+                deliver(&shard, (from, cut), first, messages, done);
+            }
+            Request::DeliverCut { from, cut, first, messages, .. } => {
+                tokio::spawn(async move {
+                    match shard.cut(cut).await {
+                        Ok(_) => deliver(&shard, (from, cut), first, messages, done),
+                        Err(error) => done(Err(error)),
+                    }
+                });
+            }
+            Request::Cut(_, cut) => {
+                let me = self.0.me;
+                tokio::spawn(async move {
+                    let made = if cut == 0 { shard.next_cut().await } else { shard.cut(cut).await };
+                    done(made.map(|cut| Response::Cut(cut, me)));
+                });
+            }
+            Request::CutPart { cut, offset, len, .. } => {
+                tokio::spawn(async move {
+                    let part = shard.cut_part(cut, offset, len.min(CUT_PART_MAX)).await;
+                    done(part.map(|(held, bytes)| Response::CutPart(held, bytes)));
+                });
+            }
+            Request::ForgetCut(_, cut) => {
+                shard.forget_cut(cut);
+                done(Ok(Response::Done));
             }
             Request::Change(_, change) => {
                 let changed = |result: Result<Result<_, _>, _>| {
@@ -463,4 +498,19 @@ impl<M: Machine> Router<M> {
             }
         }
     }
+}
+
+/// Hands another shard's messages to this one.
+fn deliver<M: Machine>(
+    shard: &Shard<M>,
+    from: (ShardId, u64),
+    first: u64,
+    messages: Vec<(EntityId, Vec<u8>)>,
+    done: Done<M>,
+) {
+    let response = |through: Through| match through.cut {
+        0 => Response::Applied(through.number),
+        _ => Response::Through(through),
+    };
+    shard.deliver(from, first, messages, Box::new(move |result| done(result.map(response))));
 }

@@ -56,7 +56,7 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 }
 
 /// What a new cluster is told from others by; never 0.
-pub(crate) fn new_id() -> u64 {
+pub fn new_id() -> u64 {
     let mut bytes = [0; 8];
     let drawn = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     debug_assert!(drawn.is_ok(), "the system gives no random numbers");
@@ -81,7 +81,7 @@ pub(crate) fn load(disk: &Arc<dyn Disk>, dir: &Path) -> std::io::Result<Option<S
     Ok(system)
 }
 
-fn save(disk: &Arc<dyn Disk>, dir: &Path, system: &System) -> std::io::Result<()> {
+pub(crate) fn save(disk: &Arc<dyn Disk>, dir: &Path, system: &System) -> std::io::Result<()> {
     let mut bytes = codec::encode(system);
     bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
     write_whole(disk, &file(dir), &bytes)
