@@ -98,12 +98,7 @@ impl Manifest {
     }
 
     fn parse_lines(text: &str) -> Option<Self> {
-        let body = &text[..text.trim_end().rfind('\n')? + 1];
-        let sum = text[body.len()..].strip_prefix("sum ")?.trim_end();
-        if u64::from_str_radix(sum, 16).ok()? != xxh3_64(body.as_bytes()) {
-            return None;
-        }
-        let mut lines = body.lines().skip(1);
+        let mut lines = text.lines().skip(1);
         let mut fact = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
         let cluster = u64::from_str_radix(&fact("cluster")?, 16).ok()?;
         let (epoch, cut) = (fact("epoch")?.parse().ok()?, fact("cut")?.parse().ok()?);
@@ -121,7 +116,9 @@ impl Manifest {
             });
         }
         let system = files.pop()?;
-        Some(Self { cluster, epoch, cut, time_ms, level, shards: files, system })
+        let manifest = Self { cluster, epoch, cut, time_ms, level, shards: files, system };
+        // With its sum, to the last byte.
+        (manifest.to_text() == text).then_some(manifest)
     }
 
     /// Bytes of all files.
