@@ -156,6 +156,11 @@ impl<M: Machine> Shard<M> {
             Err(error) => Err(error),
         };
         match delivered {
+            Ok(through) if through.number < first => {
+                // It makes a cut first, or has lost what was said before.
+                tracing::debug!(from = %self.0.id, %to, first, last = through.number, "the outbox is not taken");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
             Ok(_) => metrics::counter!(crate::metrics::OUTBOX_DELIVERED).increment(count),
             Err(error) => {
                 tracing::debug!(from = %self.0.id, %to, %error, "the outbox waits");
