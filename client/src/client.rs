@@ -298,7 +298,7 @@ impl Client {
         Ok(self.shared().lock().store.reactions(TimelineId::Conversation(conversation), from, to)?)
     }
 
-    /// Texts of this person that were acknowledged and are in no history any more, because the server was restored from
+    /// Messages of this person that were acknowledged and are in no history any more, because the server was restored from
     /// a backup that is older: whose they were, and the entries as they stood there. Whether to send them again is the
     /// person's to say. Empty with [`History::None`].
     ///

@@ -62,7 +62,7 @@ pub enum Event {
     Lagged,
     /// The server was restored from a backup: what it holds is read anew, from the first entry.
     HistoryReset,
-    /// After a [`HistoryReset`](Self::HistoryReset), with [`History::All`]: so many texts of this person were
+    /// After a [`HistoryReset`](Self::HistoryReset), with [`History::All`]: so many messages of this person were
     /// acknowledged, and are not in what was restored. They are not sent again by themselves;
     /// [`Client::lost`](crate::Client::lost) says what they were.
     HistoryLost {

@@ -1,5 +1,9 @@
 //! Finding the shard of an entity, and the node that leads it, and asking there.
 
+mod cuts;
+
+pub(crate) use cuts::CUT_PART_MAX;
+
 use std::{
     sync::{
         Arc, OnceLock,
@@ -44,9 +48,6 @@ pub enum AskError {
     #[error("the outcome is not known: ask again with the same id")]
     Unknown,
 }
-
-/// Longest part of a cut that is sent at a time, in bytes.
-pub(crate) const CUT_PART_MAX: u64 = 512 * 1024;
 
 /// Stands before the shards that this node leads: may hold volatile things of an entity and passes commands on.
 pub trait Front<M: Machine>: Send + Sync + 'static {
@@ -364,34 +365,9 @@ impl<M: Machine> Router<M> {
                 done(watched.map(Response::View));
             }
             Request::Rewatch(_, timelines) => done(shard.watch(from, &timelines).map(|()| Response::Done)),
-            Request::Deliver { from, first, messages, .. } => deliver(&shard, (from, 0), first, messages, done),
-            Request::DeliverCut { from, cut, first, messages, .. } if shard.last_cut() >= cut => {
-                deliver(&shard, (from, cut), first, messages, done);
-            }
-            Request::DeliverCut { from, cut, first, messages, .. } => {
-                tokio::spawn(async move {
-                    match shard.cut(cut).await {
-                        Ok(_) => deliver(&shard, (from, cut), first, messages, done),
-                        Err(error) => done(Err(error)),
-                    }
-                });
-            }
-            Request::Cut(_, cut) => {
-                let me = self.0.me;
-                tokio::spawn(async move {
-                    let made = if cut == 0 { shard.next_cut().await } else { shard.cut(cut).await };
-                    done(made.map(|cut| Response::Cut(cut, me)));
-                });
-            }
-            Request::CutPart { cut, offset, len, .. } => {
-                tokio::spawn(async move {
-                    let part = shard.cut_part(cut, offset, len.min(CUT_PART_MAX)).await;
-                    done(part.map(|(held, bytes)| Response::CutPart(held, bytes)));
-                });
-            }
-            Request::ForgetCut(_, cut) => {
-                shard.forget_cut(cut);
-                done(Ok(Response::Done));
+            Request::Deliver { from, first, messages, .. } => cuts::deliver(&shard, (from, 0), first, messages, done),
+            Request::DeliverCut { .. } | Request::Cut(..) | Request::CutPart { .. } | Request::ForgetCut(..) => {
+                cuts::serve(self.0.me, shard, request, done);
             }
             Request::Change(_, change) => {
                 let changed = |result: Result<Result<_, _>, _>| {
@@ -498,19 +474,4 @@ impl<M: Machine> Router<M> {
             }
         }
     }
-}
-
-/// Hands another shard's messages to this one.
-fn deliver<M: Machine>(
-    shard: &Shard<M>,
-    from: (ShardId, u64),
-    first: u64,
-    messages: Vec<(EntityId, Vec<u8>)>,
-    done: Done<M>,
-) {
-    let response = |through: Through| match through.cut {
-        0 => Response::Applied(through.number),
-        _ => Response::Through(through),
-    };
-    shard.deliver(from, first, messages, Box::new(move |result| done(result.map(response))));
 }

@@ -137,7 +137,13 @@ fn heard_too_much(stories: &[(Vec<(u64, u64)>, Vec<(u64, u64)>)]) -> Vec<(u64, u
     stories.iter().flat_map(|(_, heard)| heard).filter(|(_, note)| !told.contains(note)).copied().collect()
 }
 
-async fn talk(router: Router<Counter>, seed: u64, note: Arc<AtomicU64>, acked: Arc<Mutex<Vec<u64>>>, stop: Arc<AtomicBool>) {
+async fn talk(
+    router: Router<Counter>,
+    seed: u64,
+    note: Arc<AtomicU64>,
+    acked: Arc<Mutex<Vec<u64>>>,
+    stop: Arc<AtomicBool>,
+) {
     let mut lots = StdRng::seed_from_u64(seed);
     while !stop.load(Ordering::Relaxed) {
         let (from, to) = (lots.random_range(0..PEOPLE), lots.random_range(0..PEOPLE));

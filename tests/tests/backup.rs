@@ -368,7 +368,9 @@ async fn check(town: &Town, before: &[(String, ConversationId, u64)], acked: &[(
     let mut lost = BTreeSet::new();
     for person in &town.people {
         for (timeline, entry) in person.client.lost().unwrap() {
-            let (TimelineId::Conversation(room), Body::Text(text)) = (timeline, entry.body) else { panic!("{timeline}") };
+            let (TimelineId::Conversation(room), Body::Text(text)) = (timeline, entry.body) else {
+                panic!("{timeline}")
+            };
             assert_eq!(entry.sender, person.id, "{} is told of what others have lost", person.name);
             lost.insert((room, text));
         }

@@ -38,7 +38,9 @@ pub enum FolderError {
     NotEmpty(String),
     #[error("{0} is not a backup: there is no manifest in it. A backup that was interrupted has none")]
     NoManifest(String),
-    #[error("the backup in {0} has format {1}, and this build knows format {FORMAT}: use the build that made it, or a newer one")]
+    #[error(
+        "the backup in {0} has format {1}, and this build knows format {FORMAT}: use the build that made it, or a newer one"
+    )]
     Format(String, String),
     #[error("{file} is damaged: {what}")]
     Damaged { file: String, what: String },
@@ -89,7 +91,8 @@ impl Manifest {
     }
 
     fn parse(text: &str, dir: &str) -> Result<Self, FolderError> {
-        let damaged = || FolderError::Damaged { file: format!("{dir}/{MANIFEST}"), what: "it does not check out".into() };
+        let damaged =
+            || FolderError::Damaged { file: format!("{dir}/{MANIFEST}"), what: "it does not check out".into() };
         let first = text.lines().next().and_then(|line| line.strip_prefix("magpie backup ")).ok_or_else(damaged)?;
         if first != FORMAT.to_string() {
             return Err(FolderError::Format(dir.to_owned(), first.to_owned()));
@@ -256,7 +259,8 @@ impl Folder {
         let path = self.dir.join(SYSTEM);
         let bytes = self.disk.read(&path)?;
         let whole = bytes.split_last_chunk::<8>().filter(|(body, sum)| xxh3_64(body) == u64::from_le_bytes(**sum));
-        let damaged = || FolderError::Damaged { file: path.display().to_string(), what: "it does not check out".into() };
+        let damaged =
+            || FolderError::Damaged { file: path.display().to_string(), what: "it does not check out".into() };
         whole.and_then(|(body, _)| codec::decode_stored(body).ok()).ok_or_else(damaged)
     }
 

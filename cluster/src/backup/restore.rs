@@ -124,7 +124,6 @@ pub fn restore(
             say(new.node, shard);
             copy(folder, shard, to, &snapshots, &applied, &system)?;
         }
-        founding::save(to, &new.dir, &system)?;
     }
     Ok(system)
 }

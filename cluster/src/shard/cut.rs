@@ -206,6 +206,7 @@ impl<M: Machine> Shard<M> {
             let written = inner.write_cut(cut, &frozen);
             if let Err(error) = &written {
                 tracing::warn!(shard = %inner.id, cut, %error, "the shard's part of a backup was not written");
+                inner.remove_cut(cut);
             }
             let mut kept = lock(&inner.cuts.kept);
             match kept.as_mut().filter(|kept| kept.cut == cut) {

@@ -81,7 +81,7 @@ pub(crate) fn load(disk: &Arc<dyn Disk>, dir: &Path) -> std::io::Result<Option<S
     Ok(system)
 }
 
-pub(crate) fn save(disk: &Arc<dyn Disk>, dir: &Path, system: &System) -> std::io::Result<()> {
+fn save(disk: &Arc<dyn Disk>, dir: &Path, system: &System) -> std::io::Result<()> {
     let mut bytes = codec::encode(system);
     bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
     write_whole(disk, &file(dir), &bytes)

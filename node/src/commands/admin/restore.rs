@@ -140,8 +140,11 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<i32> {
 }
 
 fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
-    let files: Vec<Option<&Path>> =
-        if args.configs.is_empty() { vec![None] } else { args.configs.iter().map(|file| Some(file.as_path())).collect() };
+    let files: Vec<Option<&Path>> = if args.configs.is_empty() {
+        vec![None]
+    } else {
+        args.configs.iter().map(|file| Some(file.as_path())).collect()
+    };
     let mut targets: Vec<Target> = Vec::new();
     for file in files {
         targets.push(Target::of(Config::load(file, std::env::vars())?, args.into.as_deref())?);

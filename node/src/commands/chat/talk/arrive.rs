@@ -61,7 +61,9 @@ impl Talk {
                 self.note("* the node was restored from a backup; /history shows what it has");
             }
             Event::HistoryLost { count } => {
-                self.note(format!("* the backup is older than {count} of your messages, which are gone for everybody:"));
+                self.note(format!(
+                    "* the backup is older than {count} of your messages, which are gone for everybody:"
+                ));
                 let lost = self.client.lost().unwrap_or_default();
                 for (_, entry) in lost.iter().rev().take(LOST_SHOWN).rev() {
                     if let Body::Text(text) = &entry.body {
