@@ -298,6 +298,25 @@ impl Client {
         Ok(self.shared().lock().store.reactions(TimelineId::Conversation(conversation), from, to)?)
     }
 
+    /// Messages of this person that were acknowledged and are in no history any more, because the server was restored from
+    /// a backup that is older: whose they were, and the entries as they stood there. Whether to send them again is the
+    /// person's to say. Empty with [`History::None`].
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store cannot be read.
+    pub fn lost(&self) -> Result<Vec<(TimelineId, Entry)>, Error> {
+        let lost = self.shared().lock().store.lost()?;
+        Ok(lost.iter().filter_map(|(timeline, bytes)| Some((*timeline, Entry::from_bytes(bytes).ok()?))).collect())
+    }
+
+    /// Forgets what [`lost`](Self::lost) says.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store cannot be written.
+    pub fn forget_lost(&self) -> Result<(), Error> {
+        Ok(self.shared().lock().store.forget_lost()?)
+    }
+
     /// The number up to which this device has every entry of a timeline; 0 when it knows nothing of it.
     pub fn cursor(&self, timeline: TimelineId) -> u64 {
         self.shared().lock().sync.mark(timeline).map_or(0, |mark| mark.cursor)

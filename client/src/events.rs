@@ -62,6 +62,13 @@ pub enum Event {
     Lagged,
     /// The server was restored from a backup: what it holds is read anew, from the first entry.
     HistoryReset,
+    /// After a [`HistoryReset`](Self::HistoryReset), with [`History::All`]: so many messages of this person were
+    /// acknowledged, and are not in what was restored. They are not sent again by themselves;
+    /// [`Client::lost`](crate::Client::lost) says what they were.
+    HistoryLost {
+        /// How many.
+        count: u64,
+    },
     /// The local store failed, for instance because the disk is full; the client tries again.
     StoreFailed {
         /// Why, for a person.

@@ -82,8 +82,11 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32, turn:
         Some(Ok(opened)) => opened,
     };
     shared.lock().server = Some(link.server());
-    if let Err(e) = begin(shared, welcome.history_epoch) {
-        return End::Store(e);
+    match begin(shared, welcome.history_epoch) {
+        Ok(true) => {}
+        // Whatever it has was lost: of its own, or of the cluster that it was part of before that was restored.
+        Ok(false) => return End::Later { reason: "the node serves a history that is over".into(), after_ms: 1_000 },
+        Err(e) => return End::Store(e),
     }
     match interruptible(shared, handshake::sign_in(shared, &mut link)).await {
         None => End::Lost("no session in time".into()),
@@ -130,8 +133,9 @@ async fn interruptible<T>(shared: &Shared, work: impl Future<Output = T>) -> Opt
     }
 }
 
-/// Before a session is signed in: the store agrees with memory, and both with the server's history.
-fn begin(shared: &Shared, history_epoch: u64) -> Result<(), Error> {
+/// Before a session is signed in: the store agrees with memory, and both with the server's history. `false` when that is
+/// older than one that is known.
+fn begin(shared: &Shared, history_epoch: u64) -> Result<bool, Error> {
     let mut state = shared.lock();
     let state = &mut *state;
     if state.store_suspect {
@@ -146,19 +150,20 @@ fn begin(shared: &Shared, history_epoch: u64) -> Result<(), Error> {
     }
     let known = state.identity.history_epoch;
     if history_epoch <= known {
-        return Ok(());
+        return Ok(history_epoch == known);
     }
     state.identity.history_epoch = history_epoch;
     if known > 0 {
         state.identity.incarnation = mint_incarnation();
-        state.store.clear_history()?;
+        state.store.start_over(state.identity.user)?;
         state.sync = sync::Sync::default();
         let moved = state.outgoing.start_over(state.identity.incarnation);
         moved.iter().try_for_each(|row| state.store.put_lane(row))?;
         state.identity.incarnation = state.outgoing.base();
         shared.emit(Event::HistoryReset);
     }
-    Ok(state.store.put_identity(&state.identity)?)
+    state.store.put_identity(&state.identity)?;
+    Ok(true)
 }
 
 fn on_closing(shared: &Shared, closing: Closing) -> End {

@@ -5,7 +5,7 @@ mod memory;
 mod sqlite;
 
 use magpie_protocol::{
-    ConversationId, DeviceId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
+    Body, ConversationId, DeviceId, Entry, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
     frame::sync::EntryBytes,
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -146,8 +146,15 @@ pub(crate) trait Store: Send {
     fn put_lane(&mut self, lane: &LaneRow) -> Result<(), StoreError>;
     /// At most `limit` entries after `after`, in order, as they are stored.
     fn entries(&mut self, timeline: TimelineId, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError>;
-    /// Forgets entries and marks: the server's history is another one.
-    fn clear_history(&mut self) -> Result<(), StoreError>;
+    /// Forgets entries and marks: the server's history is another one. What `me` wrote is set aside, until it is known
+    /// whether that history has it too.
+    fn start_over(&mut self, me: Option<UserId>) -> Result<(), StoreError>;
+    /// Everything was read anew: what was set aside and is not here again is lost. Returns how much of it that is.
+    fn compare_aside(&mut self) -> Result<u64, StoreError>;
+    /// What was lost, as it is stored.
+    fn lost(&mut self) -> Result<Vec<(TimelineId, Vec<u8>)>, StoreError>;
+    /// Forgets what was lost.
+    fn forget_lost(&mut self) -> Result<(), StoreError>;
     /// Writes what is not written and lets others in.
     fn close(&mut self) -> Result<(), StoreError>;
 }
@@ -164,6 +171,18 @@ pub(crate) fn open(place: &StorePlace, history: History) -> Result<(Box<dyn Stor
             Ok((Box::new(store), loaded))
         }
     }
+}
+
+/// Whether a stored entry is what this person said.
+fn is_said_by(bytes: &[u8], me: Option<UserId>) -> bool {
+    let said = |entry: Entry| Some(entry.sender) == me && matches!(entry.body, Body::Text(_) | Body::Message(_));
+    Entry::from_bytes(bytes).is_ok_and(said)
+}
+
+/// Whether two stored entries are one, whatever became of its words since.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let whose = |entry: Entry| (entry.number, entry.time_ms, entry.sender);
+    Entry::from_bytes(a).is_ok_and(|a| Entry::from_bytes(b).is_ok_and(|b| whose(a) == whose(b)))
 }
 
 /// A post's content as it is stored.

@@ -169,12 +169,37 @@ async fn a_store_in_a_file_goes_on_where_it_was() {
     }
     assert_eq!(client.history(C, 0, 10).unwrap().len(), 3);
     // A restored server: what was read before is read anew.
-    server.with(|world| world.history_epoch = 2);
+    // What was acknowledged last is not in its backup.
+    server.with(|world| {
+        world.history_epoch = 2;
+        world.forget(T, 3);
+    });
     client.drop_connection();
     until(&mut events, |event| *event == Event::HistoryReset).await;
-    entries(&mut events, 1, 3).await;
+    entries(&mut events, 1, 2).await;
+    until(&mut events, |event| *event == Event::HistoryLost { count: 1 }).await;
+    let lost = client.lost().unwrap();
+    assert!(matches!(&lost[..], [(T, Entry { number: 3, body: Body::Text(text), .. })] if text == "two"), "{lost:?}");
     client.say(C, "four").unwrap().posted().await.unwrap();
     assert_eq!(server.with(|world| world.taken.len()), 2, "a new incarnation");
+    // A node of the lost history is still there: nothing is said to it.
+    server.with(|world| world.history_epoch = 1);
+    client.drop_connection();
+    let offline = until(&mut events, |event| matches!(event, Event::Offline { .. })).await;
+    let _ = client.say(C, "five").unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.with(|world| world.texts(T)).len(), 3, "{offline:?}");
+    server.with(|world| world.history_epoch = 2);
+    until(&mut events, |event| *event == Event::Synced).await;
+    while client.unresolved() > 0 {
+        next(&mut events).await;
+    }
+    client.close().await;
+    // What was lost is known until it is forgotten.
+    let (client, _events) = Client::open(&server.network(), config(&server), place).unwrap();
+    assert_eq!(client.lost().unwrap().len(), 1);
+    client.forget_lost().unwrap();
+    assert!(client.lost().unwrap().is_empty());
     client.close().await;
 }
 

@@ -6,7 +6,7 @@ mod openraft_machine;
 mod openraft_network;
 mod openraft_wire;
 
-pub(crate) use openraft_log::{BATCH_TAG, promise_of};
+pub(crate) use openraft_log::{BATCH_TAG, members_at, promise_of};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

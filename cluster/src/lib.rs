@@ -3,11 +3,12 @@
 //! In reading order: [`machine`] is what a subsystem implements, [`state`] the records and timelines that it
 //! works on, [`shard`] runs it behind a consensus log, [`router`] finds the shard of an entity. Below them
 //! [`consensus`], [`log`], [`snapshot`] and [`disk`]; beside them [`watch`], the hints that follow an apply,
-//! and [`transport`], how nodes talk to each other.
+//! and [`transport`], how nodes talk to each other. [`backup`] is a copy of all of it in a folder.
 //!
 //! What does not belong here: sessions, accounts, chats, HTTP, QUIC to clients; a clock or a random source inside
 //! anything that `apply` reaches.
 
+pub mod backup;
 pub mod consensus;
 pub mod disk;
 pub mod log;

@@ -18,10 +18,14 @@ use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::Reshaping,
+    shard::cut::{Held, Through},
     system::{Change, DiskId, Refusal, System, SystemView, pulse::Facts},
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
 
+/// What stands before a request on the lane of bulk that is not for a shard's consensus, where else the id of a cluster
+/// stands.
+const OF_THE_NODE: u64 = 0;
 /// How long an answer may take. A batch that waits for a new leader is known within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,25 @@ pub(crate) enum Request<C, Q> {
     Signal(ShardId, Signal),
     /// Which of these timelines somebody watches.
     Watched(ShardId, Vec<TimelineId>),
+    /// The same as `Deliver`, of a shard that has made this cut.
+    DeliverCut {
+        to: ShardId,
+        from: ShardId,
+        cut: u64,
+        first: u64,
+        messages: Vec<(EntityId, Vec<u8>)>,
+    },
+    /// To make this cut; 0 for the next.
+    Cut(ShardId, u64),
+    /// Part of what a node has of a cut, on the lane of bulk.
+    CutPart {
+        shard: ShardId,
+        cut: u64,
+        offset: u64,
+        len: u64,
+    },
+    /// To forget a cut.
+    ForgetCut(ShardId, u64),
 }
 
 impl<C, Q> Request<C, Q> {
@@ -68,9 +91,10 @@ impl<C, Q> Request<C, Q> {
             | Self::Reshape(shard, _)
             | Self::HandOver(shard, _)
             | Self::Signal(shard, _)
-            | Self::Watched(shard, _) => Some(*shard),
-            Self::Deliver { to, .. } => Some(*to),
-            Self::Greet | Self::Facts | Self::Stand(_) => None,
+            | Self::Watched(shard, _)
+            | Self::Cut(shard, _) => Some(*shard),
+            Self::Deliver { to, .. } | Self::DeliverCut { to, .. } => Some(*to),
+            Self::Greet | Self::Facts | Self::Stand(_) | Self::CutPart { .. } | Self::ForgetCut(..) => None,
         }
     }
 }
@@ -87,11 +111,46 @@ pub(crate) enum Response<R, V> {
     Changed(Result<(), Refusal>),
     Reshaped(Reshaping),
     Timelines(Vec<TimelineId>),
+    /// The same as `Applied`, of a shard that has made a cut.
+    Through(Through),
+    /// The cut is made; by which node.
+    Cut(u64, NodeId),
+    CutPart(Held, Vec<u8>),
 }
 
-/// How a request travels: with the version of what the asker knows of the cluster, ...
-#[derive(Encode, Decode)]
-struct Asked<T>(u64, T);
+/// How a request travels: with which cluster it is for, 0 where that is not said, and the version of what the asker
+/// knows of it, ...
+struct Asked<T> {
+    cluster: u64,
+    version: u64,
+    request: T,
+}
+
+/// In the place of a version: cluster and version follow. Of a cluster in which every node knows that.
+const NAMED: u64 = u64::MAX;
+/// The level of such a cluster.
+const NAMED_LEVEL: u32 = 2;
+
+impl<T: Encode> Encode for Asked<T> {
+    fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+        if self.cluster != 0 {
+            (NAMED, self.cluster).encode(encoder)?;
+        }
+        self.version.encode(encoder)?;
+        self.request.encode(encoder)
+    }
+}
+
+impl<C, T: Decode<C>> Decode<C> for Asked<T> {
+    fn decode<D: bincode::de::Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
+        let (cluster, version) = match u64::decode(decoder)? {
+            NAMED => (u64::decode(decoder)?, u64::decode(decoder)?),
+            version => (0, version),
+        };
+        Ok(Self { cluster, version, request: T::decode(decoder)? })
+    }
+}
+
 /// ... and its answer with the newer one, if there is one, and with the last priority that the other node lets in.
 #[derive(Encode, Decode)]
 struct Answered<T>(Option<System>, u16, T);
@@ -115,8 +174,20 @@ impl<R, V> Response<R, V> {
         if let Self::Done = self { Ok(()) } else { Err(AskError::Unknown) }
     }
 
-    pub(crate) fn applied(self) -> Result<u64, AskError> {
-        if let Self::Applied(number) = self { Ok(number) } else { Err(AskError::Unknown) }
+    pub(crate) fn through(self) -> Result<Through, AskError> {
+        match self {
+            Self::Applied(number) => Ok(Through { number, cut: 0 }),
+            Self::Through(through) => Ok(through),
+            _ => Err(AskError::Unknown),
+        }
+    }
+
+    pub(crate) fn cut(self) -> Result<(u64, NodeId), AskError> {
+        if let Self::Cut(cut, node) = self { Ok((cut, node)) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn cut_part(self) -> Result<(Held, Vec<u8>), AskError> {
+        if let Self::CutPart(held, bytes) = self { Ok((held, bytes)) } else { Err(AskError::Unknown) }
     }
 
     pub(crate) fn greeting(self) -> Result<DiskId, AskError> {
@@ -171,8 +242,12 @@ impl<M: Machine> Remote<M> {
 
     /// Asks a node. Where it was not reached nothing happened, and another may lead.
     pub(crate) async fn call(&self, to: NodeId, request: &RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
-        let request = codec::encode(&(self.system.version(), request)).into();
-        match self.transport.call(to, Lane::Requests, request, ANSWER_WITHIN).await {
+        let named = self.system.now().filter(|system| system.level >= NAMED_LEVEL);
+        let (cluster, version) = (named.map_or(0, |system| system.id), self.system.version());
+        let lane = if matches!(request, Request::CutPart { .. }) { Lane::Bulk } else { Lane::Requests };
+        let mut bytes = if lane == Lane::Bulk { OF_THE_NODE.to_le_bytes().to_vec() } else { Vec::new() };
+        codec::encode_into(&Asked { cluster, version, request }, &mut bytes);
+        match self.transport.call(to, lane, bytes.into(), ANSWER_WITHIN).await {
             Ok(answer) => match codec::decode_stored(&answer) {
                 Ok(Answered(system, level, result)) => {
                     self.note_level(to, level);
@@ -238,6 +313,10 @@ impl HintSink for RemoteSink {
     }
 }
 
+fn foreign<M: Machine>() -> Result<ResponseOf<M>, AskError> {
+    Err(AskError::Unavailable)
+}
+
 /// What this node answers to others.
 pub(crate) struct Host<M: Machine> {
     router: Router<M>,
@@ -246,6 +325,12 @@ pub(crate) struct Host<M: Machine> {
 impl<M: Machine> Host<M> {
     pub(crate) fn new(router: Router<M>) -> Self {
         Self { router }
+    }
+
+    /// Whether whoever names this cluster names the one that this node is of, as far as both know.
+    fn is_ours(&self, cluster: u64) -> bool {
+        let mine = self.router.system().id();
+        cluster == mine || cluster == 0 || mine == 0
     }
 
     /// What a replica of the group that the front of `request` names is asked.
@@ -267,9 +352,16 @@ impl<M: Machine> Host<M> {
 impl<M: Machine> Service for Host<M> {
     fn on_request(&self, from: NodeId, lane: Lane, request: Bytes, answer: Answer) {
         match lane {
+            Lane::Bulk if request.starts_with(&OF_THE_NODE.to_le_bytes()) => {
+                self.on_request(from, Lane::Requests, request.slice(OF_THE_NODE.to_le_bytes().len()..), answer);
+            }
             Lane::Consensus | Lane::Bulk => self.consult(request, answer),
             Lane::Requests => match codec::decode_stored::<Asked<RequestOf<M>>>(&request) {
-                Ok(Asked(version, request)) => {
+                Ok(Asked { cluster, .. }) if !self.is_ours(cluster) => {
+                    tracing::warn!(%from, cluster, "a node of another cluster asks: of this one before it was restored?");
+                    answer(codec::encode(&Answered(None, self.router.level(), foreign::<M>())).into());
+                }
+                Ok(Asked { version, request, .. }) => {
                     let router = self.router.clone();
                     let done = move |result: Result<ResponseOf<M>, AskError>| {
                         // Mostly nothing is newer: no copy is made to find out.

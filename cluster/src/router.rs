@@ -1,5 +1,9 @@
 //! Finding the shard of an entity, and the node that leads it, and asking there.
 
+mod cuts;
+
+pub(crate) use cuts::CUT_PART_MAX;
+
 use std::{
     sync::{
         Arc, OnceLock,
@@ -17,6 +21,7 @@ use crate::{
     consensus::Leadership,
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
+    shard::cut::Through,
     system::{
         Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
@@ -285,15 +290,20 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Watched(shard, timelines)).await?.timelines()
     }
 
-    /// Hands the messages of one shard's outbox to another; the last number that is applied there comes back.
+    /// Hands the messages of one shard's outbox, which has made this cut, to another; the last number that is applied
+    /// there comes back.
     pub(crate) async fn deliver(
         &self,
         to: ShardId,
-        from: ShardId,
+        (from, cut): (ShardId, u64),
         first: u64,
         messages: Vec<(EntityId, Vec<u8>)>,
-    ) -> Result<u64, AskError> {
-        self.at_leader(Request::Deliver { to, from, first, messages }).await?.applied()
+    ) -> Result<Through, AskError> {
+        let request = match cut {
+            0 => Request::Deliver { to, from, first, messages },
+            _ => Request::DeliverCut { to, from, cut, first, messages },
+        };
+        self.at_leader(request).await?.through()
     }
 
     /// Changes what the cluster knows of itself.
@@ -325,7 +335,7 @@ impl<M: Machine> Router<M> {
     pub(crate) fn serve(&self, from: NodeId, request: RequestOf<M>, done: Done<M>) {
         let shard = match (request.shard(), &request) {
             (Some(shard), _) => shard,
-            (None, Request::Stand(shard)) => *shard,
+            (None, Request::Stand(shard) | Request::CutPart { shard, .. } | Request::ForgetCut(shard, _)) => *shard,
             (None, Request::Greet) => return done(Ok(Response::Greeting(self.0.disk))),
             (None, _) => return done(Ok(Response::Facts(self.facts()))),
         };
@@ -355,8 +365,9 @@ impl<M: Machine> Router<M> {
                 done(watched.map(Response::View));
             }
             Request::Rewatch(_, timelines) => done(shard.watch(from, &timelines).map(|()| Response::Done)),
-            Request::Deliver { from, first, messages, .. } => {
-                shard.deliver(from, first, messages, Box::new(|result| done(result.map(Response::Applied))));
+            Request::Deliver { from, first, messages, .. } => cuts::deliver(&shard, (from, 0), first, messages, done),
+            Request::DeliverCut { .. } | Request::Cut(..) | Request::CutPart { .. } | Request::ForgetCut(..) => {
+                cuts::serve(self.0.me, shard, request, done);
             }
             Request::Change(_, change) => {
                 let changed = |result: Result<Result<_, _>, _>| {

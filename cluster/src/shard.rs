@@ -3,12 +3,14 @@
 //! Commands gather in the open batch; [`driver`] hands one batch at a time to consensus; [`apply`] runs it and
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
 //! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
-//! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal.
+//! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal; [`cut`] the state that a
+//! backup holds.
 
 pub mod apply;
 pub mod audit;
 pub mod batch;
 pub mod checkpoint;
+pub mod cut;
 pub mod driver;
 pub mod hosting;
 pub mod outbox;
@@ -81,7 +83,7 @@ impl Default for ShardLimits {
 pub(crate) enum Waiter<M: Machine> {
     Reply(Reply<M::Reply>),
     /// For what came through another shard's outbox: the last number that is applied.
-    Delivered(Reply<u64>),
+    Delivered(Reply<cut::Through>),
     System(Reply<Result<System, Refusal>>),
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) failed: Option<String>,
     /// The state is being replaced by another replica's.
     pub(crate) installing: bool,
+    /// The last cut that the shard has made; 0 before the first.
+    pub(crate) cut: u64,
 }
 
 /// A batch that is not yet handed on.
@@ -114,6 +118,8 @@ pub(crate) struct OpenBatch<M: Machine> {
     pub(crate) builder: BatchBuilder,
     pub(crate) opened: Instant,
     pub(crate) waiters: VecDeque<Waiter<M>>,
+    /// Nothing may be added.
+    pub(crate) closed: bool,
 }
 
 pub(crate) struct Inner<M: Machine> {
@@ -136,6 +142,7 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) paused: AtomicBool,
     pub(crate) reading: reading::Waiting,
     pub(crate) audits: audit::Audits,
+    pub(crate) cuts: cut::Cuts,
     pub(crate) node: NodeParts,
     pub(crate) sinks: Sinks,
     pub(crate) log: Arc<ShardLog>,
@@ -190,7 +197,7 @@ impl<M: Machine> Shard<M> {
     /// A shard that is not running yet.
     pub fn new(parts: ShardParts<M>) -> Result<Self, crate::state::StateError> {
         let mut store = parts.store;
-        let apply::Beside { time_ms, quarantined, system } = apply::load(&mut store)?;
+        let apply::Beside { time_ms, quarantined, system, cut } = apply::load(&mut store)?;
         system.into_iter().for_each(|system| parts.system.offer(system));
         let core = Core {
             store,
@@ -201,6 +208,7 @@ impl<M: Machine> Shard<M> {
             watches: WatchTable::default(),
             failed: None,
             installing: false,
+            cut,
         };
         Ok(Self(Arc::new(Inner {
             id: parts.id,
@@ -220,6 +228,7 @@ impl<M: Machine> Shard<M> {
             paused: AtomicBool::new(false),
             reading: reading::Waiting::default(),
             audits: audit::Audits::default(),
+            cuts: cut::Cuts::default(),
             node: parts.node,
             sinks: Sinks::default(),
             log: parts.log,
@@ -273,8 +282,15 @@ impl<M: Machine> Shard<M> {
         self.enqueue(|builder| builder.ask(entity, command), Waiter::Reply(reply));
     }
 
-    /// Adds what another shard's outbox holds for this one, in order, its first message having this number.
-    pub(crate) fn deliver(&self, from: ShardId, first: u64, messages: Vec<(EntityId, Vec<u8>)>, reply: Reply<u64>) {
+    /// Adds what another shard's outbox, which has made this cut, holds for this one, in order, its first message
+    /// having this number.
+    pub(crate) fn deliver(
+        &self,
+        (from, cut): (ShardId, u64),
+        first: u64,
+        messages: Vec<(EntityId, Vec<u8>)>,
+        reply: Reply<cut::Through>,
+    ) {
         if let Err(error) = self.admit() {
             return reply(Err(error));
         }
@@ -283,16 +299,16 @@ impl<M: Machine> Shard<M> {
         for (i, (entity, command)) in messages.into_iter().enumerate() {
             let waiter = if i == last { reply.take() } else { None };
             let waiter = Waiter::Delivered(waiter.unwrap_or_else(|| Box::new(|_| ())));
-            self.enqueue(|builder| builder.inbound(from, first + i as u64, entity, &command), waiter);
+            self.enqueue(|builder| builder.inbound(from, cut, first + i as u64, entity, &command), waiter);
         }
     }
 
-    /// Tells this shard that another has applied its messages up to this number.
-    pub(crate) fn acked(&self, to: ShardId, upto: u64, reply: Reply<u64>) {
+    /// Tells this shard that another, which has made this cut, has applied its messages up to this number.
+    pub(crate) fn acked(&self, to: ShardId, through: cut::Through, reply: Reply<cut::Through>) {
         if let Err(error) = self.admit() {
             return reply(Err(error));
         }
-        self.enqueue(|builder| builder.acked(to, upto), Waiter::Delivered(reply));
+        self.enqueue(|builder| builder.acked(to, through.cut, through.number), Waiter::Delivered(reply));
     }
 
     /// Changes what the cluster knows of itself; of shard 0 alone.
@@ -318,12 +334,17 @@ impl<M: Machine> Shard<M> {
     }
 
     fn enqueue(&self, add: impl FnOnce(&mut BatchBuilder), waiter: Waiter<M>) {
+        self.enqueue_in(false, add, waiter);
+    }
+
+    /// Adds an item to the open batch, or alone to one of its own.
+    fn enqueue_in(&self, alone: bool, add: impl FnOnce(&mut BatchBuilder), waiter: Waiter<M>) {
         let mut open = lock(&self.0.open);
         let limits = &self.0.limits;
         let full = |b: &BatchBuilder| b.len() >= limits.batch_bytes || b.commands() >= limits.batch_commands;
-        if open.back().is_none_or(|b| full(&b.builder)) {
+        if open.back().is_none_or(|b| alone || b.closed || full(&b.builder)) {
             let (builder, waiters) = (BatchBuilder::default(), VecDeque::new());
-            open.push_back(OpenBatch { builder, opened: Instant::now(), waiters });
+            open.push_back(OpenBatch { builder, opened: Instant::now(), waiters, closed: alone });
         }
         if let Some(batch) = open.back_mut() {
             add(&mut batch.builder);

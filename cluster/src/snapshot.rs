@@ -62,6 +62,10 @@ pub fn list(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId) -> io::Result<Vec<
     Ok(found)
 }
 
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
 struct Writer {
     file: Box<dyn DiskFile>,
     block: Vec<u8>,
@@ -70,6 +74,41 @@ struct Writer {
 }
 
 impl Writer {
+    fn begin(disk: &Arc<dyn Disk>, path: &Path, applied: &Applied) -> io::Result<Self> {
+        disk.create_dir(folder(path))?;
+        let meta = seal_meta(applied);
+        let mut file = disk.create(&temporary_name(path))?;
+        file.append(&[&MAGIC[..], &(meta.len() as u32).to_le_bytes(), &meta].concat())?;
+        let mut total = Xxh3::new();
+        total.update(&meta);
+        Ok(Self { file, block: Vec::with_capacity(BLOCK_BYTES), total, written: 0 })
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.block.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        self.block.extend_from_slice(key);
+        self.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.block.extend_from_slice(value);
+        if self.block.len() >= BLOCK_BYTES { self.block() } else { Ok(()) }
+    }
+
+    fn end(mut self, disk: &Arc<dyn Disk>, path: &Path) -> Result<u64, SnapshotError> {
+        if !self.block.is_empty() {
+            self.block()?;
+        }
+        let end = self.total.digest();
+        self.file.append(&[&[0; 8][..], &end.to_le_bytes()].concat())?;
+        self.file.sync()?;
+        let written = self.written;
+        drop(self);
+        let temporary = temporary_name(path);
+        read(disk, &temporary, &mut |_, _| Ok(()))?;
+        disk.rename(&temporary, path)?;
+        disk.sync_dir(folder(path))?;
+        metrics::counter!(crate::metrics::SNAPSHOT_BYTES).increment(written);
+        Ok(written)
+    }
+
     fn block(&mut self) -> io::Result<()> {
         let packed = lz4_flex::block::compress(&self.block);
         let checksum = xxh3_64(&packed);
@@ -93,46 +132,40 @@ pub fn write(
     shard: ShardId,
     base: &dyn StateBase,
 ) -> Result<(PathBuf, Applied, u64), SnapshotError> {
-    disk.create_dir(dir)?;
     let applied = base.applied();
     let path = snapshot_path(dir, shard, applied.index());
-    let temporary = temporary_name(&path);
-    let meta = seal_meta(&applied);
-    let mut file = disk.create(&temporary)?;
-    file.append(&[&MAGIC[..], &(meta.len() as u32).to_le_bytes(), &meta].concat())?;
-    let mut total = Xxh3::new();
-    total.update(&meta);
-    let mut writer = Writer { file, block: Vec::with_capacity(BLOCK_BYTES), total, written: 0 };
+    let written = write_as(disk, &path, base)?;
+    Ok((path, applied, written))
+}
+
+/// The same, to this file. Returns about how many bytes it has.
+pub fn write_as(disk: &Arc<dyn Disk>, path: &Path, base: &dyn StateBase) -> Result<u64, SnapshotError> {
+    let mut writer = Writer::begin(disk, path, &base.applied())?;
     let mut failed: Option<io::Error> = None;
     base.scan(&mut |key, stored| {
-        let value = unseal(key, stored)?;
-        writer.block.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        writer.block.extend_from_slice(key);
-        writer.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        writer.block.extend_from_slice(value);
-        if writer.block.len() >= BLOCK_BYTES
-            && let Err(error) = writer.block()
-        {
+        writer.record(key, unseal(key, stored)?).map_err(|error| {
             let what = error.to_string();
             failed = Some(error);
-            return Err(StateError::Io(what));
-        }
-        Ok(())
+            StateError::Io(what)
+        })
     })
     .or_else(|e| failed.take().map_or(Err(SnapshotError::State(e)), |e| Err(e.into())))?;
-    if !writer.block.is_empty() {
-        writer.block()?;
-    }
-    let end = writer.total.digest();
-    writer.file.append(&[&[0; 8][..], &end.to_le_bytes()].concat())?;
-    writer.file.sync()?;
-    let written = writer.written;
-    drop(writer);
-    read(disk, &temporary, &mut |_, _| Ok(()))?;
-    disk.rename(&temporary, &path)?;
-    disk.sync_dir(dir)?;
-    metrics::counter!(crate::metrics::SNAPSHOT_BYTES).increment(written);
-    Ok((path, applied, written))
+    writer.end(disk, path)
+}
+
+/// Writes a snapshot anew to another file, as being this far, with another value where `change` gives one.
+pub fn rewrite(
+    (from, source): &(Arc<dyn Disk>, PathBuf),
+    (to, target): &(Arc<dyn Disk>, PathBuf),
+    applied: &Applied,
+    change: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<u64, SnapshotError> {
+    let mut writer = Writer::begin(to, target, applied)?;
+    read(from, source, &mut |key, value| {
+        let changed = change(key);
+        Ok(writer.record(key, changed.as_deref().unwrap_or(value))?)
+    })?;
+    writer.end(to, target)
 }
 
 fn seal_meta(applied: &Applied) -> Vec<u8> {

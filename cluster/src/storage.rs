@@ -19,11 +19,11 @@ use crate::{
     machine::Machine,
     remote::{Host, Remote, RemoteSink},
     router::RouterParts,
-    shard::{NodeParts, Shard, ShardLimits, ShardParts, hosting},
+    shard::{NodeParts, Shard, ShardLimits, ShardParts, cut, hosting},
     snapshot::{self, SnapshotError},
     state::{StateBase, StateError, Store, memory::MemoryBase, sled::SledDb},
     system::{
-        Change, DiskId, SYSTEM_SHARD, System, SystemView,
+        Change, DiskId, LEVEL, Registration, SYSTEM_SHARD, System, SystemView,
         founding::{self, Part, Taking},
         pulse::Pulse,
         steward,
@@ -117,6 +117,7 @@ impl<M: Machine> Storage<M> {
         };
         let map = ShardMap::even(config.shards);
         disk.create_dir(&snapshot_dir)?;
+        cut::forget_all(&disk, &snapshot_dir)?;
         let system = SystemView::default();
         if let Some(known) = founding::load(&disk, &config.dir)? {
             system.offer(known);
@@ -190,6 +191,7 @@ impl<M: Machine> Storage<M> {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 beating.iter().for_each(Shard::beat);
+                beating.iter().for_each(Shard::forget_old_cut);
             }
         }));
         match &transport {
@@ -281,6 +283,20 @@ async fn begin_alone<M: Machine>(router: &Router<M>, address: Option<SocketAddr>
     futures_util::future::try_join_all(begun).await?;
     for (shard, group) in router.all_shards().iter().zip(&groups) {
         shard.lead_at_last(&**group).await?;
+    }
+    if let Some(system) = router.system().now().filter(|system| system.level < LEVEL)
+        && let Some(member) = system.nodes.get(&me)
+    {
+        // There is nobody to wait for here either.
+        let facts = Registration { address: member.address, zone: member.zone.clone(), level: LEVEL, devices: None };
+        let (node, disk) = (me, router.disk());
+        for change in [Change::Register { node, disk, token: None, facts }, Change::Raise { level: LEVEL }] {
+            let raised = router.at_leader(crate::remote::Request::Change(SYSTEM_SHARD, change)).await;
+            let raised = raised.and_then(|response| response.changed());
+            if let Ok(Err(refusal)) = raised {
+                return Err(StorageError::Inconsistent(refusal.to_string()));
+            }
+        }
     }
     if router.system().now().is_none() {
         let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));

@@ -30,7 +30,9 @@ use crate::state::{
 /// The shard that keeps the record.
 pub const SYSTEM_SHARD: ShardId = ShardId::new(0);
 /// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
+/// From this level on a shard can make its part of a backup.
+pub const BACKUP_LEVEL: u32 = 2;
 
 /// Drawn when a data folder is made: a node whose folder is another one has lost what it promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

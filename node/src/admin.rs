@@ -1,6 +1,7 @@
-//! The admin HTTP: health, metrics, status, and the cluster. On a thread of its own, so that no scrape waits on a chat.
+//! The admin HTTP: health, metrics, status, the cluster and its backups. On a thread of its own, so that no scrape waits on a chat.
 
 mod audit;
+pub mod backup;
 pub mod cluster;
 
 use std::{io, net::SocketAddr, thread::JoinHandle};
@@ -42,6 +43,7 @@ impl Admin {
                         .route("/metrics", web::get().to(metrics_page))
                         .route("/api/v1/status", web::get().to(status))
                         .configure(cluster::routes)
+                        .configure(backup::routes)
                 };
                 let bound = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1).bind(listen);
                 match bound {

@@ -18,15 +18,19 @@ impl Keys {
     /// Those of this configuration, for a node of a cluster or for one that is alone.
     pub fn of(config: &Config, in_cluster: bool) -> Self {
         if !in_cluster {
-            let dir = &config.node.data_dir;
-            let keys = dir.join("keys");
-            return Self {
-                devices_ca: dir.join("dev-ca.pem"),
-                devices_ca_key: keys.join("dev-ca.key.pem"),
-                token: keys.join("token.pk8"),
-            };
+            return Self::in_folder(&config.node.data_dir);
         }
         Self::in_cluster(&config.cluster.keys)
+    }
+
+    /// Those of a node that is alone, in its data folder.
+    pub fn in_folder(dir: &Path) -> Self {
+        let keys = dir.join("keys");
+        Self {
+            devices_ca: dir.join("dev-ca.pem"),
+            devices_ca_key: keys.join("dev-ca.key.pem"),
+            token: keys.join("token.pk8"),
+        }
     }
 
     /// What every node of a cluster has alike, so that a device may go to any.

@@ -237,7 +237,7 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
 }
 
 /// Two processes on one data folder would ruin it.
-fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
+pub(crate) fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
     std::fs::create_dir_all(dir)?;
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
     match file.try_lock() {
@@ -265,10 +265,15 @@ fn claim_folder(dir: &Path, me: NodeId) -> Result<DiskId, NodeError> {
     if let Some(disk) = disk {
         return Ok(DiskId(disk));
     }
-    let disk = rand::random::<u128>();
+    let disk = DiskId(rand::random::<u128>());
+    claim(dir, me, disk)?;
+    Ok(disk)
+}
+
+/// Writes down whose folder it is.
+pub(crate) fn claim(dir: &Path, me: NodeId, disk: DiskId) -> io::Result<()> {
     let whole: Arc<dyn Disk> = Arc::new(OsDisk);
-    magpie_cluster::disk::write_whole(&whole, &path, format!("{me}\n{disk:032x}\n").as_bytes())?;
-    Ok(DiskId(disk))
+    magpie_cluster::disk::write_whole(&whole, &dir.join("node"), format!("{me}\n{:032x}\n", disk.0).as_bytes())
 }
 
 impl Node {

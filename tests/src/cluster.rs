@@ -228,6 +228,12 @@ impl Cluster {
         self.dumb[at] = true;
     }
 
+    /// The folder and the environment of a node that was killed.
+    pub fn parts(&self, at: usize) -> (&Path, &[(String, String)]) {
+        let Node::Ended((_, dir, environment, _)) = &self.nodes[at] else { panic!("node {} runs", at + 1) };
+        (dir, environment)
+    }
+
     /// Starts a node again that ended, with this besides in its environment.
     pub fn restart(&mut self, at: usize, environment: &[(&str, &str)]) {
         let Node::Ended(parts) = &self.nodes[at] else { panic!("node {} runs", at + 1) };

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use magpie_protocol::{ConversationId, Incarnation, TimelineId, codec, frame::conversation::Content};
+use magpie_protocol::{ConversationId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content};
 
-use super::{Identity, LaneRow, NewEntry, Reaction, Store, StoreError};
+use super::{Identity, LaneRow, NewEntry, Reaction, Store, StoreError, is_same, is_said_by};
 use crate::{
     History,
     fold::{self, Change, Rewrite, Topic},
@@ -20,6 +20,8 @@ pub(super) struct Memory {
     reactions: Vec<(TimelineId, Reaction)>,
     /// Deleted here: all up to a number, and these.
     hidden: HashMap<TimelineId, (u64, BTreeSet<u64>)>,
+    aside: BTreeSet<(TimelineId, u64, Vec<u8>)>,
+    lost: BTreeSet<(TimelineId, u64, Vec<u8>)>,
 }
 
 impl Memory {
@@ -29,6 +31,8 @@ impl Memory {
             kept: BTreeMap::new(),
             reactions: Vec::new(),
             hidden: HashMap::new(),
+            aside: BTreeSet::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -138,13 +142,35 @@ impl Store for Memory {
         Ok(kept.range(after).take(limit as usize).map(|(_, bytes)| bytes.clone()).collect())
     }
 
-    fn clear_history(&mut self) -> Result<(), StoreError> {
-        if let Some(kept) = &mut self.entries {
-            kept.clear();
-        }
+    fn start_over(&mut self, me: Option<UserId>) -> Result<(), StoreError> {
+        let all = self.entries.iter_mut().flat_map(HashMap::drain);
+        let all = all.flat_map(|(id, entries)| entries.into_iter().map(move |(number, bytes)| (id, number, bytes)));
+        self.aside.extend(all.filter(|(_, _, bytes)| is_said_by(bytes, me)));
         self.kept.clear();
         self.reactions.clear();
         self.hidden.clear();
+        Ok(())
+    }
+
+    fn compare_aside(&mut self) -> Result<u64, StoreError> {
+        let (kept, hidden) = (self.entries.as_ref(), &self.hidden);
+        let is_here = |id: &TimelineId, number: &u64, bytes: &[u8]| {
+            hidden.get(id).is_some_and(|(up_to, some)| number <= up_to || some.contains(number))
+                || kept.and_then(|kept| kept.get(id)?.get(number)).is_some_and(|here| is_same(here, bytes))
+        };
+        let mut gone = std::mem::take(&mut self.aside);
+        gone.retain(|(id, number, bytes)| !is_here(id, number, bytes));
+        let count = gone.len() as u64;
+        self.lost.append(&mut gone);
+        Ok(count)
+    }
+
+    fn lost(&mut self) -> Result<Vec<(TimelineId, Vec<u8>)>, StoreError> {
+        Ok(self.lost.iter().map(|(id, _, bytes)| (*id, bytes.clone())).collect())
+    }
+
+    fn forget_lost(&mut self) -> Result<(), StoreError> {
+        self.lost.clear();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The store in an SQLite file. The one file that knows rusqlite.
 
+mod aside;
 mod fold;
 
 use std::path::Path;
@@ -35,6 +36,8 @@ const SCHEMA: &str = "
         place INTEGER NOT NULL, PRIMARY KEY (kind, id, number, user, emoji)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS hidden (kind INTEGER, id BLOB, number INTEGER, all_below INTEGER NOT NULL,
         PRIMARY KEY (kind, id, number)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS aside (kind INTEGER, id BLOB, number INTEGER, bytes BLOB, lost INTEGER NOT NULL,
+        PRIMARY KEY (kind, id, number, bytes)) WITHOUT ROWID;
 ";
 
 impl From<rusqlite::Error> for StoreError {
@@ -375,12 +378,32 @@ impl Store for Sqlite {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn clear_history(&mut self) -> Result<(), StoreError> {
+    fn start_over(&mut self, me: Option<UserId>) -> Result<(), StoreError> {
         let tx = self.db(true)?.transaction()?;
+        aside::set_aside(&tx, me)?;
         tx.execute_batch(
             "DELETE FROM entries; DELETE FROM timelines; DELETE FROM kept; DELETE FROM reactions; DELETE FROM hidden;",
         )?;
         Ok(tx.commit()?)
+    }
+
+    fn compare_aside(&mut self) -> Result<u64, StoreError> {
+        if !aside::any(self.db(false)?)? {
+            return Ok(0);
+        }
+        let tx = self.db(true)?.transaction()?;
+        let lost = aside::compare(&tx)?;
+        tx.commit()?;
+        Ok(lost)
+    }
+
+    fn lost(&mut self) -> Result<Vec<(TimelineId, Vec<u8>)>, StoreError> {
+        aside::lost(self.db(false)?)
+    }
+
+    fn forget_lost(&mut self) -> Result<(), StoreError> {
+        self.db(true)?.execute("DELETE FROM aside WHERE lost = 1", [])?;
+        Ok(())
     }
 
     fn close(&mut self) -> Result<(), StoreError> {

@@ -141,7 +141,7 @@ fn a_renumbered_lane_and_a_cleared_history_are_kept() {
     };
     store.put_lane(&lane).unwrap();
     store.put_marks(&[(T, Mark::default())]).unwrap();
-    store.clear_history().unwrap();
+    store.start_over(None).unwrap();
     drop(store);
     let (_store, again) = file(&path).unwrap();
     assert_eq!(again.lanes, [lane]);

@@ -58,6 +58,11 @@ impl World {
         entry.number
     }
 
+    /// The timeline ends before this number.
+    pub fn forget(&mut self, timeline: TimelineId, from: u64) {
+        self.timelines.entry(timeline).or_default().truncate(from as usize - 1);
+    }
+
     pub fn heads(&self) -> Vec<Head> {
         let head = |(id, entries): (&TimelineId, &Vec<Bytes>)| Head {
             timeline: *id,

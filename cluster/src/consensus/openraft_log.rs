@@ -1,10 +1,16 @@
 //! The shard's log as openraft stores and reads it.
 
-use std::{collections::BTreeSet, fmt::Debug, io, ops::RangeBounds, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    io,
+    ops::RangeBounds,
+    sync::Arc,
+};
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use magpie_protocol::codec;
+use magpie_protocol::{NodeId, codec};
 use openraft::{
     BasicNode, CommittedLeaderId, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, Membership,
     OptionalSend, RaftLogReader, StorageError, StorageIOError, StoredMembership, Vote,
@@ -51,6 +57,13 @@ pub(super) fn encode_members(stored: &StoredMembership<u64, BasicNode>) -> Bytes
     let configs = membership.get_joint_config().iter().map(|config| config.iter().copied().collect()).collect();
     let nodes = membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
     codec::encode(&StoredMembers { log_id, configs, nodes }).into()
+}
+
+/// The members of a group that begins anew at this position, as consensus writes them.
+pub(crate) fn members_at(voters: &BTreeSet<NodeId>, position: Position) -> Bytes {
+    let config: BTreeSet<u64> = voters.iter().map(|node| node.bits()).collect();
+    let nodes: BTreeMap<u64, BasicNode> = config.iter().map(|node| (*node, BasicNode::default())).collect();
+    encode_members(&StoredMembership::new(Some(from_position(position)), Membership::new(vec![config], nodes)))
 }
 
 pub(super) fn decode_members(bytes: &[u8]) -> Option<StoredMembership<u64, BasicNode>> {

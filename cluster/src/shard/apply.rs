@@ -13,6 +13,7 @@ use magpie_protocol::{NodeId, codec, codec::CodecError};
 use super::{
     Core, Inner, Waiter,
     batch::{BatchReader, Item},
+    cut::{self, Through},
     lock, outbox,
 };
 use crate::{
@@ -52,6 +53,7 @@ pub(super) struct Beside {
     pub(super) time_ms: u64,
     pub(super) quarantined: HashSet<EntityId>,
     pub(super) system: Option<System>,
+    pub(super) cut: u64,
 }
 
 pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
@@ -59,7 +61,8 @@ pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
     let quarantined = store.get::<Quarantine>(&quarantine_key())?;
     let quarantined = quarantined.map(|q| q.0.iter().copied().collect()).unwrap_or_default();
     let system = store.get::<System>(&system::key())?.map(|system| (*system).clone());
-    Ok(Beside { time_ms, quarantined, system })
+    let cut = cut::made(store)?;
+    Ok(Beside { time_ms, quarantined, system, cut })
 }
 
 /// Answers that wait until the lock is free.
@@ -75,19 +78,21 @@ struct Outcome<M: Machine> {
     system: Option<System>,
     /// The state is to be added up as it is behind this entry.
     audit: bool,
+    /// The shard made this cut.
+    cut: Option<u64>,
     commands: u64,
 }
 
 impl<M: Machine> Default for Outcome<M> {
     fn default() -> Self {
         let (replies, hints, elsewhere) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { replies, hints, elsewhere, sent: false, system: None, audit: false, commands: 0 }
+        Self { replies, hints, elsewhere, sent: false, system: None, audit: false, cut: None, commands: 0 }
     }
 }
 
 enum Answer<M: Machine> {
     Reply(M::Reply),
-    Number(u64),
+    Through(Through),
     System(Result<System, Refusal>),
 }
 
@@ -126,20 +131,23 @@ impl<M: Machine> Core<M> {
     ) -> Result<(), String> {
         let answer = match item {
             Item::Ask { entity, command } => Answer::Reply(self.run(inner, entity, command, outcome)?),
-            Item::Inbound { from, number, entity, command } => {
+            Item::Inbound { from, cut, number, entity, command } => {
                 let last = outbox::received(&mut self.store, from).map_err(|e| e.to_string())?;
-                if number == last + 1 {
+                // What a shard says behind a cut comes behind that cut here too.
+                if number == last + 1 && cut <= self.cut {
                     // A refusal is an answer too: the stream goes on.
                     self.run(inner, entity, command, outcome)?;
                     outbox::set_received(&mut self.store, self.time_ms, from, number);
-                    Answer::Number(number)
+                    self.through(number)
                 } else {
-                    Answer::Number(last)
+                    self.through(last)
                 }
             }
-            Item::Acked { to, upto } => {
-                outbox::trim(&mut self.store, self.time_ms, to, upto).map_err(|e| e.to_string())?;
-                Answer::Number(upto)
+            Item::Acked { to, cut, upto } => {
+                if cut <= self.cut {
+                    outbox::trim(&mut self.store, self.time_ms, to, upto).map_err(|e| e.to_string())?;
+                }
+                self.through(upto)
             }
             Item::System { change } => {
                 let changed = self.change_system(change)?;
@@ -148,13 +156,25 @@ impl<M: Machine> Core<M> {
             }
             Item::Audit => {
                 outcome.audit = true;
-                Answer::Number(0)
+                self.through(0)
+            }
+            Item::Cut { cut } => {
+                if cut > self.cut {
+                    self.cut = cut;
+                    cut::note(&mut self.store, self.time_ms, cut);
+                    outcome.cut = Some(cut);
+                }
+                self.through(0)
             }
         };
         if let Some(waiter) = waiter {
             outcome.replies.push((outcome.hints.len(), waiter, answer));
         }
         Ok(())
+    }
+
+    fn through(&self, number: u64) -> Answer<M> {
+        Answer::Through(Through { number, cut: self.cut })
     }
 
     fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, String> {
@@ -254,6 +274,10 @@ impl<M: Machine> Applier for Inner<M> {
         if outcome.audit {
             self.audits.begin(core.store.freeze());
         }
+        if let Some(cut) = outcome.cut {
+            // Whatever else were in the batch would be in the cut.
+            self.cuts.begin(cut, || core.store.freeze().filter(|_| outcome.commands == 1));
+        }
         let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;
         let elsewhere = std::mem::take(&mut outcome.elsewhere).into_iter();
         let elsewhere: Vec<_> =
@@ -278,7 +302,7 @@ impl<M: Machine> Applier for Inner<M> {
             tell(hints);
             match (waiter, answer) {
                 (Waiter::Reply(reply), Answer::Reply(value)) => reply(Ok(value)),
-                (Waiter::Delivered(reply), Answer::Number(number)) => reply(Ok(number)),
+                (Waiter::Delivered(reply), Answer::Through(through)) => reply(Ok(through)),
                 (Waiter::System(reply), Answer::System(changed)) => reply(Ok(changed)),
                 (waiter, _) => waiter.fail(crate::AskError::Unknown),
             }
@@ -326,7 +350,7 @@ impl<M: Machine> Applier for Inner<M> {
 
 impl<M: Machine> Inner<M> {
     /// Work on the storage thread.
-    fn in_background<T: Send + 'static>(
+    pub(super) fn in_background<T: Send + 'static>(
         self: Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SnapshotError> + Send + 'static,
     ) -> BoxFuture<Result<T, SnapshotError>> {
@@ -341,7 +365,7 @@ impl<M: Machine> Inner<M> {
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
         // With all that is applied, but for what a checkpoint that waits behind this has.
-        let frozen = lock(&self.core).store.freeze();
+        let frozen = if self.cuts.wait() { None } else { lock(&self.core).store.freeze() };
         frozen.iter().for_each(|frozen| self.write_checkpoint(frozen));
         let base = lock(&self.core).store.base().clone();
         let (path, applied, len) = crate::snapshot::write(&self.node.disk, &self.node.snapshot_dir, self.id, &*base)?;
@@ -364,10 +388,11 @@ impl<M: Machine> Inner<M> {
         let index = file.applied.index();
         crate::snapshot::load(&self.node.disk, &file.path, &*base)?;
         let mut store = Store::new(base, self.limits.cache_bytes);
-        let Beside { time_ms, quarantined, system } = load(&mut store)?;
+        let Beside { time_ms, quarantined, system, cut } = load(&mut store)?;
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         (core.store, core.time_ms, core.quarantined, core.installing) = (store, time_ms, quarantined, false);
+        core.cut = cut;
         drop(guard);
         system.into_iter().for_each(|system| self.system.offer(system));
         crate::snapshot::keep_only(&self.node.disk, &self.node.snapshot_dir, self.id, &file.path)?;

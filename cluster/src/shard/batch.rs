@@ -19,6 +19,9 @@ const INBOUND: u8 = 2;
 const ACKED: u8 = 3;
 const SYSTEM: u8 = 4;
 const AUDIT: u8 = 5;
+const INBOUND_CUT: u8 = 6;
+const ACKED_CUT: u8 = 7;
+const CUT: u8 = 8;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -68,9 +71,19 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
-    /// Adds a message of another shard's outbox.
-    pub fn inbound(&mut self, from: ShardId, number: u64, entity: EntityId, command: &[u8]) {
-        self.bytes.push(INBOUND);
+    /// A tag, and behind it the cut that the other shard has made when it says this; none was ever made in clusters
+    /// that know only the tag without.
+    fn tagged(&mut self, (plain, with_cut): (u8, u8), cut: u64) {
+        if cut == 0 {
+            return self.bytes.push(plain);
+        }
+        self.bytes.push(with_cut);
+        self.bytes.extend_from_slice(&cut.to_le_bytes());
+    }
+
+    /// Adds a message of another shard's outbox, and which cut that shard has made.
+    pub fn inbound(&mut self, from: ShardId, cut: u64, number: u64, entity: EntityId, command: &[u8]) {
+        self.tagged((INBOUND, INBOUND_CUT), cut);
         self.bytes.extend_from_slice(&from.get().to_le_bytes());
         self.bytes.extend_from_slice(&number.to_le_bytes());
         self.entity(entity);
@@ -79,9 +92,9 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
-    /// Adds that another shard has applied this one's messages up to a number.
-    pub fn acked(&mut self, to: ShardId, upto: u64) {
-        self.bytes.push(ACKED);
+    /// Adds that another shard, which has made this cut, has applied this one's messages up to a number.
+    pub fn acked(&mut self, to: ShardId, cut: u64, upto: u64) {
+        self.tagged((ACKED, ACKED_CUT), cut);
         self.bytes.extend_from_slice(&to.get().to_le_bytes());
         self.bytes.extend_from_slice(&upto.to_le_bytes());
         self.commands += 1;
@@ -99,6 +112,13 @@ impl BatchBuilder {
     /// Adds that every replica says what its state comes to.
     pub fn audit(&mut self) {
         self.bytes.push(AUDIT);
+        self.commands += 1;
+    }
+
+    /// Adds that the shard makes this cut. Nothing else may be in the batch.
+    pub fn cut(&mut self, cut: u64) {
+        self.bytes.push(CUT);
+        self.bytes.extend_from_slice(&cut.to_le_bytes());
         self.commands += 1;
     }
 
@@ -120,10 +140,11 @@ impl BatchBuilder {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     Ask { entity: EntityId, command: &'a [u8] },
-    Inbound { from: ShardId, number: u64, entity: EntityId, command: &'a [u8] },
-    Acked { to: ShardId, upto: u64 },
+    Inbound { from: ShardId, cut: u64, number: u64, entity: EntityId, command: &'a [u8] },
+    Acked { to: ShardId, cut: u64, upto: u64 },
     System { change: &'a [u8] },
     Audit,
+    Cut { cut: u64 },
 }
 
 /// A batch that is being applied.
@@ -173,20 +194,28 @@ impl<'a> BatchReader<'a> {
         self.item().map(Some).ok_or(UnknownItem)
     }
 
+    fn cut(&mut self, tagged: bool) -> Option<u64> {
+        if tagged { Some(u64::from_le_bytes(self.take()?)) } else { Some(0) }
+    }
+
     fn item(&mut self) -> Option<Item<'a>> {
-        match self.take::<1>()?[0] {
+        let tag = self.take::<1>()?[0];
+        match tag {
             ASK => self.command().map(|(entity, command)| Item::Ask { entity, command }),
-            INBOUND => {
+            INBOUND | INBOUND_CUT => {
+                let cut = self.cut(tag == INBOUND_CUT)?;
                 let from = ShardId::new(u16::from_le_bytes(self.take()?));
                 let number = u64::from_le_bytes(self.take()?);
-                self.command().map(|(entity, command)| Item::Inbound { from, number, entity, command })
+                self.command().map(|(entity, command)| Item::Inbound { from, cut, number, entity, command })
             }
-            ACKED => {
+            ACKED | ACKED_CUT => {
+                let cut = self.cut(tag == ACKED_CUT)?;
                 let to = ShardId::new(u16::from_le_bytes(self.take()?));
-                Some(Item::Acked { to, upto: u64::from_le_bytes(self.take()?) })
+                Some(Item::Acked { to, cut, upto: u64::from_le_bytes(self.take()?) })
             }
             SYSTEM => self.bytes().map(|change| Item::System { change }),
             AUDIT => Some(Item::Audit),
+            CUT => self.cut(true).map(|cut| Item::Cut { cut }),
             _ => None,
         }
     }

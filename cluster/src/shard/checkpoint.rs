@@ -38,6 +38,9 @@ impl<M: Machine> Shard<M> {
 
     /// Writes what changed since the last checkpoint; returns when it is in the state store.
     pub(crate) async fn checkpoint(&self) {
+        if self.0.cuts.wait() {
+            return;
+        }
         let frozen = lock(&self.0.core).store.freeze();
         let Some(frozen) = frozen else { return };
         let (done, written) = tokio::sync::oneshot::channel();

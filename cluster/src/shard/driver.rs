@@ -40,7 +40,7 @@ impl<M: Machine> Shard<M> {
         loop {
             let paused = self.0.paused.load(Ordering::Relaxed);
             let next = if paused { None } else { lock(&self.0.open).pop_front() };
-            let Some(OpenBatch { builder, opened, waiters }) = next else {
+            let Some(OpenBatch { builder, opened, waiters, .. }) = next else {
                 if self.0.stopping.load(Ordering::Relaxed) {
                     return;
                 }

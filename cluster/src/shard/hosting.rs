@@ -233,6 +233,7 @@ impl<M: Machine> Inner<M> {
         let mut core = lock(&self.core);
         core.store = Store::new(base, self.limits.cache_bytes);
         core.time_ms = 0;
+        core.cut = 0;
         core.quarantined.clear();
         core.watches.clear();
         core.installing = false;

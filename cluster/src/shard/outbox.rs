@@ -10,7 +10,7 @@ use bincode::{Decode, Encode};
 use magpie_protocol::ShardId;
 use tokio::sync::oneshot;
 
-use super::{Shard, lock};
+use super::{Shard, cut::Through, lock};
 use crate::{
     AskError, Router, ShardMap,
     machine::{EntityId, Machine},
@@ -137,7 +137,11 @@ impl<M: Machine> Shard<M> {
 
     /// Delivers the front of one stream. True when there may be more to do.
     async fn deliver_stream(&self, router: &Router<M>, to: ShardId) -> bool {
-        let found = waiting(&mut lock(&self.0.core).store, to);
+        // Under one lock: what was sent before this cut may go out behind it, but not the other way round.
+        let (found, cut) = {
+            let mut core = lock(&self.0.core);
+            (waiting(&mut core.store, to), core.cut)
+        };
         let (first, messages) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return false,
@@ -147,11 +151,16 @@ impl<M: Machine> Shard<M> {
             }
         };
         let count = messages.len() as u64;
-        let delivered = match router.deliver(to, self.0.id, first, messages).await {
-            Ok(upto) => self.note_acked(to, upto).await.map(|_| upto),
+        let delivered = match router.deliver(to, (self.0.id, cut), first, messages).await {
+            Ok(through) => self.note_acked(to, through).await,
             Err(error) => Err(error),
         };
         match delivered {
+            Ok(through) if through.number < first => {
+                // It makes a cut first, or has lost what was said before.
+                tracing::debug!(from = %self.0.id, %to, first, last = through.number, "the outbox is not taken");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
             Ok(_) => metrics::counter!(crate::metrics::OUTBOX_DELIVERED).increment(count),
             Err(error) => {
                 tracing::debug!(from = %self.0.id, %to, %error, "the outbox waits");
@@ -161,9 +170,11 @@ impl<M: Machine> Shard<M> {
         true
     }
 
-    async fn note_acked(&self, to: ShardId, upto: u64) -> Result<u64, AskError> {
+    async fn note_acked(&self, to: ShardId, through: Through) -> Result<Through, AskError> {
+        // An acknowledgement is a message of the other shard too.
+        self.cut(through.cut).await?;
         let (tx, rx) = oneshot::channel();
-        self.acked(to, upto, Box::new(move |result| drop(tx.send(result))));
+        self.acked(to, through, Box::new(move |result| drop(tx.send(result))));
         rx.await.unwrap_or(Err(AskError::Unknown))
     }
 }

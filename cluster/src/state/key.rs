@@ -21,6 +21,8 @@ pub mod table {
     pub const QUARANTINE: u8 = 6;
     /// What the cluster knows of itself, in shard 0.
     pub const SYSTEM: u8 = 7;
+    /// The last backup whose cut the shard has made.
+    pub const CUT: u8 = 8;
     /// The first number that a subsystem may use.
     pub const FIRST_FREE: u8 = 16;
 }

@@ -262,6 +262,11 @@ impl Store {
         Some(frozen)
     }
 
+    /// Whether a checkpoint is under way.
+    pub fn is_writing(&self) -> bool {
+        self.frozen.is_some()
+    }
+
     /// Whether this is the checkpoint that is under way.
     pub fn is_freezing(&self, frozen: &Frozen) -> bool {
         self.frozen.as_ref().is_some_and(|mine| Arc::ptr_eq(&mine.layer, &frozen.layer))

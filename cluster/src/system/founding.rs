@@ -56,7 +56,7 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 }
 
 /// What a new cluster is told from others by; never 0.
-pub(crate) fn new_id() -> u64 {
+pub fn new_id() -> u64 {
     let mut bytes = [0; 8];
     let drawn = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     debug_assert!(drawn.is_ok(), "the system gives no random numbers");

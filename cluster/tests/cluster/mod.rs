@@ -67,9 +67,10 @@ pub struct Cluster {
     pub clocks: Vec<Arc<AtomicI64>>,
     began: Instant,
     pub limits: ShardLimits,
+    pub shards: u16,
 }
 
-fn address(at: usize) -> SocketAddr {
+pub fn address(at: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], at as u16 + 1))
 }
 
@@ -79,6 +80,12 @@ pub fn id(at: usize) -> NodeId {
 
 impl Cluster {
     pub async fn of(nodes: usize) -> Self {
+        Self::over((0..nodes).map(|_| MemoryDisk::default()).collect(), SHARDS).await
+    }
+
+    /// Nodes over what lies on these disks.
+    pub async fn over(disks: Vec<MemoryDisk>, shards: u16) -> Self {
+        let nodes = disks.len();
         if std::env::var_os("MAGPIE_TRACE").is_some() {
             // Of one test at a time: `MAGPIE_TRACE=1 cargo test NAME -- --nocapture`.
             _ = tracing_subscriber::fmt()
@@ -87,12 +94,11 @@ impl Cluster {
                 .try_init();
         }
         let limits = ShardLimits { checkpoint_ms: 100, snapshot_bytes_min: 1 << 30, ..ShardLimits::default() };
-        let disks = (0..nodes).map(|_| MemoryDisk::default()).collect();
         let (network, began) = (MemoryNetwork::new(), Instant::now());
         let (tokens, folders) = (BTreeMap::new(), BTreeMap::new());
         let clocks = (0..nodes).map(|_| Arc::default()).collect();
         let mut cluster =
-            Self { network, disks, nodes: Vec::new(), first: nodes, tokens, folders, clocks, began, limits };
+            Self { network, disks, nodes: Vec::new(), first: nodes, tokens, folders, clocks, began, limits, shards };
         for at in 0..nodes {
             cluster.nodes.push(None);
             cluster.start(at).await;
@@ -108,7 +114,7 @@ impl Cluster {
         let config = StorageConfig {
             dir: Path::new("/m").into(),
             node: id(at),
-            shards: SHARDS,
+            shards: self.shards,
             disk: DiskId(folder),
             part: Part { address: Some(address), nodes, token: self.tokens.get(&at).cloned(), ..Part::default() },
             lost_after: Duration::from_secs(300),
@@ -198,7 +204,7 @@ impl Cluster {
     }
 
     pub async fn settled(&self) {
-        until(|| (0..SHARDS).all(|shard| self.leader(shard).is_some())).await;
+        until(|| (0..self.shards).all(|shard| self.leader(shard).is_some())).await;
     }
 
     /// Every replica that is up has applied the same, and it is this for each person: total and notes.

@@ -39,6 +39,7 @@ pub enum Said {
 pub struct Sum {
     total: u64,
     notes: Vec<(u64, u64)>,
+    told: Vec<(u64, u64)>,
 }
 impl Record for Sum {}
 
@@ -46,6 +47,11 @@ impl Sum {
     /// All of it.
     pub fn story(&self) -> (u64, Vec<(u64, u64)>) {
         (self.total, self.notes.clone())
+    }
+
+    /// Whom this person told what, in order.
+    pub fn told(&self) -> Vec<(u64, u64)> {
+        self.told.clone()
     }
 }
 
@@ -86,7 +92,10 @@ impl Machine for Counter {
                 sum.total += n + u64::from(self.wrong.load(Ordering::Relaxed));
                 tx.append(TimelineId::Inbox(me), me, Body::Text(n.to_string()), 0, None);
             }
-            Command::Tell { to, note } => tx.send(EntityId::user(to), &Command::Told { from: me, note }),
+            Command::Tell { to, note } => {
+                sum.told.push((number(to), note));
+                tx.send(EntityId::user(to), &Command::Told { from: me, note });
+            }
             Command::Told { from, note } => sum.notes.push((number(from), note)),
             Command::Panic => {
                 sum.total = 999;

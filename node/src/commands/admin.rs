@@ -1,8 +1,13 @@
 //! `magpie admin`: looks at a cluster through the admin HTTP of one of its nodes, and changes it.
 
+mod backup;
+mod restore;
+
 use std::{
+    cell::Cell,
     io::Write,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -59,6 +64,10 @@ enum Command {
     Lead { shard: String, to: String },
     /// How many replicas a shard should have: 1, 3 or 5
     Replicas { count: u8 },
+    /// Copy all that the cluster holds, as it was at one moment, into an empty folder
+    Backup { dir: PathBuf },
+    /// Make new data folders from a backup, for nodes that do not run
+    Restore(restore::Args),
     /// What every node can do, and what waits until all are upgraded
     Upgrade {
         #[command(subcommand)]
@@ -75,6 +84,8 @@ enum Upgrade {
 struct Caller<'a> {
     args: &'a Args,
     agent: ureq::Agent,
+    /// It has answered before.
+    reached: Cell<bool>,
 }
 
 impl Caller<'_> {
@@ -86,12 +97,15 @@ impl Caller<'_> {
         format!("Bearer {}", self.args.admin_token.as_deref().unwrap_or_default())
     }
 
+    fn unreached(&self) -> String {
+        format!("no node answers at {}: --admin says where its admin HTTP is", self.args.admin)
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> anyhow::Result<T> {
-        let reach = || format!("no node answers at {}: --admin says where its admin HTTP is", self.args.admin);
-        let mut answer = answer.with_context(reach)?;
+        let mut answer = answer.with_context(|| self.unreached())?;
         let text = answer.body_mut().read_to_string()?;
         if !answer.status().is_success() {
             bail!("{}", text.trim());
@@ -127,8 +141,10 @@ fn say(text: &str) -> std::io::Result<()> {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let config =
         ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20)));
-    let caller = Caller { args, agent: config.build().into() };
+    let caller = Caller { args, agent: config.build().into(), reached: Cell::new(false) };
     match &args.command {
+        Command::Backup { dir } => backup::run(&caller, dir),
+        Command::Restore(restore) => restore::run(restore, args.json),
         Command::Nodes => table(args, &caller.get("cluster")?, nodes),
         Command::Shards => table(args, &caller.get("cluster")?, shards),
         Command::Upgrade { what: Upgrade::Status } => table(args, &caller.get("cluster")?, levels),

@@ -39,6 +39,10 @@ impl Online<'_> {
         }
         if self.heads_complete && !self.synced && state.sync.is_idle() {
             self.synced = true;
+            let count = state.store.compare_aside()?;
+            if count > 0 {
+                shared.emit(Event::HistoryLost { count });
+            }
             shared.emit(Event::Synced);
         }
         Ok(())

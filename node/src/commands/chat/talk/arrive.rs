@@ -11,6 +11,9 @@ use super::{
 /// Lines that wait to be printed; beyond this, entries wait in the store.
 const LINES_MAX: usize = 256;
 
+/// Lost messages that are shown; the newest.
+const LOST_SHOWN: usize = 20;
+
 /// How long a line waits for the names in it.
 const NAMES_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -56,6 +59,17 @@ impl Talk {
             Event::HistoryReset => {
                 self.resetting = true;
                 self.note("* the node was restored from a backup; /history shows what it has");
+            }
+            Event::HistoryLost { count } => {
+                self.note(format!(
+                    "* the backup is older than {count} of your messages, which are gone for everybody:"
+                ));
+                let lost = self.client.lost().unwrap_or_default();
+                for (_, entry) in lost.iter().rev().take(LOST_SHOWN).rev() {
+                    if let Body::Text(text) = &entry.body {
+                        self.note(format!("*   {}", show::safe(text)));
+                    }
+                }
             }
             Event::StoreFailed { detail } => self.note(format!("* the store fails: {}", show::safe(&detail))),
             Event::SignedOut => return Err("this device was signed out; start again to sign in with the password"),
