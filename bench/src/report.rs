@@ -4,6 +4,7 @@ mod chart;
 mod charts;
 mod number;
 mod page;
+mod picture;
 
 use std::{
     fs,
@@ -34,10 +35,17 @@ pub(crate) struct ReportArgs {
     /// Write each chart as an SVG file into this folder
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
+    /// Write each chart as a PNG file into this folder
+    #[arg(long, value_name = "FOLDER")]
+    png: Option<PathBuf>,
 }
 
 fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
 /// A name for each result that no other has.
@@ -73,7 +81,10 @@ fn line(name: &str, figures: &Figures, out: &mut impl Write) -> anyhow::Result<(
 
 /// Reads the results and makes of them what was asked for; a table in any case.
 pub(crate) fn execute(args: &ReportArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let records = record::read(&args.files)?;
+    let mut records = record::read(&args.files)?;
+    for record in records.iter_mut().filter(|record| record.workload.seconds < charts::SLOPE_SECONDS_MIN) {
+        record.figures.iter_mut().for_each(|figures| figures.memory_slope_per_hour = None);
+    }
     let mut comparisons: Vec<(&Record, Comparison)> = Vec::new();
     for record in &records {
         comparisons.extend(record.comparison()?.map(|comparison| (record, comparison)));
@@ -90,7 +101,7 @@ pub(crate) fn execute(args: &ReportArgs, out: &mut impl Write) -> anyhow::Result
         line(&format!("{}: magpie", record.name), &comparison.ours, out)?;
         line(&format!("{}: {}", record.name, comparison.peer.name), &comparison.peer.figures, out)?;
     }
-    if args.html.is_none() && args.svg.is_none() {
+    if args.html.is_none() && args.svg.is_none() && args.png.is_none() {
         return Ok(());
     }
     let names = names(&records);
@@ -99,11 +110,19 @@ pub(crate) fn execute(args: &ReportArgs, out: &mut impl Write) -> anyhow::Result
     for (record, name) in records.iter().zip(&names) {
         sections.push(page::Section { record, charts: charts::over_time(name, record)? });
     }
+    let all: Vec<&Chart> = overview.iter().chain(sections.iter().flat_map(|section| &section.charts)).collect();
     if let Some(folder) = &args.svg {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let all: Vec<&Chart> = overview.iter().chain(sections.iter().flat_map(|section| &section.charts)).collect();
+        make_folder(folder)?;
         for chart in &all {
             write_file(&folder.join(format!("{}.svg", chart.name)), &chart.file())?;
+        }
+        writeln!(out, "wrote {} charts into {}", all.len(), folder.display())?;
+    }
+    if let Some(folder) = &args.png {
+        make_folder(folder)?;
+        let painter = picture::Painter::new();
+        for chart in &all {
+            painter.write(chart, &folder.join(format!("{}.png", chart.name)))?;
         }
         writeln!(out, "wrote {} charts into {}", all.len(), folder.display())?;
     }

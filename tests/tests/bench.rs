@@ -171,14 +171,23 @@ fn comparisons_are_kept_and_drawn() {
         assert_more_than_0(&compared["ratio"], &["per_s"]);
     }
     run("direct", &["--users", "4", "--out", &results]);
-    let drawn = bench(&["report", &results, "--html", &page, "--svg", &pictures]);
+    // A slope that a run of seconds cannot know.
+    let kept = std::fs::read_to_string(&results).unwrap();
+    let mut short: Value = serde_json::from_str(kept.lines().last().unwrap()).unwrap();
+    short["figures"]["memory_slope_per_hour"] = 1.25.into();
+    std::fs::write(&results, format!("{kept}{short}\n")).unwrap();
+    let drawn = bench(&["report", &results, "--html", &page, "--svg", &pictures, "--png", &pictures]);
     assert_eq!(drawn.status.code(), Some(0), "{}", text(&drawn.stderr));
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("direct vs floor") && html.contains("</html>"));
     for outside in ["src=", "href=", "url(", "@import"] {
         assert!(!html.contains(outside), "the page needs {outside}");
     }
-    assert!(Path::new(&pictures).join("compare-cpu.svg").exists());
+    assert!(!html.contains("slope an hour") && !html.contains("an hour</td>"));
+    for (name, begins) in [("compare-cpu.svg", &b"<svg "[..]), ("compare-cpu.png", b"\x89PNG\r\n")] {
+        let picture = std::fs::read(Path::new(&pictures).join(name)).unwrap();
+        assert!(picture.starts_with(begins) && picture.len() > 2_000, "{name}");
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ const SERIES: [Ink; 6] = [
 ];
 
 /// Everything is drawn at twice its size, because SVG of plotters knows whole pixels only.
-const FINE: i32 = 2;
+pub(crate) const FINE: i32 = 2;
 const WIDTH: i32 = 640 * FINE;
 const FONT: &str = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif";
 

@@ -14,7 +14,7 @@ use crate::{
 /// Points of a line over time, at most.
 const POINTS_MAX: usize = 240;
 /// Runs shorter than this say nothing of an hour.
-const SLOPE_SECONDS_MIN: f64 = 300.0;
+pub(crate) const SLOPE_SECONDS_MIN: f64 = 300.0;
 
 /// What a figure "for each message" is for each of.
 pub(crate) fn unit(kind: Kind) -> &'static str {

@@ -57,7 +57,7 @@ pub(crate) fn bytes(value: f64) -> String {
 /// A time given in milliseconds.
 pub(crate) fn milliseconds(value: f64) -> String {
     match value {
-        v if v >= 60_000.0 => format!("{} min", plain(v / 60_000.0)),
+        v if v >= 120_000.0 => format!("{} min", plain(v / 60_000.0)),
         v if v >= 1000.0 => format!("{} s", plain(v / 1000.0)),
         v => format!("{} ms", plain(v)),
     }
@@ -79,7 +79,8 @@ mod tests {
         assert_eq!([plain(999.6), plain(1_234_567.0), plain(-4321.0)], ["1000", "1,234,567", "-4,321"]);
         assert_eq!([short(950.0), short(12_500.0), short(3e6)], ["950", "12.5 k", "3 M"]);
         assert_eq!([bytes(291.0), bytes(35_000.0), bytes(2.5e12)], ["291 B", "35 KB", "2.5 TB"]);
-        assert_eq!([milliseconds(0.4), milliseconds(1500.0), milliseconds(90_000.0)], ["0.4 ms", "1.5 s", "1.5 min"]);
+        assert_eq!([milliseconds(0.4), milliseconds(1500.0), milliseconds(150_000.0)], ["0.4 ms", "1.5 s", "2.5 min"]);
+        assert_eq!(milliseconds(100_000.0), "100 s");
         assert_eq!([percent(0.018), plain(f64::NAN)], ["1.8 %", "–"]);
     }
 }

@@ -96,8 +96,9 @@ pub(crate) fn all_figures(figures: &Figures, each: &str) -> Vec<(String, String)
     add("acknowledged p99", figures.ack_p99_ms.map(milliseconds));
     add("messages", figures.messages.map(count));
     add("deliveries", figures.deliveries.map(count));
-    add("server", figures.cores.map(|v| format!("{} cores", plain(v))));
-    add("generator", figures.generator_cores.map(|v| format!("{} cores", plain(v))));
+    let cores = |v: f64| format!("{} {}", plain(v), if plain(v) == "1" { "core" } else { "cores" });
+    add("server", figures.cores.map(cores));
+    add("generator", figures.generator_cores.map(cores));
     add("memory", figures.rss_mib.map(|v| bytes(v * 1_048_576.0)));
     add("memory a session", figures.rss_kb_per_session.map(|v| bytes(v * 1000.0)));
     add("memory slope an hour", figures.memory_slope_per_hour.map(|v| format!("{:+.1} %", v * 100.0)));
