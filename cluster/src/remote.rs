@@ -142,7 +142,7 @@ impl<R, V> Response<R, V> {
 
 /// What one node tells another.
 #[derive(Encode, Decode)]
-enum Message {
+pub(crate) enum Message {
     Unwatch(ShardId, Vec<TimelineId>),
     Hints(ShardId, u64, Vec<Hint>),
     Beat(ShardId, u64),
@@ -310,4 +310,20 @@ impl<M: Machine> Service for Host<M> {
             Err(error) => tracing::warn!(%from, %error, "a message that this build does not know"),
         }
     }
+}
+
+/// A request as it travels.
+#[cfg(test)]
+pub(crate) fn asked<T: Encode + Decode<()> + 'static>(version: u64, request: T) -> crate::golden::file::Golden {
+    crate::golden::file::Golden::coded("node.asked", &Asked(version, request))
+}
+
+/// An answer as it travels.
+#[cfg(test)]
+pub(crate) fn answered<T: Encode + Decode<()> + 'static>(
+    newer: Option<System>,
+    level: u16,
+    result: Result<T, AskError>,
+) -> crate::golden::file::Golden {
+    crate::golden::file::Golden::coded("node.answered", &Answered(newer, level, result))
 }

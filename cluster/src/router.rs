@@ -18,7 +18,7 @@ use crate::{
     machine::{EntityId, Machine},
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
     system::{
-        Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
+        Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// Called once with an answer. It must not block nor call back into the shard that calls it.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, AskError>) + Send>;
 
-/// Why there is no reply. Only the first four say that nothing happened.
+/// Why there is no reply. Only the first four and the last say that nothing happened. Tags are append-only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
 #[non_exhaustive]
 pub enum AskError {
@@ -42,6 +42,8 @@ pub enum AskError {
     Unavailable,
     #[error("the outcome is not known: ask again with the same id")]
     Unknown,
+    #[error("not every node can do that yet: it needs feature level {needs}; nothing was changed")]
+    NotYet { needs: u32 },
 }
 
 /// Stands before the shards that this node leads: may hold volatile things of an entity and passes commands on.
@@ -77,6 +79,15 @@ struct Inner<M: Machine> {
     leaders: Vec<AtomicU64>,
     /// The last priority of requests that this node lets in.
     level: AtomicU16,
+}
+
+/// The feature level from which on this may be asked of another node.
+fn request_level<M: Machine>(request: &RequestOf<M>) -> u32 {
+    match request {
+        Request::Submit(_, _, command) => M::level_of(command),
+        Request::Query(_, query) | Request::Watch(_, _, query) => M::level_of_query(query),
+        _ => FIRST_LEVEL,
+    }
 }
 
 /// What a router is made of.
@@ -414,6 +425,11 @@ impl<M: Machine> Router<M> {
     /// reached, whoever leads next is asked; where the outcome is not known, the caller is told.
     pub(crate) async fn at_leader(&self, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
         let deadline = Instant::now() + LEADERLESS_MAX;
+        // An older build could not even read it. Nobody but itself is asked by a node that knows of no cluster yet.
+        let (needs, at) = (request_level::<M>(&request), self.0.system.now().map_or(u32::MAX, |system| system.level));
+        if needs > at {
+            return Err(AskError::NotYet { needs });
+        }
         let shard = request.shard().and_then(|shard| self.shard(shard)).ok_or(AskError::Unavailable)?;
         let mut changes = shard.follow_leadership();
         let (mut told, mut turn) = (None, 0);

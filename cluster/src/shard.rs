@@ -19,18 +19,19 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use magpie_protocol::{NodeId, ShardId, TimelineId};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    AskError, Clock, Fatal, HintSink, ShardMap,
+    AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
     consensus::{Consensus, Heard, Leadership, SnapshotFile, openraft::HEARD_WITHIN},
     disk::Disk,
     log::ShardLog,
@@ -43,6 +44,9 @@ use crate::{
     work::Background,
 };
 use batch::{BatchBuilder, Waits};
+
+/// Pause before the shard's level is looked at again.
+const RAISE_AGAIN: Duration = Duration::from_millis(500);
 
 /// A shard's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +104,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) store: Store,
     pub(crate) machine: M,
     pub(crate) time_ms: u64,
+    /// Up to which feature level `apply` behaves.
+    pub(crate) level: u32,
     /// Who waits for batches that this node proposed, by batch id.
     pub(crate) waiting: HashMap<u64, VecDeque<Waiter<M>>>,
     pub(crate) quarantined: HashSet<EntityId>,
@@ -124,6 +130,8 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) core: Mutex<Core<M>>,
     pub(crate) open: Mutex<VecDeque<OpenBatch<M>>>,
     pub(crate) waiting_commands: AtomicU64,
+    /// The core's, for those who need no more of it.
+    pub(crate) level: AtomicU32,
     pub(crate) waits: Waits,
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
@@ -154,6 +162,8 @@ pub struct NodeParts {
     pub snapshot_dir: PathBuf,
     /// The way to the other nodes; none for a node that is alone.
     pub transport: Option<Arc<dyn Transport>>,
+    /// What this build can do.
+    pub level: u32,
     /// The clock is so far from those of the others that this node neither leads nor proposes.
     pub astray: Arc<AtomicBool>,
 }
@@ -188,14 +198,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<M: Machine> Shard<M> {
     /// A shard that is not running yet.
-    pub fn new(parts: ShardParts<M>) -> Result<Self, crate::state::StateError> {
+    pub fn new(parts: ShardParts<M>) -> Result<Self, StorageError> {
         let mut store = parts.store;
-        let apply::Beside { time_ms, quarantined, system } = apply::load(&mut store)?;
+        let apply::Beside { time_ms, quarantined, system, level } = apply::load(&mut store)?;
+        if level > parts.node.level {
+            return Err(StorageError::TooOld(apply::too_high(&parts.id, level, parts.node.level)));
+        }
         system.into_iter().for_each(|system| parts.system.offer(system));
         let core = Core {
             store,
             machine: parts.machine,
             time_ms,
+            level,
             waiting: HashMap::new(),
             quarantined,
             watches: WatchTable::default(),
@@ -210,6 +224,7 @@ impl<M: Machine> Shard<M> {
             core: Mutex::new(core),
             open: Mutex::default(),
             waiting_commands: AtomicU64::new(0),
+            level: AtomicU32::new(level),
             waits: Waits::default(),
             ready: Notify::new(),
             outbox_ready: Notify::new(),
@@ -267,7 +282,8 @@ impl<M: Machine> Shard<M> {
     /// Adds a command to the open batch. `reply` is called once: with the reply when the command is durable and
     /// applied, or with why that is not known. It must not block nor call back into this shard.
     pub fn submit(&self, entity: EntityId, command: &M::Command, reply: Reply<M::Reply>) {
-        if let Err(error) = self.admit() {
+        let needs = M::level_of(command);
+        if let Err(error) = self.admit().and_then(|()| self.reaches(needs)) {
             return reply(Err(error));
         }
         self.enqueue(|builder| builder.ask(entity, command), Waiter::Reply(reply));
@@ -301,6 +317,38 @@ impl<M: Machine> Shard<M> {
             return reply(Err(error));
         }
         self.enqueue(|builder| builder.system(change), Waiter::System(reply));
+    }
+
+    /// The shard's feature level.
+    pub fn level(&self) -> u32 {
+        self.0.level.load(Ordering::Relaxed)
+    }
+
+    /// Whether the shard is at this feature level: what needs a higher one is not proposed.
+    fn reaches(&self, needs: u32) -> Result<(), AskError> {
+        if needs > self.level() { Err(AskError::NotYet { needs }) } else { Ok(()) }
+    }
+
+    /// Raises the shard to what the whole cluster can do, each time that this grows while this replica leads.
+    pub(crate) async fn keep_level(self) {
+        let (mut system, mut leadership) = (self.0.system.follow(), self.follow_leadership());
+        loop {
+            let level = system.borrow_and_update().as_ref().map_or(0, |system| system.level);
+            if level <= self.level() {
+                if system.changed().await.is_err() {
+                    return;
+                }
+            } else if self.lead().is_ok() && self.admit().is_ok() {
+                let (done, raised) = oneshot::channel();
+                let reply = Box::new(move |result| drop(done.send(result)));
+                self.enqueue(|builder| builder.level(level), Waiter::Delivered(reply));
+                if !matches!(raised.await, Ok(Ok(_))) {
+                    tokio::time::sleep(RAISE_AGAIN).await;
+                }
+            } else {
+                _ = tokio::time::timeout(RAISE_AGAIN, leadership.changed()).await;
+            }
+        }
     }
 
     fn admit(&self) -> Result<(), AskError> {

@@ -29,8 +29,11 @@ use crate::state::{
 
 /// The shard that keeps the record.
 pub const SYSTEM_SHARD: ShardId = ShardId::new(0);
-/// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other.
-pub const LEVEL: u32 = 1;
+/// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other. A
+/// cluster is at the level that all of its nodes can do, each shard at the one that its log says.
+pub const LEVEL: u32 = FIRST_LEVEL;
+/// What every build can do.
+pub const FIRST_LEVEL: u32 = 1;
 
 /// Drawn when a data folder is made: a node whose folder is another one has lost what it promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -189,13 +192,14 @@ impl System {
             standing: Standing::Active,
             disk: None,
             token: None,
-            level: LEVEL,
+            // Until it says what it can do, and until all have.
+            level: FIRST_LEVEL,
             devices: None,
         };
         Self {
             id,
             version: 1,
-            level: LEVEL,
+            level: FIRST_LEVEL,
             epoch: 1,
             replicas: all.len().min(usize::from(u8::MAX)) as u8,
             nodes: nodes.into_iter().map(|(node, address)| (node, member(address))).collect(),

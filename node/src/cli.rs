@@ -8,6 +8,7 @@ use magpie_cluster::disk::{Disk, os::OsDisk};
 use crate::{
     Config,
     commands::{admin, cert, chat, config, demo, serve},
+    machine::MagpieRouter,
 };
 
 /// Chat and groups over QUIC, from one node to a cluster.
@@ -32,6 +33,22 @@ enum Command {
     Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),
+}
+
+/// What a test gives `serve` besides its arguments. The defaults are the real things.
+pub struct Hooks {
+    /// For the log and the snapshots.
+    pub disk: Arc<dyn Disk>,
+    /// What the build says that it can do.
+    pub level: u32,
+    /// Called when the node has started.
+    pub started: Box<dyn FnOnce(&MagpieRouter)>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { disk: Arc::new(OsDisk), level: magpie_cluster::system::LEVEL, started: Box::new(|_| ()) }
+    }
 }
 
 /// How a node is configured.
@@ -78,13 +95,13 @@ impl ServeArgs {
 impl Cli {
     /// Runs the command; returns the exit code.
     pub fn run(self) -> anyhow::Result<i32> {
-        self.run_on(Arc::new(OsDisk))
+        self.run_with(Hooks::default())
     }
 
-    /// The same, with the log and the snapshots of `serve` on this disk.
-    pub fn run_on(self, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
+    /// The same, with these for `serve`.
+    pub fn run_with(self, hooks: Hooks) -> anyhow::Result<i32> {
         match self.command {
-            Command::Serve(args) => serve::run(&args, disk),
+            Command::Serve(args) => serve::run(&args, hooks),
             Command::Chat(args) => chat::run(args),
             Command::Demo(args) => demo::run(&args),
             Command::Cert(args) => cert::run(&args),

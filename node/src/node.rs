@@ -12,7 +12,7 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, DiskId, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
+    Clock, DiskId, Ending, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
     consensus::Leadership,
     disk::{Disk, os::OsDisk},
     log::LogLimits,
@@ -81,12 +81,18 @@ pub struct Options {
     pub underlay: Option<Underlay>,
     /// The other nodes; none for a node that is alone.
     pub others: Option<Others>,
+    /// What the build can do; a test may claim that it is a newer one.
+    pub level: u32,
     /// For tests: while set, hints are lost between shard and sessions.
     pub drop_hints: Arc<AtomicBool>,
 }
 
 /// The exit code of a node whose storage failed.
 pub const EXIT_STORAGE: i32 = 74;
+/// The exit code of a node whose build cannot do what the cluster does: it must be upgraded.
+pub const EXIT_TOO_OLD: i32 = 76;
+/// The exit code of a node that the cluster does not take: it was removed, or what its id had promised is lost.
+pub const EXIT_TURNED_AWAY: i32 = 77;
 
 impl Default for Options {
     fn default() -> Self {
@@ -94,15 +100,21 @@ impl Default for Options {
         Self {
             disk: Arc::new(OsDisk),
             clock: Arc::new(since),
-            fatal: Fatal::new(|why| {
+            fatal: Fatal::by_kind(|ending, why| {
                 tracing::error!("{why}");
-                tracing::error!("the node ends here; start it again when the cause is gone");
-                std::process::exit(EXIT_STORAGE);
+                let (code, then) = match ending {
+                    Ending::Failed => (EXIT_STORAGE, "start it again when the cause is gone"),
+                    Ending::TooOld => (EXIT_TOO_OLD, "nothing is lost: start a newer build on its data folder"),
+                    Ending::TurnedAway => (EXIT_TURNED_AWAY, "the cluster goes on without it"),
+                };
+                tracing::error!("the node ends here; {then}");
+                std::process::exit(code);
             }),
             state_in_memory: false,
             threads: true,
             underlay: None,
             others: None,
+            level: magpie_cluster::system::LEVEL,
             drop_hints: Arc::default(),
         }
     }
@@ -221,6 +233,7 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
         part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
         lost_after: Duration::from_secs(config.cluster.replace_after_s),
         audit_every: Duration::from_secs(config.cluster.audit_every_s),
+        level: options.level,
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,

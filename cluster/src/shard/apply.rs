@@ -25,7 +25,7 @@ use crate::{
         key::{SHARD_SLOT, table},
         tx::StateFault,
     },
-    system::{self, Change, Refusal, System},
+    system::{self, Change, FIRST_LEVEL, Refusal, System},
     watch::Hint,
 };
 
@@ -38,6 +38,15 @@ impl Record for ShardTime {}
 #[derive(Clone, Default, Encode, Decode)]
 struct Quarantine(Vec<EntityId>);
 impl Record for Quarantine {}
+
+/// The shard's feature level; the first where there is none.
+#[derive(Clone, Encode, Decode)]
+struct ShardLevel(u32);
+impl Record for ShardLevel {}
+
+fn level_key() -> Key {
+    Key::new(SHARD_SLOT, table::LEVEL)
+}
 
 fn time_key() -> Key {
     Key::new(SHARD_SLOT, table::SHARD)
@@ -52,6 +61,31 @@ pub(super) struct Beside {
     pub(super) time_ms: u64,
     pub(super) quarantined: HashSet<EntityId>,
     pub(super) system: Option<System>,
+    pub(super) level: u32,
+}
+
+/// Why a replica goes no further.
+enum Stop {
+    /// What it holds is damaged, or cannot be read.
+    Damaged(String),
+    /// A newer build knows how to go on.
+    TooOld(String),
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// What a build says that meets what it does not know.
+fn unknown(what: &str) -> Stop {
+    Stop::TooOld(format!("{what} that this build does not know: upgrade this node"))
+}
+
+/// What a build says that meets a level that it does not reach.
+pub(crate) fn too_high(of: &dyn std::fmt::Display, level: u32, can: u32) -> String {
+    format!("{of} is at feature level {level}, and this build can do level {can}: upgrade this node")
 }
 
 pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
@@ -59,7 +93,8 @@ pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
     let quarantined = store.get::<Quarantine>(&quarantine_key())?;
     let quarantined = quarantined.map(|q| q.0.iter().copied().collect()).unwrap_or_default();
     let system = store.get::<System>(&system::key())?.map(|system| (*system).clone());
-    Ok(Beside { time_ms, quarantined, system })
+    let level = store.get::<ShardLevel>(&level_key())?.map_or(FIRST_LEVEL, |level| level.0);
+    Ok(Beside { time_ms, quarantined, system, level })
 }
 
 /// Answers that wait until the lock is free.
@@ -92,9 +127,8 @@ enum Answer<M: Machine> {
 }
 
 impl<M: Machine> Core<M> {
-    fn run_batch(&mut self, inner: &Inner<M>, bytes: &[u8], outcome: &mut Outcome<M>) -> Result<(), String> {
-        let unknown = || "an entry holds what this build does not know: upgrade this node".to_owned();
-        let mut reader = BatchReader::new(bytes).ok_or_else(unknown)?;
+    fn run_batch(&mut self, inner: &Inner<M>, bytes: &[u8], outcome: &mut Outcome<M>) -> Result<(), Stop> {
+        let mut reader = BatchReader::new(bytes).ok_or_else(|| unknown("a batch of a version"))?;
         let mut waiters = self.waiting.remove(&reader.id).unwrap_or_default();
         if reader.time_ms > self.time_ms {
             self.time_ms = reader.time_ms;
@@ -106,7 +140,7 @@ impl<M: Machine> Core<M> {
             let item = match reader.next_item() {
                 Ok(Some(item)) => item,
                 Ok(None) => break Ok(()),
-                Err(_) => break Err(unknown()),
+                Err(_) => break Err(unknown("an item of a batch")),
             };
             outcome.commands += 1;
             if let Err(error) = self.run_item(inner, item, waiters.pop_front(), outcome) {
@@ -123,11 +157,11 @@ impl<M: Machine> Core<M> {
         item: Item<'_>,
         waiter: Option<Waiter<M>>,
         outcome: &mut Outcome<M>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Stop> {
         let answer = match item {
             Item::Ask { entity, command } => Answer::Reply(self.run(inner, entity, command, outcome)?),
             Item::Inbound { from, number, entity, command } => {
-                let last = outbox::received(&mut self.store, from).map_err(|e| e.to_string())?;
+                let last = outbox::received(&mut self.store, from)?;
                 if number == last + 1 {
                     // A refusal is an answer too: the stream goes on.
                     self.run(inner, entity, command, outcome)?;
@@ -138,7 +172,7 @@ impl<M: Machine> Core<M> {
                 }
             }
             Item::Acked { to, upto } => {
-                outbox::trim(&mut self.store, self.time_ms, to, upto).map_err(|e| e.to_string())?;
+                outbox::trim(&mut self.store, self.time_ms, to, upto)?;
                 Answer::Number(upto)
             }
             Item::System { change } => {
@@ -150,6 +184,10 @@ impl<M: Machine> Core<M> {
                 outcome.audit = true;
                 Answer::Number(0)
             }
+            Item::Level { level } => {
+                self.raise_level(inner, level)?;
+                Answer::Number(u64::from(self.level))
+            }
         };
         if let Some(waiter) = waiter {
             outcome.replies.push((outcome.hints.len(), waiter, answer));
@@ -157,10 +195,25 @@ impl<M: Machine> Core<M> {
         Ok(())
     }
 
-    fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, String> {
-        let change: Change = codec::decode_stored(change)
-            .map_err(|e| format!("a change of the cluster that this build does not know ({e}): upgrade this node"))?;
-        let known = self.store.get::<System>(&system::key()).map_err(|e| e.to_string())?;
+    fn raise_level(&mut self, inner: &Inner<M>, level: u32) -> Result<(), Stop> {
+        if level > inner.node.level {
+            return Err(Stop::TooOld(too_high(&inner.id, level, inner.node.level)));
+        }
+        if level > self.level {
+            self.level = level;
+            inner.level.store(level, Ordering::Relaxed);
+            let mut tx = Tx::new(&mut self.store, self.time_ms);
+            tx.put(level_key(), ShardLevel(level));
+            tx.commit();
+            tracing::info!(shard = %inner.id, level, "the shard is at another feature level");
+        }
+        Ok(())
+    }
+
+    fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, Stop> {
+        let change: Change =
+            codec::decode_stored(change).map_err(|e| unknown(&format!("a change of the cluster ({e})")))?;
+        let known = self.store.get::<System>(&system::key())?;
         let changed = match (known, change) {
             (Some(known), change) => known.changed(change),
             (None, Change::Found(system)) => Ok(system),
@@ -181,13 +234,17 @@ impl<M: Machine> Core<M> {
         entity: EntityId,
         command: &[u8],
         outcome: &mut Outcome<M>,
-    ) -> Result<M::Reply, String> {
+    ) -> Result<M::Reply, Stop> {
         if self.quarantined.contains(&entity) {
             return Ok(self.machine.internal());
         }
         let command: M::Command = codec::decode_stored(command)
-            .map_err(|e: CodecError| format!("a command that this build does not know ({e}): upgrade this node"))?;
-        let mut tx = Tx::new(&mut self.store, self.time_ms);
+            .map_err(|e: CodecError| unknown(&format!("a command ({e})")))?;
+        let needs = M::level_of(&command);
+        if needs > inner.node.level {
+            return Err(unknown(&format!("a command of feature level {needs}")));
+        }
+        let mut tx = Tx::new(&mut self.store, self.time_ms).at_level(self.level);
         let machine = &self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(&mut tx, entity, command))) {
             Ok(reply) => {
@@ -204,7 +261,7 @@ impl<M: Machine> Core<M> {
                 Ok(reply)
             }
             Err(payload) if payload.is::<StateFault>() => {
-                Err(self.store.fault().map_or_else(String::new, ToString::to_string))
+                Err(Stop::Damaged(self.store.fault().map_or_else(String::new, ToString::to_string)))
             }
             Err(_) => {
                 drop(tx);
@@ -239,11 +296,10 @@ impl<M: Machine> Applier for Inner<M> {
             return Err(why.clone());
         }
         if let Some(batch) = batch
-            && let Err(fault) = core.run_batch(self, batch, &mut outcome)
+            && let Err(stop) = core.run_batch(self, batch, &mut outcome)
         {
             drop(guard);
-            self.state_failed(&fault);
-            return Err(fault);
+            return Err(self.stop_for(stop));
         }
         let mut applied = core.store.applied().clone();
         applied.position = Some(position);
@@ -312,7 +368,10 @@ impl<M: Machine> Applier for Inner<M> {
     fn install(self: Arc<Self>, file: SnapshotFile) -> BoxFuture<Result<(), SnapshotError>> {
         self.in_background(move |this| {
             let installed = this.install_now(file);
-            if let Err(error) = &installed {
+            // What a build is too old for is not damaged.
+            if let Err(error) = &installed
+                && lock(&this.core).failed.is_none()
+            {
                 this.state_failed(&error.to_string());
             }
             installed
@@ -325,6 +384,27 @@ impl<M: Machine> Applier for Inner<M> {
 }
 
 impl<M: Machine> Inner<M> {
+    fn stop_for(&self, stop: Stop) -> String {
+        match stop {
+            Stop::Damaged(fault) => {
+                self.state_failed(&fault);
+                fault
+            }
+            Stop::TooOld(why) => self.too_old(why),
+        }
+    }
+
+    /// This replica goes no further, and nothing of what it has is wrong.
+    fn too_old(&self, why: String) -> String {
+        let mut core = lock(&self.core);
+        if core.failed.is_none() {
+            core.failed = Some(why.clone());
+            drop(core);
+            self.node.fatal.too_old(&format!("{}: {why}", self.id));
+        }
+        why
+    }
+
     /// Work on the storage thread.
     fn in_background<T: Send + 'static>(
         self: Arc<Self>,
@@ -364,10 +444,16 @@ impl<M: Machine> Inner<M> {
         let index = file.applied.index();
         crate::snapshot::load(&self.node.disk, &file.path, &*base)?;
         let mut store = Store::new(base, self.limits.cache_bytes);
-        let Beside { time_ms, quarantined, system } = load(&mut store)?;
+        let Beside { time_ms, quarantined, system, level } = load(&mut store)?;
+        if level > self.node.level {
+            let why = self.too_old(too_high(&self.id, level, self.node.level));
+            return Err(std::io::Error::other(why).into());
+        }
+        self.level.store(level, Ordering::Relaxed);
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         (core.store, core.time_ms, core.quarantined, core.installing) = (store, time_ms, quarantined, false);
+        core.level = level;
         drop(guard);
         system.into_iter().for_each(|system| self.system.offer(system));
         crate::snapshot::keep_only(&self.node.disk, &self.node.snapshot_dir, self.id, &file.path)?;
@@ -375,4 +461,22 @@ impl<M: Machine> Inner<M> {
         tracing::info!(shard = %self.id, index, "took the state from another replica's snapshot");
         Ok(())
     }
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let key = |name: &str, key: Key| {
+        let expected = key.as_bytes().to_vec();
+        Golden::new(name, key.as_bytes(), move |bytes| (bytes == expected).then(|| bytes.to_vec()))
+    };
+    vec![
+        key("shard.key.time", time_key()),
+        key("shard.key.quarantine", quarantine_key()),
+        key("shard.key.system", system::key()),
+        key("shard.key.level", level_key()),
+        Golden::coded("shard.time", &ShardTime(1_700_000_000_000)),
+        Golden::coded("shard.quarantine", &Quarantine(vec![EntityId::new(2, 7)])),
+        Golden::coded("shard.level", &ShardLevel(2)),
+    ]
 }

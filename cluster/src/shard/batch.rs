@@ -19,6 +19,7 @@ const INBOUND: u8 = 2;
 const ACKED: u8 = 3;
 const SYSTEM: u8 = 4;
 const AUDIT: u8 = 5;
+const LEVEL: u8 = 9;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -102,6 +103,13 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds that the shard is at this feature level from here on.
+    pub fn level(&mut self, level: u32) {
+        self.bytes.push(LEVEL);
+        self.bytes.extend_from_slice(&level.to_le_bytes());
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -124,6 +132,7 @@ pub enum Item<'a> {
     Acked { to: ShardId, upto: u64 },
     System { change: &'a [u8] },
     Audit,
+    Level { level: u32 },
 }
 
 /// A batch that is being applied.
@@ -187,6 +196,7 @@ impl<'a> BatchReader<'a> {
             }
             SYSTEM => self.bytes().map(|change| Item::System { change }),
             AUDIT => Some(Item::Audit),
+            LEVEL => Some(Item::Level { level: u32::from_le_bytes(self.take()?) }),
             _ => None,
         }
     }

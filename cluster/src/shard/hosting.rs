@@ -24,6 +24,7 @@ use crate::{
     remote::Request,
     snapshot::{self, SnapshotError},
     state::{StateBase, Store},
+    system::FIRST_LEVEL,
 };
 
 /// How long a planned change of leader may take. Commands wait meanwhile.
@@ -233,6 +234,8 @@ impl<M: Machine> Inner<M> {
         let mut core = lock(&self.core);
         core.store = Store::new(base, self.limits.cache_bytes);
         core.time_ms = 0;
+        core.level = FIRST_LEVEL;
+        self.level.store(FIRST_LEVEL, Ordering::Relaxed);
         core.quarantined.clear();
         core.watches.clear();
         core.installing = false;

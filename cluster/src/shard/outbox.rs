@@ -167,3 +167,21 @@ impl<M: Machine> Shard<M> {
         rx.await.unwrap_or(Err(AskError::Unknown))
     }
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let to = ShardId::new(0x0102);
+    let key = |name: &str, key: Key| {
+        let expected = key.as_bytes().to_vec();
+        Golden::new(name, key.as_bytes(), move |bytes| (bytes == expected).then(|| bytes.to_vec()))
+    };
+    vec![
+        key("outbox.key.out", out_key(to)),
+        key("outbox.key.in", in_key(to)),
+        key("outbox.key.message", message_key(to, 258)),
+        Golden::coded("outbox.out", &StreamOut { next: 9, acked: 4 }),
+        Golden::coded("outbox.in", &StreamIn { last: 300 }),
+        Golden::coded("outbox.message", &Message { to: EntityId::new(2, 7), command: b"command".to_vec() }),
+    ]
+}

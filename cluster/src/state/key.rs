@@ -21,6 +21,8 @@ pub mod table {
     pub const QUARANTINE: u8 = 6;
     /// What the cluster knows of itself, in shard 0.
     pub const SYSTEM: u8 = 7;
+    /// The shard's feature level.
+    pub const LEVEL: u8 = 9;
     /// The first number that a subsystem may use.
     pub const FIRST_FREE: u8 = 16;
 }

@@ -346,3 +346,26 @@ impl StateBase for SledBase {
         fs::write(self.dir.join(TRUST_FILE), "damaged").ok();
     }
 }
+
+/// The redo file of these writes.
+#[cfg(test)]
+pub(crate) fn redo_of(writes: Vec<Write>, applied: &Applied) -> Vec<u8> {
+    let mut digest = Digest::default();
+    let sealed: Sealed = writes
+        .into_iter()
+        .map(|(key, value)| (key.as_bytes().to_vec(), value.map(|value| seal(key.as_bytes(), &value))))
+        .collect();
+    sealed.iter().flat_map(|(_, value)| value).for_each(|value| digest.add(value));
+    let redo: Redo = (sealed, codec::encode(&(applied.to_bytes(), digest)));
+    let body = codec::encode(&redo);
+    [&body[..], &xxh3_64(&body).to_le_bytes()].concat()
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    vec![
+        Golden::coded("state.marker", &(Applied::default().to_bytes(), Digest { records: 3, sum: 4 })),
+        Golden::coded("state.place", &super::runs::place_for_golden()),
+    ]
+}

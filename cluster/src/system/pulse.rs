@@ -16,9 +16,9 @@ use bincode::{Decode, Encode};
 use magpie_protocol::{NodeId, ShardId};
 use tokio::time::Instant;
 
-use super::{LEVEL, placement::Seen};
+use super::placement::Seen;
 use crate::{
-    Clock, Machine, Router, Shard,
+    Clock, Machine, Router, Shard, StorageConfig,
     remote::Request,
     shard::{audit::Audited, hosting::LAG_MAX},
 };
@@ -91,12 +91,20 @@ struct Inner {
     /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
     lost_after: Duration,
     audit_every: Duration,
+    /// What this build can do.
+    level: u32,
 }
 
 impl Pulse {
-    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, lost_after: Duration, audit_every: Duration) -> Self {
+    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, config: &StorageConfig) -> Self {
         let (began, beats, sessions) = (Instant::now(), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after, audit_every }))
+        let StorageConfig { lost_after, audit_every, level, .. } = *config;
+        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after, audit_every, level }))
+    }
+
+    /// What this build can do.
+    pub(crate) fn level(&self) -> u32 {
+        self.0.level
     }
 
     /// Who counts this node's sessions. Set once.
@@ -123,7 +131,7 @@ impl Pulse {
         };
         Facts {
             clock_ms: (self.0.clock)(),
-            level: LEVEL,
+            level: self.0.level,
             astray: self.0.astray.load(Ordering::Relaxed),
             full: is_full(shards),
             sessions: self.0.sessions.get().map_or(0, |count| count() as u64),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use magpie_protocol::ShardId;
 
 use super::{
-    Change, LEVEL, SYSTEM_SHARD, Standing,
+    Change, SYSTEM_SHARD, Standing,
     placement::{Step, next_step},
 };
 use crate::{Machine, Router, consensus::Reshaping, remote::Request};
@@ -68,7 +68,8 @@ async fn step<M: Machine>(router: &Router<M>) {
         }
         None => {
             let part = system.nodes.values().filter(|m| m.standing != Standing::Removed && m.disk.is_some());
-            let level = part.map(|member| member.level).min().unwrap_or(LEVEL).min(LEVEL);
+            let mine = router.pulse().level();
+            let level = part.map(|member| member.level).min().unwrap_or(mine).min(mine);
             if level > system.level {
                 change(router, Change::Raise { level }).await;
             }

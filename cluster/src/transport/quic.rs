@@ -11,6 +11,11 @@ mod outlet;
 mod peers;
 mod stream;
 #[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    frames::goldens()
+}
+
+#[cfg(test)]
 mod tests;
 
 use std::{

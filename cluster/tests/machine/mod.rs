@@ -18,6 +18,7 @@ use magpie_cluster::{
     log::LogLimits,
     shard::ShardLimits,
     state::table,
+    system::{FIRST_LEVEL, LEVEL},
 };
 use magpie_protocol::{Body, Entry, NodeId, Slot, TimelineId, UserId};
 
@@ -27,6 +28,8 @@ pub enum Command {
     Tell { to: UserId, note: u64 },
     Told { from: UserId, note: u64 },
     Panic,
+    /// Of the level after this build's.
+    Later,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -83,11 +86,14 @@ impl Machine for Counter {
         let mut sum = tx.get::<Sum>(&key(me)).map(|s| (*s).clone()).unwrap_or_default();
         match command {
             Command::Add(n) => {
+                // What it did before, as long as not every replica does otherwise.
+                let n = if tx.level() > LEVEL { 2 * n } else { n };
                 sum.total += n + u64::from(self.wrong.load(Ordering::Relaxed));
                 tx.append(TimelineId::Inbox(me), me, Body::Text(n.to_string()), 0, None);
             }
             Command::Tell { to, note } => tx.send(EntityId::user(to), &Command::Told { from: me, note }),
             Command::Told { from, note } => sum.notes.push((number(from), note)),
+            Command::Later => sum.total += 1000,
             Command::Panic => {
                 sum.total = 999;
                 tx.put(key(me), sum);
@@ -109,6 +115,10 @@ impl Machine for Counter {
     /// Reads of these two people must be fresh, one in each of two shards.
     fn is_fresh(query: &UserId) -> bool {
         *query == user(8) || *query == user(9)
+    }
+
+    fn level_of(command: &Command) -> u32 {
+        if matches!(command, Command::Later) { LEVEL + 1 } else { FIRST_LEVEL }
     }
 
     fn internal(&self) -> Said {
@@ -135,6 +145,7 @@ impl Rig {
             part: Part::default(),
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            level: LEVEL,
             state_in_memory,
             // What is in memory is tested without threads too.
             threads: !state_in_memory,

@@ -122,7 +122,7 @@ fn status_of(router: &MagpieRouter, system: &System) -> ClusterStatus {
     ClusterStatus {
         version: system.version,
         level: system.level,
-        build_level: magpie_cluster::system::LEVEL,
+        build_level: mine.level,
         replicas: system.replicas,
         nodes: {
             let gone = |(_, member): &(&NodeId, &magpie_cluster::system::Member)| member.standing == Standing::Removed;
