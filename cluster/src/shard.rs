@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
-    consensus::{Consensus, Heard, Leadership, SnapshotFile, openraft::HEARD_WITHIN},
+    consensus::{Consensus, Heard, Leadership, SnapshotFile},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
@@ -164,6 +164,8 @@ pub struct NodeParts {
     pub transport: Option<Arc<dyn Transport>>,
     /// What this build can do.
     pub level: u32,
+    /// How long a leader serves after it last heard of a majority.
+    pub serve_within: Duration,
     /// The clock is so far from those of the others that this node neither leads nor proposes.
     pub astray: Arc<AtomicBool>,
 }
@@ -492,7 +494,7 @@ impl<M: Machine> Shard<M> {
 impl<M: Machine> Inner<M> {
     /// Whether a replica that leads may say so: it has heard of a majority lately, and its clock is right.
     fn may_serve(&self) -> bool {
-        self.node.transport.is_none() || (self.heard.within(HEARD_WITHIN) && !self.node.astray.load(Ordering::Relaxed))
+        self.node.transport.is_none() || (self.heard.within(self.node.serve_within) && !self.node.astray.load(Ordering::Relaxed))
     }
 
     fn check(&self, core: &Core<M>) -> Result<(), AskError> {

@@ -47,6 +47,9 @@ pub struct StorageConfig {
     pub lost_after: Duration,
     /// How often the replicas of a shard are compared.
     pub audit_every: Duration,
+    /// How long a leader serves reads after it last heard of a majority: less than it takes to elect another. Only a
+    /// test of tests says something else.
+    pub serve_within: Duration,
     /// What this build can do: [`system::LEVEL`](crate::system::LEVEL). Only a test says something else.
     pub level: u32,
     /// How many shards; fixed when the cluster is created.
@@ -136,6 +139,7 @@ impl<M: Machine> Storage<M> {
             snapshot_dir: snapshot_dir.clone(),
             transport: transport.clone(),
             level: config.level,
+            serve_within: config.serve_within,
             astray: Arc::default(),
         };
         let mut shards = Vec::new();

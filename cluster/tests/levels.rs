@@ -13,6 +13,7 @@ use machine::{Command, Counter, Said, user};
 use magpie_cluster::{
     AskError, DiskId, Ending, EntityId, Fatal, Machine, Outside, Part, ShardLimits, Storage, StorageConfig,
     StorageError, Store, Tx,
+    consensus::openraft::HEARD_WITHIN,
     disk::memory::MemoryDisk,
     log::LogLimits,
     system::{FIRST_LEVEL, LEVEL},
@@ -176,6 +177,7 @@ fn alone(level: u32) -> StorageConfig {
         part: Part::default(),
         lost_after: Duration::from_secs(300),
         audit_every: Duration::from_secs(60),
+        serve_within: HEARD_WITHIN,
         level,
         shards: SHARDS,
         state_in_memory: true,

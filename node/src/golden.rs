@@ -10,6 +10,7 @@ use bytes::Bytes;
 use file::{Golden, every};
 use magpie_cluster::{
     EntityId, Fatal, Key, Outside, Part, ShardLimits, Storage, StorageConfig, Store,
+    consensus::openraft::HEARD_WITHIN,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
     machine::Machine,
@@ -226,6 +227,7 @@ async fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
         part: Part::default(),
         lost_after: Duration::from_secs(300),
         audit_every: Duration::from_secs(60),
+        serve_within: HEARD_WITHIN,
         level: LEVEL,
         shards: 1,
         state_in_memory: true,

@@ -13,7 +13,7 @@ use std::{
 
 use magpie_cluster::{
     Clock, DiskId, Ending, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
-    consensus::Leadership,
+    consensus::{Leadership, openraft::HEARD_WITHIN},
     disk::{Disk, os::OsDisk},
     log::LogLimits,
     system::Standing,
@@ -83,6 +83,8 @@ pub struct Options {
     pub others: Option<Others>,
     /// What the build can do; a test may claim that it is a newer one.
     pub level: u32,
+    /// How long a leader serves reads after it last heard of a majority. A test puts a bug back with it.
+    pub serve_within: Duration,
     /// For tests: while set, hints are lost between shard and sessions.
     pub drop_hints: Arc<AtomicBool>,
 }
@@ -115,6 +117,7 @@ impl Default for Options {
             underlay: None,
             others: None,
             level: magpie_cluster::system::LEVEL,
+            serve_within: HEARD_WITHIN,
             drop_hints: Arc::default(),
         }
     }
@@ -234,6 +237,7 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
         lost_after: Duration::from_secs(config.cluster.replace_after_s),
         audit_every: Duration::from_secs(config.cluster.audit_every_s),
         level: options.level,
+        serve_within: options.serve_within,
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,

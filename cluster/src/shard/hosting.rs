@@ -98,6 +98,7 @@ impl<M: Machine> Shard<M> {
             disk: self.0.node.disk.clone(),
             tell: self.0.leadership.clone(),
             heard: self.0.heard.clone(),
+            serve_within: self.0.node.serve_within,
             system: self.0.system.clone(),
         });
         let group: Arc<dyn Consensus> = Arc::new(group.await?);

@@ -15,6 +15,7 @@ use std::{
 use super::machine::{Command, Counter, Said, user};
 use magpie_cluster::{
     AskError, DiskId, Ending, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError, System,
+    consensus::openraft::HEARD_WITHIN,
     disk::memory::MemoryDisk,
     log::LogLimits,
     system::{Change, LEVEL, founding::token_hash},
@@ -120,6 +121,7 @@ impl Cluster {
             part: Part { address: Some(address), nodes, token: self.tokens.get(&at).cloned(), ..Part::default() },
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            serve_within: HEARD_WITHIN,
             level: self.levels.get(&at).copied().unwrap_or(LEVEL),
             state_in_memory: true,
             threads: false,

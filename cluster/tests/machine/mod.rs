@@ -14,6 +14,7 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{
     AskError, DiskId, EntityId, Fatal, Key, Machine, Outside, Part, Record, Storage, StorageConfig, StorageError,
     Store, Tx,
+    consensus::openraft::HEARD_WITHIN,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
     shard::ShardLimits,
@@ -145,6 +146,7 @@ impl Rig {
             part: Part::default(),
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            serve_within: HEARD_WITHIN,
             level: LEVEL,
             state_in_memory,
             // What is in memory is tested without threads too.

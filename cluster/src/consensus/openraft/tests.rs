@@ -64,6 +64,7 @@ impl Builder {
         disk.create_dir(&snapshot_dir).unwrap();
         let node = NodeParts {
             level: crate::system::LEVEL,
+            serve_within: crate::consensus::openraft::HEARD_WITHIN,
             clock: Arc::new(|| 1),
             fatal,
             background: Background::inline(),
