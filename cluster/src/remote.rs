@@ -18,7 +18,7 @@ use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::Reshaping,
-    system::{Change, DiskId, Refusal, System, SystemView, pulse::Facts},
+    system::{Change, DiskId, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts},
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
 
@@ -54,6 +54,10 @@ pub(crate) enum Request<C, Q> {
     Signal(ShardId, Signal),
     /// Which of these timelines somebody watches.
     Watched(ShardId, Vec<TimelineId>),
+    /// To let another replica of this shard lead, and to leave it there for a while. Asked of shard 0.
+    Lead(ShardId, NodeId),
+    /// What is going to move, and whether to begin at once. Asked of shard 0.
+    Balance(bool),
 }
 
 impl<C, Q> Request<C, Q> {
@@ -70,6 +74,7 @@ impl<C, Q> Request<C, Q> {
             | Self::Signal(shard, _)
             | Self::Watched(shard, _) => Some(*shard),
             Self::Deliver { to, .. } => Some(*to),
+            Self::Lead(..) | Self::Balance(_) => Some(SYSTEM_SHARD),
             Self::Greet | Self::Facts | Self::Stand(_) => None,
         }
     }
@@ -87,6 +92,7 @@ pub(crate) enum Response<R, V> {
     Changed(Result<(), Refusal>),
     Reshaped(Reshaping),
     Timelines(Vec<TimelineId>),
+    Plan(Vec<Step>),
 }
 
 /// How a request travels: with the version of what the asker knows of the cluster, ...
@@ -133,6 +139,10 @@ impl<R, V> Response<R, V> {
 
     pub(crate) fn timelines(self) -> Result<Vec<TimelineId>, AskError> {
         if let Self::Timelines(timelines) = self { Ok(timelines) } else { Err(AskError::Unknown) }
+    }
+
+    pub(crate) fn plan(self) -> Result<Vec<Step>, AskError> {
+        if let Self::Plan(steps) = self { Ok(steps) } else { Err(AskError::Unknown) }
     }
 
     pub(crate) fn reshaped(self) -> Result<Reshaping, AskError> {
@@ -248,6 +258,13 @@ impl<M: Machine> Host<M> {
         Self { router }
     }
 
+    /// What is known of the cluster, if a node was removed from it: no more than that is it told.
+    fn removed(&self, node: NodeId) -> Option<Arc<System>> {
+        let is_gone =
+            |system: &Arc<System>| system.nodes.get(&node).is_some_and(|member| member.standing == Standing::Removed);
+        self.router.system().now().filter(is_gone)
+    }
+
     /// What a replica of the group that the front of `request` names is asked.
     fn consult(&self, mut request: Bytes, answer: Answer) {
         if request.len() < 10 || request.get_u64_le() != self.router.system().id() {
@@ -266,6 +283,13 @@ impl<M: Machine> Host<M> {
 
 impl<M: Machine> Service for Host<M> {
     fn on_request(&self, from: NodeId, lane: Lane, request: Bytes, answer: Answer) {
+        if let Some(system) = self.removed(from) {
+            if lane == Lane::Requests {
+                let nothing: Result<ResponseOf<M>, _> = Err(AskError::NotLeader { leader: None });
+                answer(codec::encode(&Answered(Some((*system).clone()), u16::MAX, nothing)).into());
+            }
+            return;
+        }
         match lane {
             Lane::Consensus | Lane::Bulk => self.consult(request, answer),
             Lane::Requests => match codec::decode_stored::<Asked<RequestOf<M>>>(&request) {
@@ -285,6 +309,9 @@ impl<M: Machine> Service for Host<M> {
     }
 
     fn on_message(&self, from: NodeId, _: Lane, message: Bytes) {
+        if self.removed(from).is_some() {
+            return;
+        }
         match codec::decode_stored(&message) {
             Ok(Message::Unwatch(shard, timelines)) => {
                 if let Some(shard) = self.router.shard(shard) {

@@ -19,7 +19,9 @@ use crate::{
     remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
     system::{
         Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, System, SystemView,
+        placement::{self, Step},
         pulse::{Facts, Pulse},
+        steward::Wishes,
     },
 };
 
@@ -74,6 +76,7 @@ struct Inner<M: Machine> {
     system: SystemView,
     disk: DiskId,
     pulse: Pulse,
+    wishes: Wishes,
     /// Who led each shard when it was last asked, for when this node's replica, if it has one, does not know; 0 where
     /// nobody knows.
     leaders: Vec<AtomicU64>,
@@ -114,7 +117,8 @@ impl<M: Machine> Router<M> {
     pub(crate) fn new(parts: RouterParts<M>) -> Self {
         let RouterParts { me, map, shards, remote, system, disk, pulse } = parts;
         let (leaders, level) = (shards.iter().map(|_| AtomicU64::new(0)).collect(), AtomicU16::new(u16::MAX));
-        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote, system, disk, pulse, leaders, level }))
+        let (front, wishes) = (OnceLock::new(), Wishes::default());
+        Self(Arc::new(Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, level }))
     }
 
     /// This node.
@@ -312,6 +316,30 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Change(SYSTEM_SHARD, change)).await?.changed()
     }
 
+    /// Lets another replica lead a shard, as an operator wishes: it is left there for ten minutes.
+    pub async fn lead_by_hand(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
+        self.at_leader(Request::Lead(shard, to)).await?.done()
+    }
+
+    /// What is going to move, as the leader of shard 0 sees it; with `go` it begins at once, and with what was moved by
+    /// hand too.
+    pub async fn balance(&self, go: bool) -> Result<Vec<Step>, AskError> {
+        self.at_leader(Request::Balance(go)).await?.plan()
+    }
+
+    /// What operators wish of this node while it leads shard 0.
+    pub(crate) fn wishes(&self) -> &Wishes {
+        &self.0.wishes
+    }
+
+    fn plan(&self, go: bool) -> Vec<Step> {
+        if go {
+            self.0.wishes.go();
+        }
+        let system = self.0.system.now();
+        system.map_or_else(Vec::new, |system| placement::plan(&system, &self.0.pulse.seen(self)))
+    }
+
     /// Lets another replica lead a shard.
     pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
         self.at_leader(Request::HandOver(shard, to)).await?.done()
@@ -387,6 +415,15 @@ impl<M: Machine> Router<M> {
             Request::Stand(_) => {
                 tokio::spawn(async move { done(shard.stand().await.map(|()| Response::Done)) });
             }
+            Request::Lead(..) | Request::Balance(_) if !shard.leadership().leads => {
+                done(Err(AskError::NotLeader { leader: shard.leadership().leader }));
+            }
+            Request::Lead(of, to) => {
+                self.0.wishes.rest(of);
+                let router = self.clone();
+                tokio::spawn(async move { done(router.hand_over(of, to).await.map(|()| Response::Done)) });
+            }
+            Request::Balance(go) => done(Ok(Response::Plan(self.plan(go)))),
             Request::Greet | Request::Facts => done(Err(AskError::Unavailable)),
         }
     }

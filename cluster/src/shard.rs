@@ -3,7 +3,8 @@
 //! Commands gather in the open batch; [`driver`] hands one batch at a time to consensus; [`apply`] runs it and
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
 //! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
-//! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal.
+//! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal; [`level`] what all of them
+//! can do.
 
 pub mod apply;
 pub mod audit;
@@ -11,6 +12,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod driver;
 pub mod hosting;
+pub mod level;
 pub mod outbox;
 pub mod reading;
 
@@ -26,7 +28,7 @@ use std::{
 
 use magpie_protocol::{NodeId, ShardId, TimelineId};
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 
@@ -44,9 +46,6 @@ use crate::{
     work::Background,
 };
 use batch::{BatchBuilder, Waits};
-
-/// Pause before the shard's level is looked at again.
-const RAISE_AGAIN: Duration = Duration::from_millis(500);
 
 /// A shard's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -321,38 +320,6 @@ impl<M: Machine> Shard<M> {
         self.enqueue(|builder| builder.system(change), Waiter::System(reply));
     }
 
-    /// The shard's feature level.
-    pub fn level(&self) -> u32 {
-        self.0.level.load(Ordering::Relaxed)
-    }
-
-    /// Whether the shard is at this feature level: what needs a higher one is not proposed.
-    fn reaches(&self, needs: u32) -> Result<(), AskError> {
-        if needs > self.level() { Err(AskError::NotYet { needs }) } else { Ok(()) }
-    }
-
-    /// Raises the shard to what the whole cluster can do, each time that this grows while this replica leads.
-    pub(crate) async fn keep_level(self) {
-        let (mut system, mut leadership) = (self.0.system.follow(), self.follow_leadership());
-        loop {
-            let level = system.borrow_and_update().as_ref().map_or(0, |system| system.level);
-            if level <= self.level() {
-                if system.changed().await.is_err() {
-                    return;
-                }
-            } else if self.lead().is_ok() && self.admit().is_ok() {
-                let (done, raised) = oneshot::channel();
-                let reply = Box::new(move |result| drop(done.send(result)));
-                self.enqueue(|builder| builder.level(level), Waiter::Delivered(reply));
-                if !matches!(raised.await, Ok(Ok(_))) {
-                    tokio::time::sleep(RAISE_AGAIN).await;
-                }
-            } else {
-                _ = tokio::time::timeout(RAISE_AGAIN, leadership.changed()).await;
-            }
-        }
-    }
-
     fn admit(&self) -> Result<(), AskError> {
         self.lead()?;
         if self.0.stopping.load(Ordering::Relaxed) {
@@ -494,7 +461,8 @@ impl<M: Machine> Shard<M> {
 impl<M: Machine> Inner<M> {
     /// Whether a replica that leads may say so: it has heard of a majority lately, and its clock is right.
     fn may_serve(&self) -> bool {
-        self.node.transport.is_none() || (self.heard.within(self.node.serve_within) && !self.node.astray.load(Ordering::Relaxed))
+        self.node.transport.is_none()
+            || (self.heard.within(self.node.serve_within) && !self.node.astray.load(Ordering::Relaxed))
     }
 
     fn check(&self, core: &Core<M>) -> Result<(), AskError> {

@@ -149,12 +149,14 @@ pub enum Refusal {
     #[error("the id {0} is taken already; ids are never used twice: take the next generation, or another number")]
     Taken(NodeId),
     #[error(
-        "{0} is known with another data folder than this one: what that one promised is lost. Start as a new node: the next generation of the id, with a certificate of its own, after `magpie admin expect`"
+        "{0} is known with another data folder than this one: what that one promised is lost. Come as a new node: `magpie admin expect` the next generation of the id, make it a certificate of its own, delete this data folder (it says that it is {0}'s, and holds nothing that is needed), and start with what expect printed"
     )]
     OtherDisk(NodeId),
     #[error("the token is not the one that `magpie admin expect` gave for {0}")]
     WrongToken(NodeId),
-    #[error("{0} was removed from the cluster; its id is never used again: take the next generation")]
+    #[error(
+        "{0} was removed from the cluster, and its id is never used again. To come back: `magpie admin expect` the next generation of the id, make it a certificate of its own, delete this data folder, and start with what expect printed"
+    )]
     Removed(NodeId),
     #[error("{0} still holds {1} replicas: `magpie admin drain {0}` first, and wait until it says that it is done")]
     StillHolds(NodeId, usize),

@@ -1,6 +1,11 @@
 //! The command line: one file a command in [`commands`](crate::commands).
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::{Args, Parser, Subcommand};
 use magpie_cluster::disk::{Disk, os::OsDisk};
@@ -29,7 +34,7 @@ enum Command {
     Demo(demo::Args),
     /// Make the certificates that the nodes of a cluster know each other by
     Cert(cert::Args),
-    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, replicas, upgrade
+    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, balance, replicas, upgrade
     Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),
@@ -120,6 +125,8 @@ pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // Colours are for people: a file would hold their codes.
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .log_internal_errors(false)
         .finish();

@@ -160,8 +160,12 @@ fn views() -> Vec<Golden> {
         View::Chat(chat::View::Page(None)),
         View::Failed,
     ];
-    let families =
-        [every("view.account", accounts), every("view.contact", contacts), every("view.chat", chats), every("view", all)];
+    let families = [
+        every("view.account", accounts),
+        every("view.contact", contacts),
+        every("view.chat", chats),
+        every("view", all),
+    ];
     families.into_iter().flatten().collect()
 }
 
@@ -174,8 +178,11 @@ fn messages() -> Vec<Golden> {
     ];
     let refused: Replied = Err(WireError::field(ErrorCode::Invalid, "title", "too long"));
     let (of_accounts, of_contacts, of_chats) = queries();
-    let of_all =
-        vec![Query::Account(of_accounts[0].clone()), Query::Contact(of_contacts[0].clone()), Query::Chat(of_chats[0].clone())];
+    let of_all = vec![
+        Query::Account(of_accounts[0].clone()),
+        Query::Contact(of_contacts[0].clone()),
+        Query::Chat(of_chats[0].clone()),
+    ];
     let families = [
         every("command.account", accounts()),
         every("command.contact", contacts()),
@@ -209,7 +216,10 @@ fn story() -> Vec<(EntityId, Command)> {
         (two, say(alice(), 1, 1, text("is that you?"))),
         (two, say(bob(), 3, 1, text("it is"))),
         (a, Command::Account(account::Command::MarkRead { conversation: direct(), number: 1 })),
-        (team, Command::Chat(chat::Command::CreateGroup { creator: alice(), title: "team".into(), members: vec![bob()] })),
+        (
+            team,
+            Command::Chat(chat::Command::CreateGroup { creator: alice(), title: "team".into(), members: vec![bob()] }),
+        ),
         (team, say(alice(), 1, 1, text("welcome"))),
         (team, say(alice(), 1, 2, Content::Rename("the team".into()))),
         (team, say(bob(), 3, 1, Content::Leave(Leave {}))),
@@ -293,7 +303,8 @@ async fn what_is_stored_and_sent_stays_as_it_is() {
     let mut goldens = messages();
     let records = records().await;
     let tables: std::collections::BTreeSet<u8> = records.iter().map(|(key, _)| key[2]).collect();
-    let all = [table::HANDLE, table::USER, table::DEVICES, table::LIST, table::CONTACTS, table::CONVERSATION, table::SENDER];
+    let all =
+        [table::HANDLE, table::USER, table::DEVICES, table::LIST, table::CONTACTS, table::CONVERSATION, table::SENDER];
     assert!(all.iter().all(|table| tables.contains(table)), "the story leaves records in {tables:?}");
     let seen = read(records.clone());
     assert!(seen.len() > 500, "the story can be read");

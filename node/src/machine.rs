@@ -1,7 +1,10 @@
 //! The state machine that shards run: every subsystem's commands and queries, joined.
 
 use bincode::{Decode, Encode};
-use magpie_cluster::{EntityId, Key, Machine, Record, Router, Store, Tx, system::{FIRST_LEVEL, LEVEL}};
+use magpie_cluster::{
+    EntityId, Key, Machine, Record, Router, Store, Tx,
+    system::{FIRST_LEVEL, LEVEL},
+};
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
 use crate::{account, chat, contact, personal, policy, policy::Policy};

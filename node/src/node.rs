@@ -48,7 +48,8 @@ pub enum NodeError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(
-        "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder"
+        "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder{}",
+        folder::advice(.owner, *.me)
     )]
     Foreign { dir: String, owner: String, me: NodeId },
     #[error("the data folder {0} is in use by another process")]
@@ -253,47 +254,12 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
     }
 }
 
-/// Two processes on one data folder would ruin it.
-fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
-    std::fs::create_dir_all(dir)?;
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::InUse(dir.display().to_string())),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-/// A folder belongs to one node for ever: another would vote twice. Returns what names the folder itself.
-fn claim_folder(dir: &Path, me: NodeId) -> Result<DiskId, NodeError> {
-    let path = dir.join("node");
-    let disk = match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let (owner, disk) = text.split_once('\n').unwrap_or((&text, ""));
-            if owner.trim() != me.to_string() {
-                let owner = owner.trim().to_owned();
-                return Err(NodeError::Foreign { dir: dir.display().to_string(), owner, me });
-            }
-            u128::from_str_radix(disk.trim(), 16).ok()
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(disk) = disk {
-        return Ok(DiskId(disk));
-    }
-    let disk = rand::random::<u128>();
-    let whole: Arc<dyn Disk> = Arc::new(OsDisk);
-    magpie_cluster::disk::write_whole(&whole, &path, format!("{me}\n{disk:032x}\n").as_bytes())?;
-    Ok(DiskId(disk))
-}
-
 impl Node {
     /// Starts a node. Must be called on a `LocalSet`, where its actors then live.
     pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
         let dir = &config.node.data_dir;
-        let lock = lock_folder(dir)?;
-        let disk = claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
+        let lock = folder::lock(dir)?;
+        let disk = folder::claim(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
         let keys = Keys::of(&config, options.others.is_some());
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
@@ -411,6 +377,7 @@ impl Node {
 
 mod chores;
 mod drain;
+mod folder;
 
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]

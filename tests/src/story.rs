@@ -74,12 +74,7 @@ fn story(asked: Asked<'_>, subjects: &Subjects) -> Result<Vec<String>, AskError>
     Ok(story)
 }
 
-fn timeline(
-    asked: Asked<'_>,
-    reader: UserId,
-    timeline: TimelineId,
-    story: &mut Vec<String>,
-) -> Result<(), AskError> {
+fn timeline(asked: Asked<'_>, reader: UserId, timeline: TimelineId, story: &mut Vec<String>) -> Result<(), AskError> {
     let mut after = 0;
     loop {
         let pull = chat::Query::Pull { reader, timeline, after, limit: limits::PAGE_ENTRIES_MAX };

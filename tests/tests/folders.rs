@@ -15,8 +15,11 @@ const TEST_NODE: &str = env!("CARGO_BIN_EXE_magpie-test-node");
 const SOON: Duration = Duration::from_secs(20);
 const KINDS: [&str; 2] = ["stopped", "killed"];
 /// Few shards, and snapshots that are made early.
-const SMALL: [(&str, &str); 3] =
-    [("MAGPIE_STORAGE_SHARDS", "2"), ("MAGPIE_STORAGE_SNAPSHOT_BYTES_MIN", "4096"), ("MAGPIE_STORAGE_CHECKPOINT_MS", "200")];
+const SMALL: [(&str, &str); 3] = [
+    ("MAGPIE_STORAGE_SHARDS", "2"),
+    ("MAGPIE_STORAGE_SNAPSHOT_BYTES_MIN", "4096"),
+    ("MAGPIE_STORAGE_CHECKPOINT_MS", "200"),
+];
 
 fn archive(level: u32, kind: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/v{level}-{kind}.tar.gz"))

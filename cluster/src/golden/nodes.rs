@@ -17,6 +17,7 @@ use crate::{
     shard::audit::Audited,
     system::{
         Change, DiskId, Member, Place, Refusal, Registration, Standing, System,
+        placement::Step,
         pulse::{Facts, Held},
     },
 };
@@ -117,7 +118,13 @@ fn requests() -> Vec<Request<String, String>> {
         Request::Reshape(SHARD, [ALICE, BOB].into()),
         Request::HandOver(SHARD, BOB),
         Request::Stand(SHARD),
+        Request::Lead(SHARD, BOB),
+        Request::Balance(true),
     ]
+}
+
+fn steps() -> Vec<Step> {
+    vec![Step::Move { shard: SHARD, to: [ALICE, BOB].into() }, Step::Lead { shard: SHARD, from: ALICE, to: BOB }]
 }
 
 fn responses() -> Vec<Response<String, String>> {
@@ -130,6 +137,7 @@ fn responses() -> Vec<Response<String, String>> {
         Response::Facts(facts()),
         Response::Changed(Err(Refusal::Unknown(BOB))),
         Response::Reshaped(Reshaping::Learning { behind: 3 }),
+        Response::Plan(steps()),
     ]
 }
 
@@ -163,6 +171,7 @@ pub(super) fn goldens() -> Vec<Golden> {
     goldens.extend(every("node.response", responses()));
     goldens.extend(every("node.message", messages()));
     goldens.extend(every("node.error", errors()));
+    goldens.extend(every("node.step", steps()));
     goldens.extend(every("node.reshaping", vec![Reshaping::Learning { behind: 3 }, Reshaping::Done]));
     let asked = crate::remote::asked(7, Request::<String, String>::Greet);
     goldens.push(asked);

@@ -50,9 +50,8 @@ pub(super) fn goldens() -> Vec<Golden> {
     goldens.push(Golden::new("state.entries", entries, |bytes| {
         Some(encode_entries(&decode_entries(&"golden", bytes.to_vec()).ok()?))
     }));
-    goldens.push(Golden::new("state.applied", applied().to_bytes(), |bytes| {
-        Some(Applied::from_bytes(bytes)?.to_bytes())
-    }));
+    goldens
+        .push(Golden::new("state.applied", applied().to_bytes(), |bytes| Some(Applied::from_bytes(bytes)?.to_bytes())));
     let redo = crate::state::sled::redo_of(vec![(record(), Some(b"payload".to_vec()))], &applied());
     goldens.push(Golden::new("state.redo", redo, read_redo));
     goldens.extend(crate::state::sled::goldens());

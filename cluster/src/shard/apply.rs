@@ -238,8 +238,8 @@ impl<M: Machine> Core<M> {
         if self.quarantined.contains(&entity) {
             return Ok(self.machine.internal());
         }
-        let command: M::Command = codec::decode_stored(command)
-            .map_err(|e: CodecError| unknown(&format!("a command ({e})")))?;
+        let command: M::Command =
+            codec::decode_stored(command).map_err(|e: CodecError| unknown(&format!("a command ({e})")))?;
         let needs = M::level_of(&command);
         if needs > inner.node.level {
             return Err(unknown(&format!("a command of feature level {needs}")));
@@ -308,7 +308,7 @@ impl<M: Machine> Applier for Inner<M> {
         }
         core.store.set_applied(applied);
         if outcome.audit {
-            self.audits.begin(core.store.freeze());
+            self.audits.begin(core.store.freeze_and_hold());
         }
         let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;
         let elsewhere = std::mem::take(&mut outcome.elsewhere).into_iter();
@@ -421,7 +421,12 @@ impl<M: Machine> Inner<M> {
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
         // With all that is applied, but for what a checkpoint that waits behind this has.
-        let frozen = lock(&self.core).store.freeze();
+        let frozen = {
+            // An audit gives way: the snapshot is to have all.
+            let mut core = lock(&self.core);
+            core.store.release();
+            core.store.freeze()
+        };
         frozen.iter().for_each(|frozen| self.write_checkpoint(frozen));
         let base = lock(&self.core).store.base().clone();
         let (path, applied, len) = crate::snapshot::write(&self.node.disk, &self.node.snapshot_dir, self.id, &*base)?;

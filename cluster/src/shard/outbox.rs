@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use magpie_protocol::ShardId;
 use tokio::sync::oneshot;
 
@@ -115,22 +116,32 @@ fn waiting(store: &mut Store, to: ShardId) -> Result<Option<Waiting>, StateError
 }
 
 impl<M: Machine> Shard<M> {
-    /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time.
+    /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time; a stream whose
+    /// receiver does not answer holds up no other.
     pub(crate) async fn deliver_outbox(self, router: Router<M>) {
         let mut leadership = self.follow_leadership();
         // The state of others is theirs to deliver.
         while leadership.wait_for(|now| now.leads).await.is_ok() {
-            let rounds = (0..router.shards()).map(|to| self.deliver_stream(&router, ShardId::new(to)));
-            let moved = futures_util::future::join_all(rounds).await;
-            if moved.iter().all(|moved| !moved) {
-                tokio::select! {
-                    () = self.0.outbox_ready.notified() => {}
-                    // A new leader looks at what is there.
-                    _ = leadership.changed() => {}
+            let stream = |to| self.deliver_stream(&router, to).map(move |moved| (to, moved));
+            let mut under_way = FuturesUnordered::new();
+            let mut idle: Vec<ShardId> = (0..router.shards()).map(ShardId::new).collect();
+            while leadership.borrow().leads {
+                under_way.extend(idle.drain(..).map(stream));
+                // Until there may be something for a stream that had nothing.
+                loop {
+                    tokio::select! {
+                        Some((to, moved)) = under_way.next() => match moved {
+                            true => under_way.push(stream(to)),
+                            false => idle.push(to),
+                        },
+                        () = self.0.outbox_ready.notified() => break,
+                        // A new leader looks at what is there.
+                        _ = leadership.changed() => break,
+                    }
                 }
-            }
-            if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
-                return;
+                if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
             }
         }
     }

@@ -19,7 +19,10 @@ use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    base::{Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, Write, hex, seal, seal_as, unseal, unseal_as},
+    base::{
+        Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, VisitWhile, Write, hex, seal, seal_as, unseal,
+        unseal_as,
+    },
     key::table,
     runs::{Place, Runs},
 };
@@ -328,6 +331,16 @@ impl StateBase for SledBase {
         while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
             if key != APPLIED_KEY {
                 visit(&key, &self.fetch(&key, &value)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_from(&self, from: &[u8], visit: &mut VisitWhile<'_>) -> Result<(), StateError> {
+        let mut records = self.tree.range(from..);
+        while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
+            if key != APPLIED_KEY && !visit(&key, &self.fetch(&key, &value)?)? {
+                break;
             }
         }
         Ok(())

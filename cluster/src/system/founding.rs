@@ -246,6 +246,8 @@ impl<M: Machine> Taking<M> {
         let named: Vec<_> = named.filter(|(node, _)| !is_in || peers.contains_key(node)).collect();
         peers.extend(named);
         peers.remove(&self.me());
+        let removed = system.nodes.iter().filter(|(_, member)| member.standing == super::Standing::Removed);
+        self.transport.set_guests(removed.map(|(node, _)| *node).collect());
         self.transport.set_peers(peers);
     }
 

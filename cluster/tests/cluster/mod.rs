@@ -14,7 +14,8 @@ use std::{
 
 use super::machine::{Command, Counter, Said, user};
 use magpie_cluster::{
-    AskError, DiskId, Ending, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError, System,
+    AskError, DiskId, Ending, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig,
+    StorageError, System,
     consensus::openraft::HEARD_WITHIN,
     disk::memory::MemoryDisk,
     log::LogLimits,
@@ -247,6 +248,14 @@ impl Cluster {
                 }
             }
         }
+    }
+}
+
+pub async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within a minute");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

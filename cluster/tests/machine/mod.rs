@@ -26,8 +26,14 @@ use magpie_protocol::{Body, Entry, NodeId, Slot, TimelineId, UserId};
 #[derive(Clone, Debug, Encode, Decode)]
 pub enum Command {
     Add(u64),
-    Tell { to: UserId, note: u64 },
-    Told { from: UserId, note: u64 },
+    Tell {
+        to: UserId,
+        note: u64,
+    },
+    Told {
+        from: UserId,
+        note: u64,
+    },
     Panic,
     /// Of the level after this build's.
     Later,
@@ -80,7 +86,8 @@ impl Machine for Counter {
     type Command = Command;
     type Reply = Said;
     type Query = UserId;
-    type View = (Sum, Vec<u64>);
+    /// Sum, numbers of entries, time of the newest.
+    type View = (Sum, Vec<u64>, u64);
 
     fn apply(&self, tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Said {
         let me = entity_user(entity);
@@ -110,7 +117,8 @@ impl Machine for Counter {
         let sum = store.get::<Sum>(&key(user)).unwrap().map(|s| (*s).clone()).unwrap_or_default();
         let view = store.entries(TimelineId::Inbox(user), 1, u64::MAX, usize::MAX).unwrap();
         let numbers = view.entries.iter().map(|e| Entry::from_bytes(e).unwrap().number).collect();
-        (sum, numbers)
+        let newest = view.entries.last().map_or(0, |e| Entry::from_bytes(e).unwrap().time_ms);
+        (sum, numbers, newest)
     }
 
     /// Reads of these two people must be fresh, one in each of two shards.

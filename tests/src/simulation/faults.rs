@@ -147,7 +147,10 @@ impl Faults {
     /// A node whose disk failed ends its process; one that ends for another reason is a bug.
     fn look_for_ended(&mut self, sim: &mut Sim<'_>, now: u64) {
         for at in 0..NODES {
-            let Some(why) = self.nodes.fatal(at).filter(|_| !self.nodes.host(at).leaving.get()) else { continue };
+            let Some(why) = self.nodes.fatal(at) else { continue };
+            if self.nodes.host(at).leaving.get() && why.contains("was removed") {
+                continue;
+            }
             let name = self.nodes.host(at).name.clone();
             assert!(self.failing[at], "{name} ended by itself: {why}");
             self.nature.log(format_args!("{name} ends"));

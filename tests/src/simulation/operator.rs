@@ -9,7 +9,11 @@ use std::{
 
 use magpie_cluster::system::{Change, Standing, System, founding::token_hash};
 use magpie_protocol::{NodeId, ShardId};
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 use turmoil::Sim;
 
 use super::{

@@ -91,8 +91,7 @@ pub fn run(setup: Setup) -> anyhow::Result<Report> {
         }
     };
     sim.client(HOST, talk);
-    let (plan, acts) =
-        if setup.calm { Default::default() } else { (draw(setup.seed), operator::draw(setup.seed)) };
+    let (plan, acts) = if setup.calm { Default::default() } else { (draw(setup.seed), operator::draw(setup.seed)) };
     let planned: Vec<Fault> = plan.iter().map(|episode| episode.fault).chain(acts.clone()).collect();
     let mut faults = Faults::new(setup.seed, plan, &acts, &nature, &nodes);
     let (mut healing_since, mut leaders) = (None, Leaders::default());
