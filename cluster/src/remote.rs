@@ -18,7 +18,9 @@ use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::Reshaping,
-    system::{Change, DiskId, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts},
+    system::{
+        Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts,
+    },
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
 
@@ -77,6 +79,15 @@ impl<C, Q> Request<C, Q> {
             Self::Lead(..) | Self::Balance(_) => Some(SYSTEM_SHARD),
             Self::Greet | Self::Facts | Self::Stand(_) => None,
         }
+    }
+}
+
+/// The feature level from which on this may be asked of another node.
+pub(crate) fn request_level<M: Machine>(request: &RequestOf<M>) -> u32 {
+    match request {
+        Request::Submit(_, _, command) => M::level_of(command),
+        Request::Query(_, query) | Request::Watch(_, _, query) => M::level_of_query(query),
+        _ => FIRST_LEVEL,
     }
 }
 

@@ -16,10 +16,9 @@ use crate::{
     HintSink, Shard, ShardMap, Signal,
     consensus::Leadership,
     machine::{EntityId, Machine},
-    remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
+    remote::{Done, Remote, Request, RequestOf, Response, ResponseOf, request_level},
     system::{
-        Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, System, SystemView,
-        placement::{self, Step},
+        Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
         steward::Wishes,
     },
@@ -82,15 +81,6 @@ struct Inner<M: Machine> {
     leaders: Vec<AtomicU64>,
     /// The last priority of requests that this node lets in.
     level: AtomicU16,
-}
-
-/// The feature level from which on this may be asked of another node.
-fn request_level<M: Machine>(request: &RequestOf<M>) -> u32 {
-    match request {
-        Request::Submit(_, _, command) => M::level_of(command),
-        Request::Query(_, query) | Request::Watch(_, _, query) => M::level_of_query(query),
-        _ => FIRST_LEVEL,
-    }
 }
 
 /// What a router is made of.
@@ -316,28 +306,9 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Change(SYSTEM_SHARD, change)).await?.changed()
     }
 
-    /// Lets another replica lead a shard, as an operator wishes: it is left there for ten minutes.
-    pub async fn lead_by_hand(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
-        self.at_leader(Request::Lead(shard, to)).await?.done()
-    }
-
-    /// What is going to move, as the leader of shard 0 sees it; with `go` it begins at once, and with what was moved by
-    /// hand too.
-    pub async fn balance(&self, go: bool) -> Result<Vec<Step>, AskError> {
-        self.at_leader(Request::Balance(go)).await?.plan()
-    }
-
     /// What operators wish of this node while it leads shard 0.
     pub(crate) fn wishes(&self) -> &Wishes {
         &self.0.wishes
-    }
-
-    fn plan(&self, go: bool) -> Vec<Step> {
-        if go {
-            self.0.wishes.go();
-        }
-        let system = self.0.system.now();
-        system.map_or_else(Vec::new, |system| placement::plan(&system, &self.0.pulse.seen(self)))
     }
 
     /// Lets another replica lead a shard.

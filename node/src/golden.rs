@@ -32,6 +32,7 @@ use crate::{
     account::{self, command::NewDevice},
     chat, contact,
     machine::{Replied, TestCommand, table},
+    personal,
 };
 
 fn person(name: &str, n: u64) -> UserId {
@@ -187,6 +188,9 @@ fn messages() -> Vec<Golden> {
         every("command.account", accounts()),
         every("command.contact", contacts()),
         every("command.chat", chats()),
+        every("command.personal", Vec::<personal::Command>::new()),
+        every("query.personal", Vec::<personal::Query>::new()),
+        every("view.personal", Vec::<personal::View>::new()),
         every("command.test", vec![TestCommand::Panic, TestCommand::Later]),
         every("command", all),
         every("reply.outcome", outcomes()),

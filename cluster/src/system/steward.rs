@@ -13,9 +13,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Change, SYSTEM_SHARD, Standing, System,
-    placement::{Seen, Step, lead_out, next_step},
+    placement::{Seen, Step, lead_out, next_step, plan},
 };
-use crate::{Machine, Router, consensus::Reshaping, remote::Request};
+use crate::{AskError, Machine, Router, consensus::Reshaping, remote::Request};
 
 /// Pause between two looks; a change under way is looked at as often.
 const EVERY: Duration = Duration::from_millis(200);
@@ -55,6 +55,27 @@ impl Wishes {
         let mut resting = self.resting();
         resting.retain(|_, until| Instant::now() < *until);
         resting.keys().copied().collect()
+    }
+}
+
+impl<M: Machine> Router<M> {
+    /// Lets another replica lead a shard, as an operator wishes: it is left there for ten minutes.
+    pub async fn lead_by_hand(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
+        self.at_leader(Request::Lead(shard, to)).await?.done()
+    }
+
+    /// What is going to move, as the leader of shard 0 sees it; with `go` it begins at once, and with what was moved by
+    /// hand too.
+    pub async fn balance(&self, go: bool) -> Result<Vec<Step>, AskError> {
+        self.at_leader(Request::Balance(go)).await?.plan()
+    }
+
+    /// The answer to that, where shard 0 is led.
+    pub(crate) fn plan(&self, go: bool) -> Vec<Step> {
+        if go {
+            self.wishes().go();
+        }
+        self.system().now().map_or_else(Vec::new, |system| plan(&system, &self.pulse().seen(self)))
     }
 }
 

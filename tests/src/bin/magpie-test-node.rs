@@ -17,7 +17,8 @@ fn main() -> anyhow::Result<()> {
     let mut hooks = Hooks { disk, ..Hooks::default() };
     hooks.level = u32::try_from(left("MAGPIE_TEST_LEVEL")).unwrap_or(hooks.level);
     if let Some(file) = std::env::var_os("MAGPIE_TEST_LATER") {
-        let ask = move |router: &MagpieRouter| drop(tokio::spawn(magpie_tests::later::ask(router.clone(), file.into())));
+        let ask =
+            move |router: &MagpieRouter| drop(tokio::spawn(magpie_tests::later::ask(router.clone(), file.into())));
         hooks.started = Box::new(ask);
     }
     std::process::exit(Cli::parse().run_with(hooks)?)

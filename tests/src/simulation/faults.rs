@@ -163,7 +163,14 @@ impl Faults {
         let leader = self.nodes.leader(ShardId::new(self.rng.random_range(0..SHARDS)));
         let any = self.rng.random_range(0..NODES);
         let at = if self.rng.random_ratio(3, 5) { leader.unwrap_or(any) } else { any };
-        (at..at + NODES).map(|at| at % NODES).find(|at| self.nodes.router(*at).is_some()).unwrap_or(at)
+        let holds = |at: &usize| {
+            let system = self.nodes.system();
+            self.nodes.router(*at).is_some() && system.is_some_and(|system| system.held_by(self.nodes.id(*at)) > 0)
+        };
+        let up = |at: &usize| self.nodes.router(*at).is_some();
+        let all: Vec<usize> = (at..at + NODES).map(|at| at % NODES).collect();
+        // What befalls a node that holds nothing befalls nobody.
+        all.iter().copied().find(holds).or_else(|| all.iter().copied().find(up)).unwrap_or(at)
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, at: usize, up_at_ms: u64) {
