@@ -172,3 +172,8 @@ pub trait Applier: Send + Sync + 'static {
     /// Replaces the state by a received snapshot. Nothing is applied meanwhile.
     fn install(self: Arc<Self>, file: SnapshotFile) -> BoxFuture<Result<(), SnapshotError>>;
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    openraft_wire::goldens().into_iter().chain(openraft_log::goldens()).collect()
+}

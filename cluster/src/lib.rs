@@ -11,6 +11,8 @@
 pub mod backup;
 pub mod consensus;
 pub mod disk;
+#[cfg(test)]
+mod golden;
 pub mod log;
 pub mod machine;
 pub mod map;
@@ -40,19 +42,45 @@ pub use watch::{Hint, HintSink, Origin, Signal};
 /// Milliseconds since 1970, from outside. A simulation brings its own.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// What kind of end a node comes to by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// What it stores, or what carries that, failed.
+    Failed,
+    /// The cluster does what this build cannot do: a newer build goes on from here.
+    TooOld,
+    /// The cluster does not take it, and says why.
+    TurnedAway,
+}
+
 /// What happens when the node can no longer keep its promises: it says why and ends.
 #[derive(Clone)]
-pub struct Fatal(Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Fatal(Arc<dyn Fn(Ending, &str) + Send + Sync>);
 
 impl Fatal {
     /// Calls this with the reason. It is expected to end the process, or in a test the node.
     pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self::by_kind(move |_, reason| end(reason))
+    }
+
+    /// The same, where the kind of end matters.
+    pub fn by_kind(end: impl Fn(Ending, &str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(end))
     }
 
-    /// Reports the reason.
+    /// Reports a failure.
     pub fn report(&self, reason: &str) {
-        (self.0)(reason);
+        (self.0)(Ending::Failed, reason);
+    }
+
+    /// Reports that this build is too old.
+    pub fn too_old(&self, reason: &str) {
+        (self.0)(Ending::TooOld, reason);
+    }
+
+    /// Reports that the cluster does not take this node.
+    pub fn turned_away(&self, reason: &str) {
+        (self.0)(Ending::TurnedAway, reason);
     }
 }
 

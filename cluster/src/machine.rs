@@ -3,7 +3,10 @@
 use bincode::{Decode, Encode};
 use magpie_protocol::{ConversationId, Slot, UserId, ids::SLOTS};
 
-use crate::state::{Store, Tx};
+use crate::{
+    state::{Store, Tx},
+    system::FIRST_LEVEL,
+};
 
 /// Something durable. Its id decides its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
@@ -81,6 +84,19 @@ pub trait Machine: Send + Sync + 'static {
     fn is_fresh(query: &Self::Query) -> bool {
         let _ = query;
         false
+    }
+
+    /// The feature level from which on this may be asked: below it there may be replicas whose build does not know it.
+    /// Nobody proposes it earlier, and a build that cannot do as much stops where it meets it.
+    fn level_of(command: &Self::Command) -> u32 {
+        let _ = command;
+        FIRST_LEVEL
+    }
+
+    /// The same of what is read.
+    fn level_of_query(query: &Self::Query) -> u32 {
+        let _ = query;
+        FIRST_LEVEL
     }
 
     /// The reply of a command that met a quarantined entity, or quarantined it.

@@ -19,7 +19,9 @@ use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::Reshaping,
     shard::cut::{Held, Through},
-    system::{Change, DiskId, Refusal, System, SystemView, pulse::Facts},
+    system::{
+        Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts,
+    },
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
 
@@ -58,6 +60,10 @@ pub(crate) enum Request<C, Q> {
     Signal(ShardId, Signal),
     /// Which of these timelines somebody watches.
     Watched(ShardId, Vec<TimelineId>),
+    /// To let another replica of this shard lead, and to leave it there for a while. Asked of shard 0.
+    Lead(ShardId, NodeId),
+    /// What is going to move, and whether to begin at once. Asked of shard 0.
+    Balance(bool),
     /// The same as `Deliver`, of a shard that has made this cut.
     DeliverCut {
         to: ShardId,
@@ -94,8 +100,18 @@ impl<C, Q> Request<C, Q> {
             | Self::Watched(shard, _)
             | Self::Cut(shard, _) => Some(*shard),
             Self::Deliver { to, .. } | Self::DeliverCut { to, .. } => Some(*to),
+            Self::Lead(..) | Self::Balance(_) => Some(SYSTEM_SHARD),
             Self::Greet | Self::Facts | Self::Stand(_) | Self::CutPart { .. } | Self::ForgetCut(..) => None,
         }
+    }
+}
+
+/// The feature level from which on this may be asked of another node.
+pub(crate) fn request_level<M: Machine>(request: &RequestOf<M>) -> u32 {
+    match request {
+        Request::Submit(_, _, command) => M::level_of(command),
+        Request::Query(_, query) | Request::Watch(_, _, query) => M::level_of_query(query),
+        _ => FIRST_LEVEL,
     }
 }
 
@@ -111,6 +127,7 @@ pub(crate) enum Response<R, V> {
     Changed(Result<(), Refusal>),
     Reshaped(Reshaping),
     Timelines(Vec<TimelineId>),
+    Plan(Vec<Step>),
     /// The same as `Applied`, of a shard that has made a cut.
     Through(Through),
     /// The cut is made; by which node.
@@ -206,6 +223,10 @@ impl<R, V> Response<R, V> {
         if let Self::Timelines(timelines) = self { Ok(timelines) } else { Err(AskError::Unknown) }
     }
 
+    pub(crate) fn plan(self) -> Result<Vec<Step>, AskError> {
+        if let Self::Plan(steps) = self { Ok(steps) } else { Err(AskError::Unknown) }
+    }
+
     pub(crate) fn reshaped(self) -> Result<Reshaping, AskError> {
         if let Self::Reshaped(reshaping) = self { Ok(reshaping) } else { Err(AskError::Unknown) }
     }
@@ -213,7 +234,7 @@ impl<R, V> Response<R, V> {
 
 /// What one node tells another.
 #[derive(Encode, Decode)]
-enum Message {
+pub(crate) enum Message {
     Unwatch(ShardId, Vec<TimelineId>),
     Hints(ShardId, u64, Vec<Hint>),
     Beat(ShardId, u64),
@@ -333,6 +354,13 @@ impl<M: Machine> Host<M> {
         cluster == mine || cluster == 0 || mine == 0
     }
 
+    /// What is known of the cluster, if a node was removed from it: no more than that is it told.
+    fn removed(&self, node: NodeId) -> Option<Arc<System>> {
+        let is_gone =
+            |system: &Arc<System>| system.nodes.get(&node).is_some_and(|member| member.standing == Standing::Removed);
+        self.router.system().now().filter(is_gone)
+    }
+
     /// What a replica of the group that the front of `request` names is asked.
     fn consult(&self, mut request: Bytes, answer: Answer) {
         if request.len() < 10 || request.get_u64_le() != self.router.system().id() {
@@ -351,6 +379,13 @@ impl<M: Machine> Host<M> {
 
 impl<M: Machine> Service for Host<M> {
     fn on_request(&self, from: NodeId, lane: Lane, request: Bytes, answer: Answer) {
+        if let Some(system) = self.removed(from) {
+            if lane == Lane::Requests {
+                let nothing: Result<ResponseOf<M>, _> = Err(AskError::NotLeader { leader: None });
+                answer(codec::encode(&Answered(Some((*system).clone()), u16::MAX, nothing)).into());
+            }
+            return;
+        }
         match lane {
             Lane::Bulk if request.starts_with(&OF_THE_NODE.to_le_bytes()) => {
                 self.on_request(from, Lane::Requests, request.slice(OF_THE_NODE.to_le_bytes().len()..), answer);
@@ -377,6 +412,9 @@ impl<M: Machine> Service for Host<M> {
     }
 
     fn on_message(&self, from: NodeId, _: Lane, message: Bytes) {
+        if self.removed(from).is_some() {
+            return;
+        }
         match codec::decode_stored(&message) {
             Ok(Message::Unwatch(shard, timelines)) => {
                 if let Some(shard) = self.router.shard(shard) {
@@ -402,4 +440,20 @@ impl<M: Machine> Service for Host<M> {
             Err(error) => tracing::warn!(%from, %error, "a message that this build does not know"),
         }
     }
+}
+
+/// A request as it travels.
+#[cfg(test)]
+pub(crate) fn asked<T: Encode + Decode<()> + 'static>(version: u64, request: T) -> crate::golden::file::Golden {
+    crate::golden::file::Golden::coded("node.asked", &Asked { cluster: 0, version, request })
+}
+
+/// An answer as it travels.
+#[cfg(test)]
+pub(crate) fn answered<T: Encode + Decode<()> + 'static>(
+    newer: Option<System>,
+    level: u16,
+    result: Result<T, AskError>,
+) -> crate::golden::file::Golden {
+    crate::golden::file::Golden::coded("node.answered", &Answered(newer, level, result))
 }

@@ -20,18 +20,19 @@ use crate::{
     HintSink, Shard, ShardMap, Signal,
     consensus::Leadership,
     machine::{EntityId, Machine},
-    remote::{Done, Remote, Request, RequestOf, Response, ResponseOf},
+    remote::{Done, Remote, Request, RequestOf, Response, ResponseOf, request_level},
     shard::cut::Through,
     system::{
         Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
         pulse::{Facts, Pulse},
+        steward::Wishes,
     },
 };
 
 /// Called once with an answer. It must not block nor call back into the shard that calls it.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, AskError>) + Send>;
 
-/// Why there is no reply. Only the first four say that nothing happened.
+/// Why there is no reply. Only the first four and the last say that nothing happened. Tags are append-only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
 #[non_exhaustive]
 pub enum AskError {
@@ -47,6 +48,8 @@ pub enum AskError {
     Unavailable,
     #[error("the outcome is not known: ask again with the same id")]
     Unknown,
+    #[error("not every node can do that yet: it needs feature level {needs}; nothing was changed")]
+    NotYet { needs: u32 },
 }
 
 /// Stands before the shards that this node leads: may hold volatile things of an entity and passes commands on.
@@ -77,6 +80,7 @@ struct Inner<M: Machine> {
     system: SystemView,
     disk: DiskId,
     pulse: Pulse,
+    wishes: Wishes,
     /// Who led each shard when it was last asked, for when this node's replica, if it has one, does not know; 0 where
     /// nobody knows.
     leaders: Vec<AtomicU64>,
@@ -108,7 +112,8 @@ impl<M: Machine> Router<M> {
     pub(crate) fn new(parts: RouterParts<M>) -> Self {
         let RouterParts { me, map, shards, remote, system, disk, pulse } = parts;
         let (leaders, level) = (shards.iter().map(|_| AtomicU64::new(0)).collect(), AtomicU16::new(u16::MAX));
-        Self(Arc::new(Inner { me, map, shards, front: OnceLock::new(), remote, system, disk, pulse, leaders, level }))
+        let (front, wishes) = (OnceLock::new(), Wishes::default());
+        Self(Arc::new(Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, level }))
     }
 
     /// This node.
@@ -311,6 +316,11 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Change(SYSTEM_SHARD, change)).await?.changed()
     }
 
+    /// What operators wish of this node while it leads shard 0.
+    pub(crate) fn wishes(&self) -> &Wishes {
+        &self.0.wishes
+    }
+
     /// Lets another replica lead a shard.
     pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), AskError> {
         self.at_leader(Request::HandOver(shard, to)).await?.done()
@@ -387,6 +397,15 @@ impl<M: Machine> Router<M> {
             Request::Stand(_) => {
                 tokio::spawn(async move { done(shard.stand().await.map(|()| Response::Done)) });
             }
+            Request::Lead(..) | Request::Balance(_) if !shard.leadership().leads => {
+                done(Err(AskError::NotLeader { leader: shard.leadership().leader }));
+            }
+            Request::Lead(of, to) => {
+                self.0.wishes.rest(of);
+                let router = self.clone();
+                tokio::spawn(async move { done(router.hand_over(of, to).await.map(|()| Response::Done)) });
+            }
+            Request::Balance(go) => done(Ok(Response::Plan(self.plan(go)))),
             Request::Greet | Request::Facts => done(Err(AskError::Unavailable)),
         }
     }
@@ -425,6 +444,11 @@ impl<M: Machine> Router<M> {
     /// reached, whoever leads next is asked; where the outcome is not known, the caller is told.
     pub(crate) async fn at_leader(&self, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
         let deadline = Instant::now() + LEADERLESS_MAX;
+        // An older build could not even read it. Nobody but itself is asked by a node that knows of no cluster yet.
+        let (needs, at) = (request_level::<M>(&request), self.0.system.now().map_or(u32::MAX, |system| system.level));
+        if needs > at {
+            return Err(AskError::NotYet { needs });
+        }
         let shard = request.shard().and_then(|shard| self.shard(shard)).ok_or(AskError::Unavailable)?;
         let mut changes = shard.follow_leadership();
         let (mut told, mut turn) = (None, 0);

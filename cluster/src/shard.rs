@@ -4,7 +4,7 @@
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
 //! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
 //! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal; [`cut`] the state that a
-//! backup holds.
+//! backup holds; [`level`] what all replicas can do.
 
 pub mod apply;
 pub mod audit;
@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod cut;
 pub mod driver;
 pub mod hosting;
+pub mod level;
 pub mod outbox;
 pub mod reading;
 
@@ -21,8 +22,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use magpie_protocol::{NodeId, ShardId, TimelineId};
@@ -32,8 +34,8 @@ use tokio::{
 };
 
 use crate::{
-    AskError, Clock, Fatal, HintSink, ShardMap,
-    consensus::{Consensus, Heard, Leadership, SnapshotFile, openraft::HEARD_WITHIN},
+    AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
+    consensus::{Consensus, Heard, Leadership, SnapshotFile},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
@@ -102,6 +104,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) store: Store,
     pub(crate) machine: M,
     pub(crate) time_ms: u64,
+    /// Up to which feature level `apply` behaves.
+    pub(crate) level: u32,
     /// Who waits for batches that this node proposed, by batch id.
     pub(crate) waiting: HashMap<u64, VecDeque<Waiter<M>>>,
     pub(crate) quarantined: HashSet<EntityId>,
@@ -130,6 +134,8 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) core: Mutex<Core<M>>,
     pub(crate) open: Mutex<VecDeque<OpenBatch<M>>>,
     pub(crate) waiting_commands: AtomicU64,
+    /// The core's, for those who need no more of it.
+    pub(crate) level: AtomicU32,
     pub(crate) waits: Waits,
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
@@ -161,6 +167,10 @@ pub struct NodeParts {
     pub snapshot_dir: PathBuf,
     /// The way to the other nodes; none for a node that is alone.
     pub transport: Option<Arc<dyn Transport>>,
+    /// What this build can do.
+    pub level: u32,
+    /// How long a leader serves after it last heard of a majority.
+    pub serve_within: Duration,
     /// The clock is so far from those of the others that this node neither leads nor proposes.
     pub astray: Arc<AtomicBool>,
 }
@@ -195,14 +205,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<M: Machine> Shard<M> {
     /// A shard that is not running yet.
-    pub fn new(parts: ShardParts<M>) -> Result<Self, crate::state::StateError> {
+    pub fn new(parts: ShardParts<M>) -> Result<Self, StorageError> {
         let mut store = parts.store;
-        let apply::Beside { time_ms, quarantined, system, cut } = apply::load(&mut store)?;
+        let apply::Beside { time_ms, quarantined, system, cut, level } = apply::load(&mut store)?;
+        if level > parts.node.level {
+            return Err(StorageError::TooOld(apply::too_high(&parts.id, level, parts.node.level)));
+        }
         system.into_iter().for_each(|system| parts.system.offer(system));
         let core = Core {
             store,
             machine: parts.machine,
             time_ms,
+            level,
             waiting: HashMap::new(),
             quarantined,
             watches: WatchTable::default(),
@@ -218,6 +232,7 @@ impl<M: Machine> Shard<M> {
             core: Mutex::new(core),
             open: Mutex::default(),
             waiting_commands: AtomicU64::new(0),
+            level: AtomicU32::new(level),
             waits: Waits::default(),
             ready: Notify::new(),
             outbox_ready: Notify::new(),
@@ -276,7 +291,8 @@ impl<M: Machine> Shard<M> {
     /// Adds a command to the open batch. `reply` is called once: with the reply when the command is durable and
     /// applied, or with why that is not known. It must not block nor call back into this shard.
     pub fn submit(&self, entity: EntityId, command: &M::Command, reply: Reply<M::Reply>) {
-        if let Err(error) = self.admit() {
+        let needs = M::level_of(command);
+        if let Err(error) = self.admit().and_then(|()| self.reaches(needs)) {
             return reply(Err(error));
         }
         self.enqueue(|builder| builder.ask(entity, command), Waiter::Reply(reply));
@@ -465,7 +481,8 @@ impl<M: Machine> Shard<M> {
 impl<M: Machine> Inner<M> {
     /// Whether a replica that leads may say so: it has heard of a majority lately, and its clock is right.
     fn may_serve(&self) -> bool {
-        self.node.transport.is_none() || (self.heard.within(HEARD_WITHIN) && !self.node.astray.load(Ordering::Relaxed))
+        self.node.transport.is_none()
+            || (self.heard.within(self.node.serve_within) && !self.node.astray.load(Ordering::Relaxed))
     }
 
     fn check(&self, core: &Core<M>) -> Result<(), AskError> {

@@ -19,11 +19,11 @@ use crate::{
     machine::Machine,
     remote::{Host, Remote, RemoteSink},
     router::RouterParts,
-    shard::{NodeParts, Shard, ShardLimits, ShardParts, cut, hosting},
+    shard::{NodeParts, Shard, ShardLimits, ShardParts, apply::too_high, cut, hosting},
     snapshot::{self, SnapshotError},
     state::{StateBase, StateError, Store, memory::MemoryBase, sled::SledDb},
     system::{
-        Change, DiskId, LEVEL, Registration, SYSTEM_SHARD, System, SystemView,
+        Change, DiskId, Registration, SYSTEM_SHARD, System, SystemView,
         founding::{self, Part, Taking},
         pulse::Pulse,
         steward,
@@ -47,6 +47,11 @@ pub struct StorageConfig {
     pub lost_after: Duration,
     /// How often the replicas of a shard are compared.
     pub audit_every: Duration,
+    /// How long a leader serves reads after it last heard of a majority: less than it takes to elect another. Only a
+    /// test of tests says something else.
+    pub serve_within: Duration,
+    /// What this build can do: [`system::LEVEL`](crate::system::LEVEL). Only a test says something else.
+    pub level: u32,
     /// How many shards; fixed when the cluster is created.
     pub shards: u16,
     /// Keep the state in memory instead of sled; it is rebuilt at each start.
@@ -85,6 +90,8 @@ pub enum StorageError {
     Consensus(#[from] ProposeError),
     #[error("{0}")]
     Inconsistent(String),
+    #[error("{0}")]
+    TooOld(String),
 }
 
 /// A node's storage, running.
@@ -120,6 +127,9 @@ impl<M: Machine> Storage<M> {
         cut::forget_all(&disk, &snapshot_dir)?;
         let system = SystemView::default();
         if let Some(known) = founding::load(&disk, &config.dir)? {
+            if known.level > config.level {
+                return Err(StorageError::TooOld(too_high(&"the cluster", known.level, config.level)));
+            }
             system.offer(known);
         }
         let node = NodeParts {
@@ -129,6 +139,8 @@ impl<M: Machine> Storage<M> {
             disk: disk.clone(),
             snapshot_dir: snapshot_dir.clone(),
             transport: transport.clone(),
+            level: config.level,
+            serve_within: config.serve_within,
             astray: Arc::default(),
         };
         let mut shards = Vec::new();
@@ -167,7 +179,7 @@ impl<M: Machine> Storage<M> {
             let what = format!("the log holds entries of {shard}, but the configuration says {} shards", config.shards);
             return Err(StorageError::Inconsistent(what));
         }
-        let pulse = Pulse::new(clock, node.astray, config.lost_after, config.audit_every);
+        let pulse = Pulse::new(clock, node.astray, config);
         let router = Router::new(RouterParts {
             me: config.node,
             map,
@@ -185,6 +197,7 @@ impl<M: Machine> Storage<M> {
             tasks.push(tokio::spawn(shard.clone().watch_leader()));
             tasks.push(tokio::spawn(shard.clone().serve_reads()));
             tasks.push(tokio::spawn(shard.clone().keep_audits()));
+            tasks.push(tokio::spawn(shard.clone().keep_level()));
         }
         let beating = shards.clone();
         tasks.push(tokio::spawn(async move {
@@ -202,7 +215,8 @@ impl<M: Machine> Storage<M> {
                 }
                 transport.set_service(Arc::new(Host::new(router.clone())));
                 let (router, transport, part) = (router.clone(), transport.clone(), config.part.clone());
-                let taking = Taking { router: router.clone(), transport, part, disk, dir: config.dir.clone(), fatal };
+                let (dir, level) = (config.dir.clone(), config.level);
+                let taking = Taking { router: router.clone(), transport, part, disk, dir, fatal, level };
                 tasks.push(tokio::spawn(taking.run()));
                 tasks.push(tokio::spawn(pulse.run(router.clone())));
                 tasks.push(tokio::spawn(steward::run(router)));
@@ -284,26 +298,31 @@ async fn begin_alone<M: Machine>(router: &Router<M>, address: Option<SocketAddr>
     for (shard, group) in router.all_shards().iter().zip(&groups) {
         shard.lead_at_last(&**group).await?;
     }
-    if let Some(system) = router.system().now().filter(|system| system.level < LEVEL)
-        && let Some(member) = system.nodes.get(&me)
-    {
-        // There is nobody to wait for here either.
-        let facts = Registration { address: member.address, zone: member.zone.clone(), level: LEVEL, devices: None };
-        let (node, disk) = (me, router.disk());
-        for change in [Change::Register { node, disk, token: None, facts }, Change::Raise { level: LEVEL }] {
-            let raised = router.at_leader(crate::remote::Request::Change(SYSTEM_SHARD, change)).await;
-            let raised = raised.and_then(|response| response.changed());
-            if let Ok(Err(refusal)) = raised {
-                return Err(StorageError::Inconsistent(refusal.to_string()));
-            }
-        }
-    }
     if router.system().now().is_none() {
         let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let mut system = System::found(founding::new_id(), BTreeMap::from([(me, address)]), router.shards());
         system.nodes.values_mut().for_each(|member| member.disk = Some(router.disk()));
         let founded = router.at_leader(crate::remote::Request::Change(SYSTEM_SHARD, Change::Found(system)));
         founded.await.map_err(|error| StorageError::Inconsistent(error.to_string()))?;
+    }
+    raise_alone(router).await
+}
+
+/// What this build can do is what the whole cluster can.
+async fn raise_alone<M: Machine>(router: &Router<M>) -> Result<(), StorageError> {
+    let (me, level) = (router.me(), router.pulse().level());
+    let Some(system) = router.system().now() else { return Ok(()) };
+    if system.level > level {
+        return Err(StorageError::TooOld(too_high(&"the cluster", system.level, level)));
+    }
+    let Some(member) = system.nodes.get(&me).filter(|_| system.level < level) else { return Ok(()) };
+    let (address, zone, devices) = (member.address, member.zone.clone(), member.devices);
+    let facts = Registration { address, zone, level, devices };
+    for change in [Change::Register { node: me, disk: router.disk(), token: None, facts }, Change::Raise { level }] {
+        let changed = router.change(change).await.map_err(|error| StorageError::Inconsistent(error.to_string()))?;
+        if let Err(refusal) = changed {
+            tracing::warn!(%refusal, "the feature level stays as it is");
+        }
     }
     Ok(())
 }

@@ -29,8 +29,11 @@ use crate::state::{
 
 /// The shard that keeps the record.
 pub const SYSTEM_SHARD: ShardId = ShardId::new(0);
-/// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other.
+/// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other. A
+/// cluster is at the level that all of its nodes can do, each shard at the one that its log says.
 pub const LEVEL: u32 = 2;
+/// What every build can do.
+pub const FIRST_LEVEL: u32 = 1;
 /// From this level on a shard can make its part of a backup.
 pub const BACKUP_LEVEL: u32 = 2;
 
@@ -148,12 +151,14 @@ pub enum Refusal {
     #[error("the id {0} is taken already; ids are never used twice: take the next generation, or another number")]
     Taken(NodeId),
     #[error(
-        "{0} is known with another data folder than this one: what that one promised is lost. Start as a new node: the next generation of the id, with a certificate of its own, after `magpie admin expect`"
+        "{0} is known with another data folder than this one: what that one promised is lost. Come as a new node: `magpie admin expect` the next generation of the id, make it a certificate of its own, delete this data folder (it says that it is {0}'s, and holds nothing that is needed), and start with what expect printed"
     )]
     OtherDisk(NodeId),
     #[error("the token is not the one that `magpie admin expect` gave for {0}")]
     WrongToken(NodeId),
-    #[error("{0} was removed from the cluster; its id is never used again: take the next generation")]
+    #[error(
+        "{0} was removed from the cluster, and its id is never used again. To come back: `magpie admin expect` the next generation of the id, make it a certificate of its own, delete this data folder, and start with what expect printed"
+    )]
     Removed(NodeId),
     #[error("{0} still holds {1} replicas: `magpie admin drain {0}` first, and wait until it says that it is done")]
     StillHolds(NodeId, usize),
@@ -191,13 +196,14 @@ impl System {
             standing: Standing::Active,
             disk: None,
             token: None,
-            level: LEVEL,
+            // Until it says what it can do, and until all have.
+            level: FIRST_LEVEL,
             devices: None,
         };
         Self {
             id,
             version: 1,
-            level: LEVEL,
+            level: FIRST_LEVEL,
             epoch: 1,
             replicas: all.len().min(usize::from(u8::MAX)) as u8,
             nodes: nodes.into_iter().map(|(node, address)| (node, member(address))).collect(),

@@ -8,7 +8,12 @@ pub mod memory;
 pub mod quic;
 pub mod tls;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use magpie_protocol::NodeId;
@@ -64,6 +69,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Where the other nodes are. Connections to those that are gone are closed; others are made and kept as long as
     /// they are listed here.
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>);
+    /// Nodes that are no peers, and may ask all the same: those that are to be told that they were removed.
+    fn set_guests(&self, guests: BTreeSet<NodeId>);
     /// Who answers from now on. Set once; what comes before is dropped.
     fn set_service(&self, service: Arc<dyn Service>);
     /// Asks a peer. The request is on its way, behind those before it, when this returns.

@@ -6,10 +6,10 @@ mod machine;
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use cluster::{Cluster, SHARDS, id, until};
+use cluster::{Cluster, SHARDS, id, until, until_async};
 use machine::{Command, Said, user};
 use magpie_cluster::{
-    AskError, EntityId,
+    AskError, Ending, EntityId,
     disk::memory::MemoryDisk,
     system::{Change, Standing},
 };
@@ -71,14 +71,23 @@ async fn a_node_comes_and_another_goes_while_people_chat() {
 
 #[tokio::test(start_paused = true)]
 async fn leaders_are_spread_and_moved_without_a_gap() {
-    let cluster = Cluster::of(3).await;
+    leaders_move(3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_of_five_replicas_are_moved_without_a_gap() {
+    leaders_move(5).await;
+}
+
+async fn leaders_move(nodes: usize) {
+    let cluster = Cluster::of(nodes).await;
     cluster.settled().await;
     until(|| leaders(&cluster).len() == 2 && leaders(&cluster)[&0] != leaders(&cluster)[&1]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let router = cluster.node(0).storage.router();
     for _ in 0..10 {
         let old = cluster.leader(0).unwrap();
-        let new = (old + 1) % 3;
+        let new = (old + 1) % nodes;
         let began = Instant::now();
         router.hand_over(ShardId::new(0), id(new)).await.unwrap();
         let n = somebody();
@@ -205,7 +214,7 @@ async fn a_replica_that_differs_from_the_others_stops_and_says_so() {
     for _ in 0..100 {
         cluster.insist(0, n, Command::Add(1)).await;
     }
-    tokio::time::sleep(Duration::from_secs(150)).await;
+    tokio::time::sleep(Duration::from_secs(170)).await;
     let sums = || cluster.up().filter_map(|node| node.storage.shards()[0].audited()).collect::<Vec<_>>();
     assert!(sums().len() == 3 && sums().iter().all(|sum| *sum == sums()[0]), "{:?}", sums());
 
@@ -231,4 +240,103 @@ async fn a_fresh_read_is_not_answered_by_a_leader_that_was_cut_off_a_moment_ago(
     assert!(router.query(user(lax).slot(), user(lax)).await.is_ok());
     let read = tokio::time::timeout(Duration::from_secs(2), router.query(user(strict).slot(), user(strict))).await;
     assert!(!matches!(read, Ok(Ok(_))), "read without a majority");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_removed_while_it_was_down_is_told_when_it_comes_back() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let fourth = cluster.grow().await;
+    until(|| cluster.system().held_by(id(fourth)) > 0 && cluster.system().active().count() == 4).await;
+    stand(&cluster, 2, Standing::Draining).await;
+    until(|| cluster.system().held_by(id(2)) == 0).await;
+    // It has let go of what it held, and goes down before it hears that it is gone.
+    until(|| !cluster.node(2).storage.shards().iter().any(|shard| shard.is_hosted())).await;
+    cluster.crash(2).await;
+    stand(&cluster, 2, Standing::Removed).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    cluster.start(2).await;
+    until(|| cluster.node(2).fatal.lock().unwrap().contains("was removed")).await;
+    assert_eq!(*cluster.node(2).ending.lock().unwrap(), Some(Ending::TurnedAway));
+    let mut total = 0;
+    add(&cluster, 0, &mut total).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_nobody_leads_holds_up_no_stream_to_another() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    for _ in 0..2 {
+        cluster.grow().await;
+    }
+    until(|| cluster.system().active().count() == 5).await;
+    let router = cluster.node(0).storage.router().clone();
+    for (shard, places) in [(1, [2, 3, 4]), (0, [0, 1, 2])] {
+        let to: std::collections::BTreeSet<_> = places.into_iter().map(id).collect();
+        until_async(async || {
+            let system = cluster.system();
+            let place = system.place(ShardId::new(shard)).unwrap();
+            if place.replicas == to && place.becoming.is_none() {
+                return true;
+            }
+            _ = router.change(Change::Move { shard: ShardId::new(shard), to: to.clone() }).await;
+            false
+        })
+        .await;
+    }
+    let of = |shard: u16| (0..20).filter(move |n| user(*n).slot().get() % SHARDS == shard).collect::<Vec<u64>>();
+    let (here, there) = (of(0), of(1));
+    cluster.settled().await;
+    cluster.crash(3).await;
+    cluster.crash(4).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Something waits for the shard that is gone ...
+    cluster.insist(0, here[0], Command::Tell { to: user(there[0]), note: 1 }).await;
+    for note in 0..5 {
+        let began = Instant::now();
+        cluster.insist(0, here[0], Command::Tell { to: user(here[1]), note }).await;
+        let leader = || cluster.leader(0).map(|at| cluster.node(at).storage.router().clone());
+        let notes =
+            || leader().and_then(|router| Some(router.shard_of(user(here[1]).slot()).look(user(here[1])).ok()?.0));
+        until(|| notes().is_some_and(|sum| sum.story().1.len() > note as usize)).await;
+        // ... and what goes elsewhere does not.
+        assert!(began.elapsed() < Duration::from_millis(500), "note {note} took {:?}", began.elapsed());
+    }
+    cluster.start(3).await;
+    cluster.start(4).await;
+    cluster.settled().await;
+    let told = || {
+        cluster.up().any(|node| {
+            let shard = node.storage.router().shard_of(user(there[0]).slot());
+            shard.look(user(there[0])).is_ok_and(|view| view.0.story().1.len() == 1)
+        })
+    };
+    until(told).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_does_not_carry_a_shard_with_it() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let n = somebody();
+    let began = Instant::now();
+    for jump in 0..20 {
+        let at = cluster.leader(0).unwrap();
+        // At different times between two looks at the others' clocks.
+        tokio::time::sleep(Duration::from_millis(137 * (jump % 8))).await;
+        cluster.clocks[at].store(600_000, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            _ = cluster.ask(at, n, Command::Add(1)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cluster.clocks[at].store(0, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.settled().await;
+        cluster.insist(at, n, Command::Add(1)).await;
+        let leader = cluster.leader(0).unwrap();
+        let newest = cluster.node(leader).storage.shards()[0].look(user(n)).unwrap().2;
+        let now = 1_000_000 + began.elapsed().as_millis() as u64;
+        assert!(newest <= now + 5_000, "jump {jump}: an entry of {} s ahead", newest.saturating_sub(now) / 1000);
+    }
 }

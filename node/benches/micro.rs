@@ -96,6 +96,8 @@ fn fan_out(bencher: Bencher, sessions: usize) {
 
 async fn storage() -> Storage<Magpie> {
     let config = StorageConfig {
+        serve_within: magpie_cluster::consensus::openraft::HEARD_WITHIN,
+        level: magpie_cluster::system::LEVEL,
         dir: "/m".into(),
         node: NodeId::new(1, 1),
         disk: DiskId(1),

@@ -1,6 +1,11 @@
 //! The command line: one file a command in [`commands`](crate::commands).
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::{Args, Parser, Subcommand};
 use magpie_cluster::disk::{Disk, os::OsDisk};
@@ -8,6 +13,7 @@ use magpie_cluster::disk::{Disk, os::OsDisk};
 use crate::{
     Config,
     commands::{admin, cert, chat, config, demo, serve},
+    machine::MagpieRouter,
 };
 
 /// Chat and groups over QUIC, from one node to a cluster.
@@ -28,10 +34,26 @@ enum Command {
     Demo(demo::Args),
     /// Make the certificates that the nodes of a cluster know each other by
     Cert(cert::Args),
-    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, replicas, upgrade
+    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, balance, replicas, upgrade
     Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),
+}
+
+/// What a test gives `serve` besides its arguments. The defaults are the real things.
+pub struct Hooks {
+    /// For the log and the snapshots.
+    pub disk: Arc<dyn Disk>,
+    /// What the build says that it can do.
+    pub level: u32,
+    /// Called when the node has started.
+    pub started: Box<dyn FnOnce(&MagpieRouter)>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { disk: Arc::new(OsDisk), level: magpie_cluster::system::LEVEL, started: Box::new(|_| ()) }
+    }
 }
 
 /// How a node is configured.
@@ -78,13 +100,13 @@ impl ServeArgs {
 impl Cli {
     /// Runs the command; returns the exit code.
     pub fn run(self) -> anyhow::Result<i32> {
-        self.run_on(Arc::new(OsDisk))
+        self.run_with(Hooks::default())
     }
 
-    /// The same, with the log and the snapshots of `serve` on this disk.
-    pub fn run_on(self, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
+    /// The same, with these for `serve`.
+    pub fn run_with(self, hooks: Hooks) -> anyhow::Result<i32> {
         match self.command {
-            Command::Serve(args) => serve::run(&args, disk),
+            Command::Serve(args) => serve::run(&args, hooks),
             Command::Chat(args) => chat::run(args),
             Command::Demo(args) => demo::run(&args),
             Command::Cert(args) => cert::run(&args),
@@ -103,6 +125,8 @@ pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // Colours are for people: a file would hold their codes.
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .log_internal_errors(false)
         .finish();

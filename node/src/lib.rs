@@ -16,6 +16,8 @@ pub mod commands;
 pub mod config;
 pub mod contact;
 pub mod gateway;
+#[cfg(test)]
+mod golden;
 pub mod keys;
 pub mod limits;
 pub mod machine;

@@ -1,7 +1,10 @@
 //! The state machine that shards run: every subsystem's commands and queries, joined.
 
 use bincode::{Decode, Encode};
-use magpie_cluster::{EntityId, Machine, Router, Store, Tx};
+use magpie_cluster::{
+    EntityId, Key, Machine, Record, Router, Store, Tx,
+    system::{FIRST_LEVEL, LEVEL},
+};
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
 use crate::{account, chat, contact, personal, policy, policy::Policy};
@@ -27,6 +30,8 @@ pub enum Command {
 pub enum TestCommand {
     /// Makes apply panic.
     Panic,
+    /// Counts, in the place of what a newer build can do: it belongs to the level after this build's.
+    Later,
 }
 
 /// What comes back from a command that was carried out.
@@ -103,6 +108,19 @@ pub mod table {
     pub const FAVOURITE: u8 = FIRST_FREE + 13;
     pub const PHONE: u8 = FIRST_FREE + 14;
     pub const CLOSING: u8 = FIRST_FREE + 15;
+    pub const TEST: u8 = u8::MAX;
+}
+
+/// How often [`TestCommand::Later`] was carried out.
+#[derive(Clone, Encode, Decode)]
+struct Later(u64);
+impl Record for Later {}
+
+fn count_later(tx: &mut Tx<'_>, entity: EntityId) -> Replied {
+    let key = Key::new(entity.slot(), table::TEST).u128(entity.bits());
+    let number = tx.get::<Later>(&key).map_or(1, |later| later.0 + 1);
+    tx.put(key, Later(number));
+    Ok(Outcome::Posted { number, time_ms: tx.time_ms() })
 }
 
 /// The user that an entity is.
@@ -127,6 +145,7 @@ impl Machine for Magpie {
                 Ok(Outcome::Done)
             }
             Command::Test(TestCommand::Panic) => panic!("a test asked apply to panic"),
+            Command::Test(TestCommand::Later) => count_later(tx, entity),
         }
     }
 
@@ -149,6 +168,13 @@ impl Machine for Magpie {
     fn is_fresh(query: &Query) -> bool {
         // A device that was signed out a moment ago gets in nowhere.
         matches!(query, Query::Account(account::Query::Devices(_)))
+    }
+
+    fn level_of(command: &Command) -> u32 {
+        match command {
+            Command::Test(TestCommand::Later) => LEVEL + 1,
+            _ => FIRST_LEVEL,
+        }
     }
 
     fn internal(&self) -> Replied {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, DiskId, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
-    consensus::Leadership,
+    Clock, DiskId, Ending, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
+    consensus::{Leadership, openraft::HEARD_WITHIN},
     disk::{Disk, os::OsDisk},
     log::LogLimits,
     system::Standing,
@@ -48,7 +48,8 @@ pub enum NodeError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(
-        "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder"
+        "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder{}",
+        folder::advice(.owner, *.me)
     )]
     Foreign { dir: String, owner: String, me: NodeId },
     #[error("the data folder {0} is in use by another process")]
@@ -81,12 +82,20 @@ pub struct Options {
     pub underlay: Option<Underlay>,
     /// The other nodes; none for a node that is alone.
     pub others: Option<Others>,
+    /// What the build can do; a test may claim that it is a newer one.
+    pub level: u32,
+    /// How long a leader serves reads after it last heard of a majority. A test puts a bug back with it.
+    pub serve_within: Duration,
     /// For tests: while set, hints are lost between shard and sessions.
     pub drop_hints: Arc<AtomicBool>,
 }
 
 /// The exit code of a node whose storage failed.
 pub const EXIT_STORAGE: i32 = 74;
+/// The exit code of a node whose build cannot do what the cluster does: it must be upgraded.
+pub const EXIT_TOO_OLD: i32 = 76;
+/// The exit code of a node that the cluster does not take: it was removed, or what its id had promised is lost.
+pub const EXIT_TURNED_AWAY: i32 = 77;
 
 impl Default for Options {
     fn default() -> Self {
@@ -94,15 +103,22 @@ impl Default for Options {
         Self {
             disk: Arc::new(OsDisk),
             clock: Arc::new(since),
-            fatal: Fatal::new(|why| {
+            fatal: Fatal::by_kind(|ending, why| {
                 tracing::error!("{why}");
-                tracing::error!("the node ends here; start it again when the cause is gone");
-                std::process::exit(EXIT_STORAGE);
+                let (code, then) = match ending {
+                    Ending::Failed => (EXIT_STORAGE, "start it again when the cause is gone"),
+                    Ending::TooOld => (EXIT_TOO_OLD, "nothing is lost: start a newer build on its data folder"),
+                    Ending::TurnedAway => (EXIT_TURNED_AWAY, "the cluster goes on without it"),
+                };
+                tracing::error!("the node ends here; {then}");
+                std::process::exit(code);
             }),
             state_in_memory: false,
             threads: true,
             underlay: None,
             others: None,
+            level: magpie_cluster::system::LEVEL,
+            serve_within: HEARD_WITHIN,
             drop_hints: Arc::default(),
         }
     }
@@ -221,6 +237,8 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
         part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
         lost_after: Duration::from_secs(config.cluster.replace_after_s),
         audit_every: Duration::from_secs(config.cluster.audit_every_s),
+        level: options.level,
+        serve_within: options.serve_within,
         shards: storage.shards,
         state_in_memory: options.state_in_memory,
         threads: options.threads,
@@ -236,52 +254,12 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
     }
 }
 
-/// Two processes on one data folder would ruin it.
-pub(crate) fn lock_folder(dir: &Path) -> Result<std::fs::File, NodeError> {
-    std::fs::create_dir_all(dir)?;
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::InUse(dir.display().to_string())),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-/// A folder belongs to one node for ever: another would vote twice. Returns what names the folder itself.
-fn claim_folder(dir: &Path, me: NodeId) -> Result<DiskId, NodeError> {
-    let path = dir.join("node");
-    let disk = match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let (owner, disk) = text.split_once('\n').unwrap_or((&text, ""));
-            if owner.trim() != me.to_string() {
-                let owner = owner.trim().to_owned();
-                return Err(NodeError::Foreign { dir: dir.display().to_string(), owner, me });
-            }
-            u128::from_str_radix(disk.trim(), 16).ok()
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(disk) = disk {
-        return Ok(DiskId(disk));
-    }
-    let disk = DiskId(rand::random::<u128>());
-    claim(dir, me, disk)?;
-    Ok(disk)
-}
-
-/// Writes down whose folder it is.
-pub(crate) fn claim(dir: &Path, me: NodeId, disk: DiskId) -> io::Result<()> {
-    let whole: Arc<dyn Disk> = Arc::new(OsDisk);
-    magpie_cluster::disk::write_whole(&whole, &dir.join("node"), format!("{me}\n{:032x}\n", disk.0).as_bytes())
-}
-
 impl Node {
     /// Starts a node. Must be called on a `LocalSet`, where its actors then live.
     pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
         let dir = &config.node.data_dir;
-        let lock = lock_folder(dir)?;
-        let disk = claim_folder(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
+        let lock = folder::lock(dir)?;
+        let disk = folder::claim(dir, options.others.as_ref().map_or(ALONE, |others| others.me))?;
         let keys = Keys::of(&config, options.others.is_some());
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
@@ -399,6 +377,7 @@ impl Node {
 
 mod chores;
 mod drain;
+pub(crate) mod folder;
 
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]

@@ -51,12 +51,21 @@ impl Sessions {
 
     /// Lets so many go: their devices come back at once, to another node where there is one.
     pub fn let_go(&self, mut count: usize) {
-        self.0.each(|_, list| {
-            for session in list.iter().take(count) {
+        let mut users = Vec::new();
+        self.0.each(|user, _| users.push(*user));
+        // By their ids, and not as they happen to lie in memory: what a simulation sees it sees again.
+        if count < users.len() {
+            users.select_nth_unstable(count);
+            users.truncate(count);
+        }
+        users.sort_unstable();
+        for user in users {
+            let sessions = self.0.get(&user).unwrap_or_default();
+            for session in sessions.iter().take(count) {
                 session.tell(Message::Close { reason: ClosingReason::Stopping, reconnect_after_ms: 1 });
                 count -= 1;
             }
-        });
+        }
     }
 
     /// How many there are.

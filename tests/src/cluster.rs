@@ -234,17 +234,47 @@ impl Cluster {
         (dir, environment)
     }
 
+    /// Stops a node as an operator would; panics unless it ends well.
+    pub fn stop(&mut self, at: usize) {
+        let Node::Runs(process) = std::mem::replace(&mut self.nodes[at], Node::Changes) else {
+            panic!("node {} does not run", at + 1)
+        };
+        let (code, parts) = process.stop();
+        assert_eq!(code, 0, "node {}", at + 1);
+        self.nodes[at] = Node::Ended(parts);
+        self.dumb[at] = true;
+    }
+
+    /// Lets a node give away what it has, be there again, or be gone: `draining`, `active`, `removed`. `through` is the
+    /// node that is asked.
+    pub fn stand(&self, through: usize, at: usize, standing: &str) {
+        let body = serde_json::json!({ "node": format!("n{}.1", at + 1), "standing": standing });
+        let answer = http::post(self.node(through).admin, "/api/v1/cluster/stand", &body);
+        assert!(answer.as_ref().is_ok_and(|(status, _)| *status == 200), "{standing}: {answer:?}");
+    }
+
+    /// What the cluster knows of itself, as this node has it.
+    pub fn known(&self, by: usize) -> Value {
+        let answer = http::get(self.node(by).admin, "/api/v1/cluster");
+        answer.ok().and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or_default()
+    }
+
     /// Starts a node again that ended, with this besides in its environment.
     pub fn restart(&mut self, at: usize, environment: &[(&str, &str)]) {
+        if let Err(why) = self.try_restart(at, environment) {
+            panic!("node {} does not come back: {why}", at + 1);
+        }
+    }
+
+    /// The same; why it ended at once, if it did.
+    pub fn try_restart(&mut self, at: usize, environment: &[(&str, &str)]) -> Result<(), String> {
         let Node::Ended(parts) = &self.nodes[at] else { panic!("node {} runs", at + 1) };
         let mut parts = parts.clone();
         parts.2.retain(|(name, _)| name.starts_with("MAGPIE_"));
         parts.2.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        match Process::restart(parts) {
-            Ok(process) => self.nodes[at] = Node::Runs(process),
-            Err(why) => panic!("node {} does not come back: {why}", at + 1),
-        }
+        self.nodes[at] = Node::Runs(Process::restart(parts)?);
         self.dumb[at] = false;
+        Ok(())
     }
 
     /// How a node's process ended, if it has by itself.

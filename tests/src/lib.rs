@@ -6,6 +6,7 @@ pub mod faulty;
 pub mod honest;
 pub mod http;
 pub mod lan;
+pub mod later;
 pub mod ledger;
 pub mod node;
 pub mod people;

@@ -244,12 +244,19 @@ impl Process {
     }
 
     /// Asks it to stop (SIGTERM) and waits; returns its exit code.
-    pub fn terminate(mut self) -> i32 {
+    pub fn terminate(self) -> i32 {
+        self.stop().0
+    }
+
+    /// The same; returns its exit code, and what is needed to start it again with [`Process::restart`].
+    pub fn stop(mut self) -> (i32, (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr)) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        self.child.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+        let code = self.child.wait().ok().and_then(|status| status.code()).unwrap_or(-1);
+        let parts = (self.program.clone(), self.dir.clone(), std::mem::take(&mut self.environment), self.address);
+        (code, parts)
     }
 
     /// The certificate that devices trust.

@@ -3,7 +3,8 @@
 //!
 //! One process runs one seed (`src/bin/magpie-test-simulation`), so that nothing is left of the run before.
 //! [`run`] is the way in. [`nature`] holds what goes wrong and counts what really did; [`network`] and [`disk`] let it
-//! happen; [`nodes`] are the hosts; [`faults`] draws the plan and carries it out; [`people`] talk; [`repeater`] asks
+//! happen; [`nodes`] are the hosts; [`faults`] draws the plan and carries it out, [`operator`] what is done to the cluster
+//! besides; [`people`] talk; [`repeater`] asks
 //! again what was answered; [`check`] holds everything to the promises.
 
 pub mod check;
@@ -12,6 +13,7 @@ pub mod faults;
 pub mod nature;
 pub mod network;
 pub mod nodes;
+pub mod operator;
 pub mod people;
 pub mod repeater;
 pub mod run;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use magpie_protocol::{ConversationId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content};
 
-use super::{Identity, LaneRow, NewEntry, Reaction, Store, StoreError, is_same, is_said_by};
+use super::{Identity, LaneRow, NewEntry, Reaction, Store, StoreError, is_said_by, is_same};
 use crate::{
     History,
     fold::{self, Change, Rewrite, Topic},

@@ -59,7 +59,7 @@ impl RaftTypeConfig for Types {
 const HEARTBEAT_MS: u64 = 75;
 const ELECTION_MS: (u64, u64) = (200, 300);
 /// A leader that has not heard of a majority for this long no longer serves: another may have been elected.
-pub(crate) const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
+pub const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
 /// A replica that lacks no more than this takes it within the change that makes it a voter.
 const BEHIND_MAX: u64 = 256;
 /// Entries that travel at a time: each a batch of at most some 80 KB, and a message has a limit.
@@ -77,6 +77,8 @@ pub struct GroupParts {
     pub tell: watch::Sender<Leadership>,
     /// Told each time that a majority answers, as long as this replica leads.
     pub heard: Heard,
+    /// How long it serves after it last heard of a majority; [`HEARD_WITHIN`] where it is no test.
+    pub serve_within: Duration,
     /// Of which cluster the group is.
     pub system: SystemView,
 }
@@ -98,7 +100,7 @@ impl Group {
     /// Starts this replica over its log and its state. One that is new waits to be told of its group, or for
     /// [`Consensus::found`].
     pub async fn start(parts: GroupParts) -> Result<Self, ProposeError> {
-        let GroupParts { node, log, applier, transport, disk, tell, heard, system } = parts;
+        let GroupParts { node, log, applier, transport, disk, tell, heard, serve_within, system } = parts;
         let alone = transport.is_none();
         let config = Config {
             cluster_name: log.shard().to_string(),
@@ -118,7 +120,7 @@ impl Group {
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
-        let following = tokio::spawn(follow(raft.clone(), alone, tell, heard));
+        let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, serve_within));
         let group = Self { raft, log, applier, following: Arc::new(Mutex::new(Some(following))) };
         group.set_electable(true);
         Ok(group)
@@ -170,7 +172,13 @@ impl Group {
 
 /// Says who leads, as often as that changes. A leader that hears of no majority falls silent, so that others elect one
 /// of them: it may be deaf, while they still hear it.
-async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Leadership>, quorum: Heard) {
+async fn follow(
+    raft: openraft::Raft<Types>,
+    alone: bool,
+    tell: watch::Sender<Leadership>,
+    quorum: Heard,
+    serve_within: Duration,
+) {
     let (mut metrics, mut was_deaf) = (raft.metrics(), false);
     // What is said of the past is said of a moment after this one.
     let mut before = Instant::now();
@@ -185,7 +193,7 @@ async fn follow(raft: openraft::Raft<Types>, alone: bool, tell: watch::Sender<Le
                 Some(ms) => quorum.note(Duration::from_millis(ms), before),
                 None => {}
             }
-            let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < HEARD_WITHIN.as_millis());
+            let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < serve_within.as_millis());
             let leads = m.current_leader == Some(m.id) && ready && heard;
             let leader = m.current_leader.filter(|id| leads || *id != m.id).map(NodeId::from_bits);
             let silence = if alone { None } else { m.millis_since_quorum_ack };

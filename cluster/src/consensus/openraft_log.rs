@@ -187,3 +187,26 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let position = Position { term: 3, node: 0x0102, index: 0x0304_0506 };
+    let log_id = from_position(position);
+    let nodes: std::collections::BTreeMap<u64, BasicNode> = (1..4).map(|id| (id, BasicNode::default())).collect();
+    let joint: Vec<BTreeSet<u64>> = vec![[1, 2].into(), [2, 3].into()];
+    let stored = StoredMembership::new(Some(log_id), Membership::new(joint, nodes));
+    let entry = |payload: EntryPayload<Types>| encode_entry(Entry { log_id, payload }).payload;
+    let again = move |bytes: &[u8]| {
+        let entry = LogEntry { position, payload: Bytes::copy_from_slice(bytes) };
+        Some(encode_entry(decode_entry(entry)?).payload.to_vec())
+    };
+    let vote = codec::encode(&(4u64, 0x0102u64, true));
+    vec![
+        Golden::new("entry.blank", entry(EntryPayload::Blank), again),
+        Golden::new("entry.batch", entry(EntryPayload::Normal(Batch(vec![NORMAL, 1, 2].into()))), again),
+        Golden::new("entry.members", entry(EntryPayload::Membership(stored.membership().clone())), again),
+        Golden::new("members", encode_members(&stored), |bytes| Some(encode_members(&decode_members(bytes)?).to_vec())),
+        Golden::new("vote", vote, |bytes| promise_of(&Bytes::copy_from_slice(bytes)).map(|_| bytes.to_vec())),
+    ]
+}

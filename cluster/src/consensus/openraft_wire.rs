@@ -203,6 +203,52 @@ pub(super) fn to_voted(bytes: &[u8]) -> Option<VoteResponse<u64>> {
 }
 
 #[cfg(test)]
+pub(super) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use openraft::{Entry, EntryPayload};
+
+    use super::openraft::Batch;
+    use crate::golden::file::Golden;
+    let id = |index| from_position(Position { term: 3, node: 0x0102, index });
+    let entries: Vec<Entry<Types>> = (8..10)
+        .map(|n| Entry { log_id: id(n), payload: EntryPayload::Normal(Batch(vec![1, 1, n as u8].into())) })
+        .collect();
+    let (vote_of, prev_log_id) = (Vote::new_committed(3, 0x0102), Some(id(7)));
+    let rpc = AppendEntriesRequest { vote: vote_of, prev_log_id, entries, leader_commit: Some(id(6)) };
+    let offered = Offer { vote: from_vote(&vote_of), index: 70_000, len: 1 << 20 };
+    let part = Chunk { offer: offered.clone(), offset: 4096, bytes: b"part".to_vec() };
+    let again = |bytes: &[u8]| {
+        Some(match request(Bytes::copy_from_slice(bytes))? {
+            Request::Append(rpc) => append(rpc).to_vec(),
+            Request::Vote(rpc) => vote(&rpc).to_vec(),
+            Request::Offer(it) => offer(&it).to_vec(),
+            Request::Chunk(it) => chunk(&it).to_vec(),
+        })
+    };
+    let mut goldens = vec![
+        Golden::new("replica.append", append(rpc), again),
+        Golden::new("replica.vote", vote(&VoteRequest::new(Vote::new(4, 2), Some(id(9)))), again),
+        Golden::new("replica.offer", offer(&offered), again),
+        Golden::new("replica.chunk", chunk(&part), again),
+    ];
+    let answers = [
+        AppendEntriesResponse::Success,
+        AppendEntriesResponse::PartialSuccess(Some(id(9))),
+        AppendEntriesResponse::Conflict,
+        AppendEntriesResponse::HigherVote(Vote::new(9, 1)),
+    ];
+    for (at, answer) in answers.iter().enumerate() {
+        let again = |bytes: &[u8]| Some(appended(&to_appended(bytes)?).to_vec());
+        goldens.push(Golden::new(format!("replica.appended.{at}"), appended(answer), again));
+    }
+    let answer = VoteResponse { vote: Vote::new(4, 2), vote_granted: true, last_log_id: Some(id(2)) };
+    let again = |bytes: &[u8]| Some(voted(&to_voted(bytes)?).to_vec());
+    goldens.push(Golden::new("replica.voted", voted(&answer), again));
+    let received = vec![Received::Upto(4096), Received::Done((4, 2, true)), Received::Failed("why".into())];
+    goldens.extend(crate::golden::file::every("replica.received", received));
+    goldens
+}
+
+#[cfg(test)]
 mod tests {
     use openraft::{Entry, EntryPayload};
 

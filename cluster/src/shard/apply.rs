@@ -26,7 +26,7 @@ use crate::{
         key::{SHARD_SLOT, table},
         tx::StateFault,
     },
-    system::{self, Change, Refusal, System},
+    system::{self, Change, FIRST_LEVEL, Refusal, System},
     watch::Hint,
 };
 
@@ -39,6 +39,15 @@ impl Record for ShardTime {}
 #[derive(Clone, Default, Encode, Decode)]
 struct Quarantine(Vec<EntityId>);
 impl Record for Quarantine {}
+
+/// The shard's feature level; the first where there is none.
+#[derive(Clone, Encode, Decode)]
+struct ShardLevel(u32);
+impl Record for ShardLevel {}
+
+fn level_key() -> Key {
+    Key::new(SHARD_SLOT, table::LEVEL)
+}
 
 fn time_key() -> Key {
     Key::new(SHARD_SLOT, table::SHARD)
@@ -54,6 +63,31 @@ pub(super) struct Beside {
     pub(super) quarantined: HashSet<EntityId>,
     pub(super) system: Option<System>,
     pub(super) cut: u64,
+    pub(super) level: u32,
+}
+
+/// Why a replica goes no further.
+enum Stop {
+    /// What it holds is damaged, or cannot be read.
+    Damaged(String),
+    /// A newer build knows how to go on.
+    TooOld(String),
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// What a build says that meets what it does not know.
+fn unknown(what: &str) -> Stop {
+    Stop::TooOld(format!("{what} that this build does not know: upgrade this node"))
+}
+
+/// What a build says that meets a level that it does not reach.
+pub(crate) fn too_high(of: &dyn std::fmt::Display, level: u32, can: u32) -> String {
+    format!("{of} is at feature level {level}, and this build can do level {can}: upgrade this node")
 }
 
 pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
@@ -62,7 +96,8 @@ pub(super) fn load(store: &mut Store) -> Result<Beside, StateError> {
     let quarantined = quarantined.map(|q| q.0.iter().copied().collect()).unwrap_or_default();
     let system = store.get::<System>(&system::key())?.map(|system| (*system).clone());
     let cut = cut::made(store)?;
-    Ok(Beside { time_ms, quarantined, system, cut })
+    let level = store.get::<ShardLevel>(&level_key())?.map_or(FIRST_LEVEL, |level| level.0);
+    Ok(Beside { time_ms, quarantined, system, cut, level })
 }
 
 /// Answers that wait until the lock is free.
@@ -97,9 +132,8 @@ enum Answer<M: Machine> {
 }
 
 impl<M: Machine> Core<M> {
-    fn run_batch(&mut self, inner: &Inner<M>, bytes: &[u8], outcome: &mut Outcome<M>) -> Result<(), String> {
-        let unknown = || "an entry holds what this build does not know: upgrade this node".to_owned();
-        let mut reader = BatchReader::new(bytes).ok_or_else(unknown)?;
+    fn run_batch(&mut self, inner: &Inner<M>, bytes: &[u8], outcome: &mut Outcome<M>) -> Result<(), Stop> {
+        let mut reader = BatchReader::new(bytes).ok_or_else(|| unknown("a batch of a version"))?;
         let mut waiters = self.waiting.remove(&reader.id).unwrap_or_default();
         if reader.time_ms > self.time_ms {
             self.time_ms = reader.time_ms;
@@ -111,7 +145,7 @@ impl<M: Machine> Core<M> {
             let item = match reader.next_item() {
                 Ok(Some(item)) => item,
                 Ok(None) => break Ok(()),
-                Err(_) => break Err(unknown()),
+                Err(_) => break Err(unknown("an item of a batch")),
             };
             outcome.commands += 1;
             if let Err(error) = self.run_item(inner, item, waiters.pop_front(), outcome) {
@@ -128,11 +162,11 @@ impl<M: Machine> Core<M> {
         item: Item<'_>,
         waiter: Option<Waiter<M>>,
         outcome: &mut Outcome<M>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Stop> {
         let answer = match item {
             Item::Ask { entity, command } => Answer::Reply(self.run(inner, entity, command, outcome)?),
             Item::Inbound { from, cut, number, entity, command } => {
-                let last = outbox::received(&mut self.store, from).map_err(|e| e.to_string())?;
+                let last = outbox::received(&mut self.store, from)?;
                 // What a shard says behind a cut comes behind that cut here too.
                 if number == last + 1 && cut <= self.cut {
                     // A refusal is an answer too: the stream goes on.
@@ -145,7 +179,7 @@ impl<M: Machine> Core<M> {
             }
             Item::Acked { to, cut, upto } => {
                 if cut <= self.cut {
-                    outbox::trim(&mut self.store, self.time_ms, to, upto).map_err(|e| e.to_string())?;
+                    outbox::trim(&mut self.store, self.time_ms, to, upto)?;
                 }
                 self.through(upto)
             }
@@ -166,6 +200,10 @@ impl<M: Machine> Core<M> {
                 }
                 self.through(0)
             }
+            Item::Level { level } => {
+                self.raise_level(inner, level)?;
+                self.through(u64::from(self.level))
+            }
         };
         if let Some(waiter) = waiter {
             outcome.replies.push((outcome.hints.len(), waiter, answer));
@@ -177,10 +215,25 @@ impl<M: Machine> Core<M> {
         Answer::Through(Through { number, cut: self.cut })
     }
 
-    fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, String> {
-        let change: Change = codec::decode_stored(change)
-            .map_err(|e| format!("a change of the cluster that this build does not know ({e}): upgrade this node"))?;
-        let known = self.store.get::<System>(&system::key()).map_err(|e| e.to_string())?;
+    fn raise_level(&mut self, inner: &Inner<M>, level: u32) -> Result<(), Stop> {
+        if level > inner.node.level {
+            return Err(Stop::TooOld(too_high(&inner.id, level, inner.node.level)));
+        }
+        if level > self.level {
+            self.level = level;
+            inner.level.store(level, Ordering::Relaxed);
+            let mut tx = Tx::new(&mut self.store, self.time_ms);
+            tx.put(level_key(), ShardLevel(level));
+            tx.commit();
+            tracing::info!(shard = %inner.id, level, "the shard is at another feature level");
+        }
+        Ok(())
+    }
+
+    fn change_system(&mut self, change: &[u8]) -> Result<Result<System, Refusal>, Stop> {
+        let change: Change =
+            codec::decode_stored(change).map_err(|e| unknown(&format!("a change of the cluster ({e})")))?;
+        let known = self.store.get::<System>(&system::key())?;
         let changed = match (known, change) {
             (Some(known), change) => known.changed(change),
             (None, Change::Found(system)) => Ok(system),
@@ -201,13 +254,17 @@ impl<M: Machine> Core<M> {
         entity: EntityId,
         command: &[u8],
         outcome: &mut Outcome<M>,
-    ) -> Result<M::Reply, String> {
+    ) -> Result<M::Reply, Stop> {
         if self.quarantined.contains(&entity) {
             return Ok(self.machine.internal());
         }
-        let command: M::Command = codec::decode_stored(command)
-            .map_err(|e: CodecError| format!("a command that this build does not know ({e}): upgrade this node"))?;
-        let mut tx = Tx::new(&mut self.store, self.time_ms);
+        let command: M::Command =
+            codec::decode_stored(command).map_err(|e: CodecError| unknown(&format!("a command ({e})")))?;
+        let needs = M::level_of(&command);
+        if needs > inner.node.level {
+            return Err(unknown(&format!("a command of feature level {needs}")));
+        }
+        let mut tx = Tx::new(&mut self.store, self.time_ms).at_level(self.level);
         let machine = &self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(&mut tx, entity, command))) {
             Ok(reply) => {
@@ -224,7 +281,7 @@ impl<M: Machine> Core<M> {
                 Ok(reply)
             }
             Err(payload) if payload.is::<StateFault>() => {
-                Err(self.store.fault().map_or_else(String::new, ToString::to_string))
+                Err(Stop::Damaged(self.store.fault().map_or_else(String::new, ToString::to_string)))
             }
             Err(_) => {
                 drop(tx);
@@ -259,11 +316,10 @@ impl<M: Machine> Applier for Inner<M> {
             return Err(why.clone());
         }
         if let Some(batch) = batch
-            && let Err(fault) = core.run_batch(self, batch, &mut outcome)
+            && let Err(stop) = core.run_batch(self, batch, &mut outcome)
         {
             drop(guard);
-            self.state_failed(&fault);
-            return Err(fault);
+            return Err(self.stop_for(stop));
         }
         let mut applied = core.store.applied().clone();
         applied.position = Some(position);
@@ -272,11 +328,15 @@ impl<M: Machine> Applier for Inner<M> {
         }
         core.store.set_applied(applied);
         if outcome.audit {
-            self.audits.begin(core.store.freeze());
+            self.audits.begin(core.store.freeze_and_hold());
         }
         if let Some(cut) = outcome.cut {
             // Whatever else were in the batch would be in the cut.
-            self.cuts.begin(cut, || core.store.freeze().filter(|_| outcome.commands == 1));
+            self.cuts.begin(cut, || {
+                // An audit gives way, as to a snapshot.
+                core.store.release();
+                core.store.freeze().filter(|_| outcome.commands == 1)
+            });
         }
         let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;
         let elsewhere = std::mem::take(&mut outcome.elsewhere).into_iter();
@@ -336,7 +396,10 @@ impl<M: Machine> Applier for Inner<M> {
     fn install(self: Arc<Self>, file: SnapshotFile) -> BoxFuture<Result<(), SnapshotError>> {
         self.in_background(move |this| {
             let installed = this.install_now(file);
-            if let Err(error) = &installed {
+            // What a build is too old for is not damaged.
+            if let Err(error) = &installed
+                && lock(&this.core).failed.is_none()
+            {
                 this.state_failed(&error.to_string());
             }
             installed
@@ -349,6 +412,27 @@ impl<M: Machine> Applier for Inner<M> {
 }
 
 impl<M: Machine> Inner<M> {
+    fn stop_for(&self, stop: Stop) -> String {
+        match stop {
+            Stop::Damaged(fault) => {
+                self.state_failed(&fault);
+                fault
+            }
+            Stop::TooOld(why) => self.too_old(why),
+        }
+    }
+
+    /// This replica goes no further, and nothing of what it has is wrong.
+    fn too_old(&self, why: String) -> String {
+        let mut core = lock(&self.core);
+        if core.failed.is_none() {
+            core.failed = Some(why.clone());
+            drop(core);
+            self.node.fatal.too_old(&format!("{}: {why}", self.id));
+        }
+        why
+    }
+
     /// Work on the storage thread.
     pub(super) fn in_background<T: Send + 'static>(
         self: Arc<Self>,
@@ -365,7 +449,14 @@ impl<M: Machine> Inner<M> {
     /// On the storage thread, where no checkpoint runs meanwhile.
     fn write_snapshot_now(&self) -> Result<SnapshotFile, SnapshotError> {
         // With all that is applied, but for what a checkpoint that waits behind this has.
-        let frozen = if self.cuts.wait() { None } else { lock(&self.core).store.freeze() };
+        let frozen = if self.cuts.wait() {
+            None
+        } else {
+            // An audit gives way: the snapshot is to have all.
+            let mut core = lock(&self.core);
+            core.store.release();
+            core.store.freeze()
+        };
         frozen.iter().for_each(|frozen| self.write_checkpoint(frozen));
         let base = lock(&self.core).store.base().clone();
         let (path, applied, len) = crate::snapshot::write(&self.node.disk, &self.node.snapshot_dir, self.id, &*base)?;
@@ -388,11 +479,16 @@ impl<M: Machine> Inner<M> {
         let index = file.applied.index();
         crate::snapshot::load(&self.node.disk, &file.path, &*base)?;
         let mut store = Store::new(base, self.limits.cache_bytes);
-        let Beside { time_ms, quarantined, system, cut } = load(&mut store)?;
+        let Beside { time_ms, quarantined, system, cut, level } = load(&mut store)?;
+        if level > self.node.level {
+            let why = self.too_old(too_high(&self.id, level, self.node.level));
+            return Err(std::io::Error::other(why).into());
+        }
+        self.level.store(level, Ordering::Relaxed);
         let mut guard = lock(&self.core);
         let core = &mut *guard;
         (core.store, core.time_ms, core.quarantined, core.installing) = (store, time_ms, quarantined, false);
-        core.cut = cut;
+        (core.cut, core.level) = (cut, level);
         drop(guard);
         system.into_iter().for_each(|system| self.system.offer(system));
         crate::snapshot::keep_only(&self.node.disk, &self.node.snapshot_dir, self.id, &file.path)?;
@@ -400,4 +496,22 @@ impl<M: Machine> Inner<M> {
         tracing::info!(shard = %self.id, index, "took the state from another replica's snapshot");
         Ok(())
     }
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let key = |name: &str, key: Key| {
+        let expected = key.as_bytes().to_vec();
+        Golden::new(name, key.as_bytes(), move |bytes| (bytes == expected).then(|| bytes.to_vec()))
+    };
+    vec![
+        key("shard.key.time", time_key()),
+        key("shard.key.quarantine", quarantine_key()),
+        key("shard.key.system", system::key()),
+        key("shard.key.level", level_key()),
+        Golden::coded("shard.time", &ShardTime(1_700_000_000_000)),
+        Golden::coded("shard.quarantine", &Quarantine(vec![EntityId::new(2, 7)])),
+        Golden::coded("shard.level", &ShardLevel(2)),
+    ]
 }

@@ -22,6 +22,7 @@ const AUDIT: u8 = 5;
 const INBOUND_CUT: u8 = 6;
 const ACKED_CUT: u8 = 7;
 const CUT: u8 = 8;
+const LEVEL: u8 = 9;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -122,6 +123,13 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds that the shard is at this feature level from here on.
+    pub fn level(&mut self, level: u32) {
+        self.bytes.push(LEVEL);
+        self.bytes.extend_from_slice(&level.to_le_bytes());
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -145,6 +153,7 @@ pub enum Item<'a> {
     System { change: &'a [u8] },
     Audit,
     Cut { cut: u64 },
+    Level { level: u32 },
 }
 
 /// A batch that is being applied.
@@ -216,6 +225,7 @@ impl<'a> BatchReader<'a> {
             SYSTEM => self.bytes().map(|change| Item::System { change }),
             AUDIT => Some(Item::Audit),
             CUT => self.cut(true).map(|cut| Item::Cut { cut }),
+            LEVEL => Some(Item::Level { level: u32::from_le_bytes(self.take()?) }),
             _ => None,
         }
     }

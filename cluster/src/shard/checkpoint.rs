@@ -56,7 +56,10 @@ impl<M: Machine> Shard<M> {
 
     /// The same, at once and on this thread: at the end.
     pub(crate) fn checkpoint_now(&self) {
-        let frozen = lock(&self.0.core).store.freeze();
+        let mut core = lock(&self.0.core);
+        core.store.release();
+        let frozen = core.store.freeze();
+        drop(core);
         if let Some(frozen) = frozen {
             self.0.write_checkpoint(&frozen);
         }

@@ -14,19 +14,33 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How far a clock may jump between two looks before it is taken to be wrong. A shard's time never goes back.
 const JUMP_MAX_MS: u64 = 1_000;
 
+/// How long a node that is alone goes by the time before a jump: one that is set back again has spoilt nothing.
+const DOUBT: Duration = Duration::from_secs(10);
+
 /// A clock beside another that cannot be set.
 struct Steady {
     wall_ms: u64,
     at: Instant,
+    /// Since when it is off.
+    doubted: Option<Instant>,
 }
 
 impl Steady {
-    /// What it says now; `None` when it has jumped since the last look.
-    fn look(&mut self, wall_ms: u64) -> Option<u64> {
+    fn new(wall_ms: u64) -> Self {
+        Self { wall_ms, at: Instant::now(), doubted: None }
+    }
+
+    /// What time it is, and whether the clock has jumped. In company the others say which time is right: it is taken as
+    /// it is. Alone the old time goes on for a while.
+    fn look(&mut self, wall_ms: u64, alone: bool) -> (u64, bool) {
         let now = Instant::now();
         let expected = self.wall_ms + (now - self.at).as_millis() as u64;
-        *self = Self { wall_ms, at: now };
-        (wall_ms.abs_diff(expected) <= JUMP_MAX_MS).then_some(wall_ms)
+        let jumped = wall_ms.abs_diff(expected) > JUMP_MAX_MS;
+        if jumped && alone && now - *self.doubted.get_or_insert(now) < DOUBT {
+            return (expected, true);
+        }
+        *self = Self { wall_ms, at: now, doubted: None };
+        (wall_ms, jumped)
     }
 }
 
@@ -34,7 +48,7 @@ impl<M: Machine> Shard<M> {
     /// Hands on batches as long as the shard runs.
     pub(crate) async fn drive(self) {
         let (mut leadership, mut round) = (self.follow_leadership(), Duration::ZERO);
-        let mut steady = Steady { wall_ms: (self.0.node.clock)(), at: Instant::now() };
+        let (mut steady, alone) = (Steady::new((self.0.node.clock)()), self.0.node.transport.is_none());
         // Ids only tell this process's batches apart from those of other nodes, and of processes before it.
         let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.node.clock)().to_le_bytes()].concat());
         loop {
@@ -48,8 +62,8 @@ impl<M: Machine> Shard<M> {
                 continue;
             };
             self.0.waiting_commands.fetch_sub(waiters.len() as u64, Ordering::Relaxed);
-            let now_ms = steady.look((self.0.node.clock)());
-            if now_ms.is_none() && self.0.node.transport.is_some() {
+            let (now_ms, jumped) = steady.look((self.0.node.clock)(), alone);
+            if jumped && !alone {
                 // Until the others' clocks say that this one is right all the same.
                 self.0.node.astray.store(true, Ordering::Relaxed);
             }
@@ -63,7 +77,6 @@ impl<M: Machine> Shard<M> {
             self.0.waits.note((handed_on - opened).saturating_sub(round));
             id = id.wrapping_add(1);
             lock(&self.0.core).waiting.insert(id, waiters);
-            let now_ms = now_ms.unwrap_or_else(|| (self.0.node.clock)());
             let proposed = group.propose(builder.finish(id, now_ms));
             // Whoever stops leading may never learn what became of it.
             let done = tokio::select! {

@@ -24,6 +24,7 @@ use crate::{
     remote::Request,
     snapshot::{self, SnapshotError},
     state::{StateBase, Store},
+    system::FIRST_LEVEL,
 };
 
 /// How long a planned change of leader may take. Commands wait meanwhile.
@@ -33,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How long an election may take before the next leader is asked again to stand.
 const STAND_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long it may take where others stood before it, in vain: it stands at their term first, and then above it.
+const STAND_ABOVE: Duration = Duration::from_millis(15);
 
 /// Entries that the next leader may lack when commands begin to wait.
 pub(crate) const LAG_MAX: u64 = 256;
@@ -97,6 +101,7 @@ impl<M: Machine> Shard<M> {
             disk: self.0.node.disk.clone(),
             tell: self.0.leadership.clone(),
             heard: self.0.heard.clone(),
+            serve_within: self.0.node.serve_within,
             system: self.0.system.clone(),
         });
         let group: Arc<dyn Consensus> = Arc::new(group.await?);
@@ -198,13 +203,24 @@ impl<M: Machine> Shard<M> {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             let mut leadership = self.follow_leadership();
+            // Followers vote for nobody as long as they have just heard of a leader. Of three replicas the next leader
+            // and this one are a majority. Of more, as many as it lacks stand themselves, in vain, and so are free; not
+            // more, for then there would be a majority without this one, which must know that it leads no longer.
+            let voters = group.members().voters;
+            let others = voters.iter().filter(|node| **node != self.0.me && **node != to);
+            let missing: Vec<NodeId> = others.copied().take((voters.len() / 2 + 1).saturating_sub(2)).collect();
+            for node in &missing {
+                router.ask_node(*node, Request::Stand(self.0.id)).await?.done()?;
+            }
+            let mut patience = if missing.is_empty() { STAND_AGAIN } else { STAND_ABOVE };
             // A leader that was elected just now votes for nobody else yet.
             loop {
                 router.ask_node(to, Request::Stand(self.0.id)).await?.done()?;
                 let elected = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.0.me));
-                if let Ok(Ok(_)) = tokio::time::timeout(STAND_AGAIN, elected).await {
+                if let Ok(Ok(_)) = tokio::time::timeout(patience, elected).await {
                     return Ok(());
                 }
+                patience = STAND_AGAIN;
             }
         };
         tokio::time::timeout(HAND_OVER_MAX, elected).await.unwrap_or(Err(AskError::Unavailable))
@@ -234,6 +250,8 @@ impl<M: Machine> Inner<M> {
         core.store = Store::new(base, self.limits.cache_bytes);
         core.time_ms = 0;
         core.cut = 0;
+        core.level = FIRST_LEVEL;
+        self.level.store(FIRST_LEVEL, Ordering::Relaxed);
         core.quarantined.clear();
         core.watches.clear();
         core.installing = false;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use magpie_protocol::ShardId;
 use tokio::sync::oneshot;
 
@@ -115,22 +116,32 @@ fn waiting(store: &mut Store, to: ShardId) -> Result<Option<Waiting>, StateError
 }
 
 impl<M: Machine> Shard<M> {
-    /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time.
+    /// Delivers what is in the outbox, as long as the shard runs. One round trip a stream at a time; a stream whose
+    /// receiver does not answer holds up no other.
     pub(crate) async fn deliver_outbox(self, router: Router<M>) {
         let mut leadership = self.follow_leadership();
         // The state of others is theirs to deliver.
         while leadership.wait_for(|now| now.leads).await.is_ok() {
-            let rounds = (0..router.shards()).map(|to| self.deliver_stream(&router, ShardId::new(to)));
-            let moved = futures_util::future::join_all(rounds).await;
-            if moved.iter().all(|moved| !moved) {
-                tokio::select! {
-                    () = self.0.outbox_ready.notified() => {}
-                    // A new leader looks at what is there.
-                    _ = leadership.changed() => {}
+            let stream = |to| self.deliver_stream(&router, to).map(move |moved| (to, moved));
+            let mut under_way = FuturesUnordered::new();
+            let mut idle: Vec<ShardId> = (0..router.shards()).map(ShardId::new).collect();
+            while leadership.borrow().leads {
+                under_way.extend(idle.drain(..).map(stream));
+                // Until there may be something for a stream that had nothing.
+                loop {
+                    tokio::select! {
+                        Some((to, moved)) = under_way.next() => match moved {
+                            true => under_way.push(stream(to)),
+                            false => idle.push(to),
+                        },
+                        () = self.0.outbox_ready.notified() => break,
+                        // A new leader looks at what is there.
+                        _ = leadership.changed() => break,
+                    }
                 }
-            }
-            if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
-                return;
+                if self.0.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
             }
         }
     }
@@ -177,4 +188,22 @@ impl<M: Machine> Shard<M> {
         self.acked(to, through, Box::new(move |result| drop(tx.send(result))));
         rx.await.unwrap_or(Err(AskError::Unknown))
     }
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let to = ShardId::new(0x0102);
+    let key = |name: &str, key: Key| {
+        let expected = key.as_bytes().to_vec();
+        Golden::new(name, key.as_bytes(), move |bytes| (bytes == expected).then(|| bytes.to_vec()))
+    };
+    vec![
+        key("outbox.key.out", out_key(to)),
+        key("outbox.key.in", in_key(to)),
+        key("outbox.key.message", message_key(to, 258)),
+        Golden::coded("outbox.out", &StreamOut { next: 9, acked: 4 }),
+        Golden::coded("outbox.in", &StreamIn { last: 300 }),
+        Golden::coded("outbox.message", &Message { to: EntityId::new(2, 7), command: b"command".to_vec() }),
+    ]
 }

@@ -60,6 +60,9 @@ pub type Stored = (Vec<u8>, Vec<u8>);
 /// What a full scan calls for each key and its stored value.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
 
+/// What a scan calls that ends when this says false.
+pub type VisitWhile<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StateError> + 'a;
+
 /// The state below memory. All calls may block for as long as a disk read.
 pub trait StateBase: Send + Sync + 'static {
     /// How far this state is.
@@ -74,6 +77,8 @@ pub trait StateBase: Send + Sync + 'static {
     fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError>;
     /// Every record in order of key.
     fn scan(&self, visit: &mut Visit<'_>) -> Result<(), StateError>;
+    /// Records from this key on, in order, as long as `visit` says so.
+    fn scan_from(&self, from: &[u8], visit: &mut VisitWhile<'_>) -> Result<(), StateError>;
     /// Forgets everything, before a rebuild.
     fn clear(&self) -> Result<(), StateError>;
     /// The state cannot be trusted: rebuild it at the next start.

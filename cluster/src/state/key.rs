@@ -23,6 +23,8 @@ pub mod table {
     pub const SYSTEM: u8 = 7;
     /// The last backup whose cut the shard has made.
     pub const CUT: u8 = 8;
+    /// The shard's feature level.
+    pub const LEVEL: u8 = 9;
     /// The first number that a subsystem may use.
     pub const FIRST_FREE: u8 = 16;
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::base::{Applied, StateBase, StateError, Stored, Visit, Write, seal};
+use super::base::{Applied, StateBase, StateError, Stored, Visit, VisitWhile, Write, seal};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -61,6 +61,16 @@ impl StateBase for MemoryBase {
 
     fn scan(&self, visit: &mut Visit<'_>) -> Result<(), StateError> {
         self.lock().records.iter().try_for_each(|(key, value)| visit(key, value))
+    }
+
+    fn scan_from(&self, from: &[u8], visit: &mut VisitWhile<'_>) -> Result<(), StateError> {
+        let inner = self.lock();
+        for (key, value) in inner.records.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
+            if !visit(key, value)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn clear(&self) -> Result<(), StateError> {

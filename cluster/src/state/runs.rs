@@ -131,3 +131,8 @@ impl Runs {
 fn missing(number: u32) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the file {number} of runs is missing"))
 }
+
+#[cfg(test)]
+pub(super) fn place_for_golden() -> Place {
+    Place { file: 1, offset: 4096, len: 700, checksum: 0x0102_0304_0506_0708 }
+}

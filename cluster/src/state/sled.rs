@@ -19,7 +19,10 @@ use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    base::{Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, Write, hex, seal, seal_as, unseal, unseal_as},
+    base::{
+        Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, VisitWhile, Write, hex, seal, seal_as, unseal,
+        unseal_as,
+    },
     key::table,
     runs::{Place, Runs},
 };
@@ -333,6 +336,16 @@ impl StateBase for SledBase {
         Ok(())
     }
 
+    fn scan_from(&self, from: &[u8], visit: &mut VisitWhile<'_>) -> Result<(), StateError> {
+        let mut records = self.tree.range(from..);
+        while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
+            if key != APPLIED_KEY && !visit(&key, &self.fetch(&key, &value)?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn clear(&self) -> Result<(), StateError> {
         guarded(&self.place, || self.tree.clear())?;
         self.runs.clear().map_err(io(&self.dir))?;
@@ -345,4 +358,27 @@ impl StateBase for SledBase {
         tracing::error!(place = %self.place, key = %hex(APPLIED_KEY), "the state is no longer trusted");
         fs::write(self.dir.join(TRUST_FILE), "damaged").ok();
     }
+}
+
+/// The redo file of these writes.
+#[cfg(test)]
+pub(crate) fn redo_of(writes: Vec<Write>, applied: &Applied) -> Vec<u8> {
+    let mut digest = Digest::default();
+    let sealed: Sealed = writes
+        .into_iter()
+        .map(|(key, value)| (key.as_bytes().to_vec(), value.map(|value| seal(key.as_bytes(), &value))))
+        .collect();
+    sealed.iter().flat_map(|(_, value)| value).for_each(|value| digest.add(value));
+    let redo: Redo = (sealed, codec::encode(&(applied.to_bytes(), digest)));
+    let body = codec::encode(&redo);
+    [&body[..], &xxh3_64(&body).to_le_bytes()].concat()
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    vec![
+        Golden::coded("state.marker", &(Applied::default().to_bytes(), Digest { records: 3, sum: 4 })),
+        Golden::coded("state.place", &super::runs::place_for_golden()),
+    ]
 }

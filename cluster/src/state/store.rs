@@ -53,6 +53,11 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// The last entry in it.
+    pub fn index(&self) -> u64 {
+        self.applied.index()
+    }
+
     /// The layer as writes, and how far it is. Made off the hot path.
     ///
     /// # Errors
@@ -70,6 +75,8 @@ pub struct Store {
     dirty: Layer,
     frozen: Option<Frozen>,
     applied: Applied,
+    /// No checkpoint begins: the base is being read as it was behind this entry.
+    held: Option<u64>,
     fault: Option<StateError>,
 }
 
@@ -85,6 +92,7 @@ impl Store {
             dirty: Layer::default(),
             frozen: None,
             applied,
+            held: None,
             fault: None,
         }
     }
@@ -251,10 +259,30 @@ impl Store {
         self.dirty.bytes
     }
 
-    /// Begins a checkpoint: what changed so far becomes a fixed layer. `None` while one is under way or when
-    /// nothing changed.
+    /// Begins a checkpoint after which no other begins before [`Store::release`]: the base can be read piece by piece.
+    pub fn freeze_and_hold(&mut self) -> Option<Frozen> {
+        let frozen = self.freeze();
+        self.held = frozen.as_ref().map(|frozen| frozen.applied.index());
+        frozen
+    }
+
+    /// Whether the base is kept as it was behind this entry.
+    pub fn is_held(&self, index: u64) -> bool {
+        self.held == Some(index)
+    }
+
+    /// Checkpoints begin again. Whoever reads the base sees that with [`Store::is_held`].
+    pub fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// Begins a checkpoint: what changed so far becomes a fixed layer. `None` while one is under way, while the base is
+    /// held, or when nothing changed.
     pub fn freeze(&mut self) -> Option<Frozen> {
-        if self.frozen.is_some() || (self.dirty.is_empty() && self.base.applied() == self.applied) {
+        if self.frozen.is_some()
+            || self.held.is_some()
+            || (self.dirty.is_empty() && self.base.applied() == self.applied)
+        {
             return None;
         }
         let frozen = Frozen { layer: Arc::new(mem::take(&mut self.dirty)), applied: self.applied.clone() };

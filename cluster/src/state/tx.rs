@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     machine::{EntityId, RightsChange},
+    system::FIRST_LEVEL,
     watch::{Hint, Origin},
 };
 
@@ -30,6 +31,7 @@ pub struct Effects {
 pub struct Tx<'a> {
     store: &'a mut Store,
     time_ms: u64,
+    level: u32,
     staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
     appends: Vec<Hint>,
     replaced: Vec<(TimelineId, u64, Bytes)>,
@@ -38,10 +40,22 @@ pub struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    /// A transaction at this time of the shard, in milliseconds since 1970.
+    /// A transaction at this time of the shard, in milliseconds since 1970, and at the first feature level.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
         let (staged, appends, replaced, sends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { store, time_ms, staged, appends, replaced, sends, origin: None }
+        Self { store, time_ms, level: FIRST_LEVEL, staged, appends, replaced, sends, origin: None }
+    }
+
+    /// The same at this feature level.
+    #[must_use]
+    pub fn at_level(self, level: u32) -> Self {
+        Self { level, ..self }
+    }
+
+    /// The shard's feature level, which is part of its state: what `apply` does otherwise than older builds did, it
+    /// does from a level on, so that replicas of different builds stay equal.
+    pub fn level(&self) -> u32 {
+        self.level
     }
 
     /// The shard's time, in milliseconds since 1970.

@@ -17,12 +17,13 @@ use magpie_protocol::{NodeId, ShardId, codec};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Change, DiskId, LEVEL, Refusal, Registration, SYSTEM_SHARD, System, SystemView};
+use super::{Change, DiskId, Refusal, Registration, SYSTEM_SHARD, System, SystemView};
 use crate::{
     Fatal, Machine, Router,
     consensus::ProposeError,
     disk::{Disk, write_whole},
     remote::Request,
+    shard::apply::too_high,
     transport::Transport,
 };
 
@@ -47,6 +48,19 @@ pub struct Part {
     pub nodes: BTreeMap<NodeId, SocketAddr>,
     /// What `magpie admin expect` gave: the node joins a cluster that is there, and founds none.
     pub token: Option<String>,
+}
+
+/// Why a node does not take part.
+enum Out {
+    Refused(Refusal),
+    TooOld(String),
+    Failed(String),
+}
+
+impl From<Refusal> for Out {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// What a token hashes to.
@@ -95,6 +109,8 @@ pub(crate) struct Taking<M: Machine> {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
     pub(crate) fatal: Fatal,
+    /// What this build can do.
+    pub(crate) level: u32,
 }
 
 impl<M: Machine> Taking<M> {
@@ -118,8 +134,8 @@ impl<M: Machine> Taking<M> {
         if let Some(known) = self.view().now() {
             self.meet(&known);
         }
-        if let Err(why) = self.come_in().await {
-            return self.fatal.report(&why.to_string());
+        if let Err(refusal) = self.come_in().await {
+            return self.end(refusal.into());
         }
         let mut system = self.view().follow();
         let register = self.register();
@@ -127,16 +143,25 @@ impl<M: Machine> Taking<M> {
         let mut registered = false;
         loop {
             let Some(now) = system.borrow_and_update().clone() else { return };
-            if let Err(error) = self.follow(&now).await {
-                return self.fatal.report(&error);
+            if let Err(out) = self.follow(&now).await {
+                return self.end(out);
             }
             tokio::select! {
                 changed = system.changed() => if changed.is_err() { return },
                 result = &mut register, if !registered => match result {
                     Ok(()) => registered = true,
-                    Err(refusal) => return self.fatal.report(&refusal.to_string()),
+                    Err(refusal) => return self.end(refusal.into()),
                 },
             }
+        }
+    }
+
+    fn end(&self, out: Out) {
+        match out {
+            Out::Refused(refusal @ Refusal::TooOld { .. }) => self.fatal.too_old(&refusal.to_string()),
+            Out::Refused(refusal) => self.fatal.turned_away(&refusal.to_string()),
+            Out::TooOld(why) => self.fatal.too_old(&why),
+            Out::Failed(why) => self.fatal.report(&why),
         }
     }
 
@@ -201,7 +226,7 @@ impl<M: Machine> Taking<M> {
             let address = self.part.address.or_else(|| Some(self.view().now()?.nodes.get(&self.me())?.address));
             let Some(address) = address else { return Err(Refusal::Unknown(self.me())) };
             let (zone, devices) = (self.part.zone.clone(), self.part.devices);
-            let facts = Registration { address, zone, level: LEVEL, devices };
+            let facts = Registration { address, zone, level: self.level, devices };
             let token = self.part.token.as_deref().map(token_hash);
             let register = Change::Register { node: self.me(), disk: self.router.disk(), token, facts };
             match self.router.change(register).await {
@@ -221,35 +246,42 @@ impl<M: Machine> Taking<M> {
         let named: Vec<_> = named.filter(|(node, _)| !is_in || peers.contains_key(node)).collect();
         peers.extend(named);
         peers.remove(&self.me());
+        let removed = system.nodes.iter().filter(|(_, member)| member.standing == super::Standing::Removed);
+        self.transport.set_guests(removed.map(|(node, _)| *node).collect());
         self.transport.set_peers(peers);
     }
 
     /// Does what the record says of this node.
-    async fn follow(&self, system: &System) -> Result<(), String> {
+    async fn follow(&self, system: &System) -> Result<(), Out> {
         let me = self.me();
         if system.nodes.get(&me).is_some_and(|member| member.standing == super::Standing::Removed) {
-            return Err(Refusal::Removed(me).to_string());
+            return Err(Refusal::Removed(me).into());
         }
         if !self.is_in(system) {
-            return Err(Refusal::OtherDisk(me).to_string());
+            return Err(Refusal::OtherDisk(me).into());
+        }
+        if system.level > self.level {
+            return Err(Out::TooOld(too_high(&"the cluster", system.level, self.level)));
         }
         if system.shards.len() != usize::from(self.router.shards()) {
-            return Err(format!(
+            return Err(Out::Failed(format!(
                 "the cluster has {} shards, and storage.shards of this node is {}: they must be the same",
                 system.shards.len(),
                 self.router.shards()
-            ));
+            )));
         }
         self.tell_removed(system).await;
         self.meet(system);
-        save(&self.disk, &self.dir, system).map_err(|e| format!("what is known of the cluster cannot be kept: {e}"))?;
+        save(&self.disk, &self.dir, system)
+            .map_err(|e| Out::Failed(format!("what is known of the cluster cannot be kept: {e}")))?;
         for shard in self.router.all_shards() {
             let holds = system.holds(me, shard.id());
             if holds && !shard.is_hosted() {
-                shard.host().await.map_err(|e| e.to_string())?;
-                self.found_group(system, shard.id()).await.map_err(|e| e.to_string())?;
+                shard.host().await.map_err(|e| Out::Failed(e.to_string()))?;
+                self.found_group(system, shard.id()).await.map_err(|e| Out::Failed(e.to_string()))?;
             } else if !holds && shard.is_hosted() {
-                shard.leave().await.map_err(|e| format!("{} cannot be let go: {e}", shard.id()))?;
+                let left = shard.leave().await;
+                left.map_err(|e| Out::Failed(format!("{} cannot be let go: {e}", shard.id())))?;
             }
         }
         Ok(())

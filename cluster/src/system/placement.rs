@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bincode::{Decode, Encode};
 use magpie_protocol::{NodeId, ShardId};
 
 use super::{Standing, System};
@@ -19,17 +20,49 @@ pub struct Seen {
     /// Nodes that should not lead now: their clock is off, or their disk is full.
     pub unfit: BTreeSet<NodeId>,
     pub leaders: BTreeMap<ShardId, NodeId>,
+    /// Shards whose lead was moved by hand lately: it stays where it is, unless its node should not lead.
+    pub resting: BTreeSet<ShardId>,
     /// Replicas that lack so much that commands would wait for them.
     pub lagging: BTreeSet<(ShardId, NodeId)>,
 }
 
 /// One safe step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Step {
     /// Let the replicas of a shard become these: learn, catch up, vote, and only then let go of another.
     Move { shard: ShardId, to: BTreeSet<NodeId> },
     /// Let another replica lead.
     Lead { shard: ShardId, from: NodeId, to: NodeId },
+}
+
+/// Steps that a plan has at most.
+const PLAN_MAX: usize = 256;
+
+/// The steps to come, as far as is known now.
+pub fn plan(system: &System, seen: &Seen) -> Vec<Step> {
+    let (mut system, mut seen, mut steps) = (system.clone(), seen.clone(), Vec::new());
+    while let Some(step) = next_step(&system, &seen).filter(|_| steps.len() < PLAN_MAX) {
+        match &step {
+            Step::Move { shard, to } => {
+                let Some(place) = system.shards.get_mut(usize::from(shard.get())) else { break };
+                (place.replicas, place.becoming) = (to.clone(), None);
+            }
+            Step::Lead { shard, to, .. } => _ = seen.leaders.insert(*shard, *to),
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+/// Who should lead a shard whose leader holds no replica when its move is over, before the move goes on.
+pub fn lead_out(system: &System, seen: &Seen, shard: ShardId) -> Option<NodeId> {
+    let place = system.place(shard)?;
+    let (to, leader) = (place.becoming.as_ref()?, seen.leaders.get(&shard)?);
+    if to.contains(leader) {
+        return None;
+    }
+    let staying: BTreeSet<NodeId> = place.replicas.intersection(to).copied().collect();
+    Placement { system, seen }.lighter(shard, &staying, usize::MAX)
 }
 
 /// The next step; none when all is as it should be, or when nothing can be done.
@@ -196,7 +229,8 @@ impl Placement<'_> {
 
     /// One leader from the node that has the most of them to one that has two less.
     fn lead(&self) -> Option<Step> {
-        let steps = self.shards().filter_map(|(shard, replicas)| {
+        let shards = self.shards().filter(|(shard, _)| !self.seen.resting.contains(shard));
+        let steps = shards.filter_map(|(shard, replicas)| {
             let from = *self.seen.leaders.get(&shard)?;
             let to = self.lighter(shard, replicas, self.leads(from).checked_sub(1)?)?;
             Some((self.leads(from) - self.leads(to), Step::Lead { shard, from, to }))

@@ -16,9 +16,9 @@ use bincode::{Decode, Encode};
 use magpie_protocol::{NodeId, ShardId};
 use tokio::time::Instant;
 
-use super::{LEVEL, placement::Seen};
+use super::placement::Seen;
 use crate::{
-    Clock, Machine, Router, Shard,
+    Clock, Machine, Router, Shard, StorageConfig,
     remote::Request,
     shard::{audit::Audited, hosting::LAG_MAX},
 };
@@ -64,6 +64,8 @@ pub struct Beat {
     /// How far its clock is before this one's, in milliseconds, about.
     pub ahead_ms: i64,
     pub facts: Facts,
+    /// How far this node's clock was from one that cannot be set, when it was compared.
+    set_ms: i64,
 }
 
 impl Beat {
@@ -91,12 +93,20 @@ struct Inner {
     /// A node that is silent for this long is given up: its replicas are made anew elsewhere.
     lost_after: Duration,
     audit_every: Duration,
+    /// What this build can do.
+    level: u32,
 }
 
 impl Pulse {
-    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, lost_after: Duration, audit_every: Duration) -> Self {
+    pub(crate) fn new(clock: Clock, astray: Arc<AtomicBool>, config: &StorageConfig) -> Self {
         let (began, beats, sessions) = (Instant::now(), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after, audit_every }))
+        let StorageConfig { lost_after, audit_every, level, .. } = *config;
+        Self(Arc::new(Inner { began, clock, astray, beats, sessions, lost_after, audit_every, level }))
+    }
+
+    /// What this build can do.
+    pub(crate) fn level(&self) -> u32 {
+        self.0.level
     }
 
     /// Who counts this node's sessions. Set once.
@@ -123,7 +133,7 @@ impl Pulse {
         };
         Facts {
             clock_ms: (self.0.clock)(),
-            level: LEVEL,
+            level: self.0.level,
             astray: self.0.astray.load(Ordering::Relaxed),
             full: is_full(shards),
             sessions: self.0.sessions.get().map_or(0, |count| count() as u64),
@@ -134,7 +144,7 @@ impl Pulse {
 
     /// What placement needs to know.
     pub(crate) fn seen<M: Machine>(&self, router: &Router<M>) -> Seen {
-        let mut seen = Seen::default();
+        let mut seen = Seen { resting: router.wishes().now(), ..Seen::default() };
         let mine = (router.me(), self.mine(router.all_shards()));
         let beats = self.beats();
         let up = beats.iter().filter(|(_, beat)| beat.is_up()).map(|(node, beat)| (*node, beat.facts.clone()));
@@ -166,7 +176,10 @@ impl Pulse {
 
     /// Asks the others, once a second.
     pub(crate) async fn run<M: Machine>(self, router: Router<M>) {
-        let mut audit = Instant::now() + self.0.audit_every;
+        // One shard after the other, so that they are not all read at once.
+        let shards = router.all_shards();
+        let due = |at: usize| self.0.audit_every.mul_f64((at + 1) as f64 / shards.len() as f64);
+        let mut audits: Vec<Instant> = (0..shards.len()).map(|at| Instant::now() + due(at)).collect();
         loop {
             let peers: BTreeSet<NodeId> = router.system().now().iter().flat_map(|s| s.peers().into_keys()).collect();
             let others = peers.iter().copied().filter(|node| *node != router.me());
@@ -180,9 +193,9 @@ impl Pulse {
                 self.give_leads_away(&router).await;
             }
             self.compare(&router);
-            if Instant::now() >= audit {
-                audit += self.0.audit_every;
-                router.all_shards().iter().for_each(Shard::audit);
+            for (shard, due) in shards.iter().zip(&mut audits).filter(|(_, due)| Instant::now() >= **due) {
+                *due += self.0.audit_every;
+                shard.audit();
             }
         }
     }
@@ -223,24 +236,36 @@ impl Pulse {
         }
     }
 
+    /// How far the clock is from one that cannot be set.
+    fn set_ms(&self) -> i64 {
+        (self.0.clock)() as i64 - self.0.began.elapsed().as_millis() as i64
+    }
+
     async fn ask<M: Machine>(&self, router: &Router<M>, node: NodeId) {
-        let before = (self.0.clock)();
+        let (before, set_ms) = ((self.0.clock)(), self.set_ms());
         let Ok(facts) = router.ask_node(node, Request::Facts).await.and_then(|response| response.facts()) else {
             return;
         };
         let now = (self.0.clock)();
         let ahead_ms = facts.clock_ms as i64 - before.midpoint(now) as i64;
-        self.beats().insert(node, Beat { at: Instant::now(), ahead_ms, facts });
+        if self.set_ms().abs_diff(set_ms) > CLOCK_OFF_MAX_MS / 2 {
+            // It was set meanwhile: this says nothing of either.
+            return;
+        }
+        self.beats().insert(node, Beat { at: Instant::now(), ahead_ms, facts, set_ms });
     }
 
     /// This node's clock is off when it is far from that of most: the middle of all.
     fn look_at_clocks(&self, nodes: usize) {
+        // What was found out before this node's clock was set is true of the clock that it was.
+        let set_ms = self.set_ms();
         let beats = self.beats();
-        let mut ahead: Vec<i64> = beats.values().filter(|beat| beat.is_up()).map(|beat| beat.ahead_ms).collect();
+        let up = beats.values().filter(|beat| beat.is_up());
+        let mut ahead: Vec<i64> = up.map(|beat| beat.ahead_ms - (set_ms - beat.set_ms)).collect();
         drop(beats);
         ahead.push(0);
-        if ahead.len() <= nodes / 2 {
-            // Nobody knows what the majority's is.
+        if nodes == 0 || ahead.len() <= nodes / 2 {
+            // Nobody knows what the majority's is, or who that would be.
             return;
         }
         ahead.sort_unstable();

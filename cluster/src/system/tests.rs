@@ -4,7 +4,7 @@ use magpie_protocol::{NodeId, ShardId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    placement::{Seen, Step, next_step},
+    placement::{Seen, Step, lead_out, next_step, plan},
     *,
 };
 
@@ -274,4 +274,52 @@ fn whatever_happens_to_nodes_it_settles() {
             assert!(system.shards.iter().all(|place| place.becoming.is_none() && !place.replicas.is_empty()));
         }
     }
+}
+
+#[test]
+fn a_leader_that_goes_hands_its_lead_over_before() {
+    let mut system = cluster(4, 1);
+    system = system.changed(Change::Want { replicas: 3 }).unwrap();
+    let (shard, nodes) = (ShardId::new(0), |of: &[u32]| of.iter().map(|n| node(*n)).collect::<BTreeSet<_>>());
+    system.shards[0].replicas = nodes(&[1, 2, 3]);
+    let mut seen = all_up(&system);
+    assert_eq!(lead_out(&system, &seen, shard), None, "nothing moves");
+    system = system.changed(Change::Move { shard, to: nodes(&[2, 3, 4]) }).unwrap();
+    assert_eq!(lead_out(&system, &seen, shard), Some(node(2)), "not the one that comes: it lacks everything");
+    seen.lagging.insert((shard, node(2)));
+    assert_eq!(lead_out(&system, &seen, shard), Some(node(3)));
+    seen.unfit.insert(node(3));
+    assert_eq!(lead_out(&system, &seen, shard), None, "nobody may");
+    seen.leaders.insert(shard, node(2));
+    assert_eq!(lead_out(&system, &seen, shard), None, "it stays");
+}
+
+#[test]
+fn a_lead_that_was_moved_by_hand_rests_unless_its_node_goes() {
+    let mut system = cluster(3, 3);
+    let mut seen = all_up(&system);
+    assert!(matches!(next_step(&system, &seen), Some(Step::Lead { .. })), "one leads all");
+    seen.resting = (0..3).map(ShardId::new).collect();
+    assert_eq!(next_step(&system, &seen), None);
+    system = system.changed(Change::Stand { node: node(1), standing: Standing::Draining }).unwrap();
+    assert!(matches!(next_step(&system, &seen), Some(Step::Lead { from, .. }) if from == node(1)));
+}
+
+#[test]
+fn a_plan_is_what_the_steps_come_to() {
+    let system = join(&cluster(3, 8), 4, "");
+    let mut seen = all_up(&system);
+    let steps = plan(&system, &seen);
+    let (settled, count) = settle(system.clone(), &mut seen);
+    let moves = |steps: &[Step]| steps.iter().filter(|step| matches!(step, Step::Move { .. })).count();
+    assert_eq!(moves(&steps), 6, "a fourth of the replicas: {steps:?}");
+    let mut places: Vec<_> = system.shards.iter().map(|place| place.replicas.clone()).collect();
+    for step in &steps {
+        if let Step::Move { shard, to } = step {
+            places[usize::from(shard.get())] = to.clone();
+        }
+    }
+    let now: Vec<_> = settled.shards.iter().map(|place| place.replicas.clone()).collect();
+    assert_eq!(places, now);
+    assert!(count >= 6);
 }

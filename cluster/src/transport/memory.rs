@@ -96,7 +96,7 @@ fn deliver(shared: &Weak<Shared>, from: NodeId, to: NodeId, lane: Lane, item: It
     let Some(node) = shared.upgrade().and_then(|shared| shared.lock().nodes.get(&to).cloned()) else { return };
     let known = {
         let state = node.lock();
-        !state.stopped && state.peers.contains(&from)
+        !state.stopped && (state.peers.contains(&from) || state.guests.contains(&from))
     };
     match (item, node.service.get()) {
         (Item::Answer(id, answer), _) => {
@@ -186,6 +186,7 @@ struct Node {
 #[derive(Default)]
 struct NodeState {
     peers: BTreeSet<NodeId>,
+    guests: BTreeSet<NodeId>,
     calls: HashMap<u64, (NodeId, oneshot::Sender<Bytes>), FixedState>,
     stopped: bool,
 }
@@ -254,6 +255,10 @@ impl Drop for Call {
 }
 
 impl Transport for MemoryTransport {
+    fn set_guests(&self, guests: BTreeSet<NodeId>) {
+        self.node.lock().guests = guests;
+    }
+
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
         let mut state = self.node.lock();
         state.peers = peers.into_keys().filter(|peer| *peer != self.node.id).collect();

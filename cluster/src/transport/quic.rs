@@ -11,10 +11,15 @@ mod outlet;
 mod peers;
 mod stream;
 #[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    frames::goldens()
+}
+
+#[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -166,6 +171,10 @@ impl QuicTransport {
 impl Transport for QuicTransport {
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
         self.shared.peers().set(&self.shared, &peers);
+    }
+
+    fn set_guests(&self, guests: BTreeSet<NodeId>) {
+        self.shared.peers().guests = guests;
     }
 
     fn set_service(&self, service: Arc<dyn Service>) {

@@ -14,10 +14,12 @@ use std::{
 
 use super::machine::{Command, Counter, Said, user};
 use magpie_cluster::{
-    AskError, DiskId, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, System,
+    AskError, DiskId, Ending, EntityId, Fatal, Hint, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig,
+    StorageError, System,
+    consensus::openraft::HEARD_WITHIN,
     disk::memory::MemoryDisk,
     log::LogLimits,
-    system::{Change, founding::token_hash},
+    system::{Change, LEVEL, founding::token_hash},
     transport::{Transport, memory::MemoryNetwork},
 };
 use magpie_protocol::{NodeId, ShardId, TimelineId};
@@ -29,6 +31,7 @@ pub struct Node {
     pub storage: Storage<Counter>,
     pub transport: Arc<dyn Transport>,
     pub fatal: Arc<Mutex<String>>,
+    pub ending: Arc<Mutex<Option<Ending>>>,
     pub heard: Arc<Heard>,
     pub wrong: Arc<AtomicBool>,
 }
@@ -63,6 +66,8 @@ pub struct Cluster {
     pub tokens: BTreeMap<usize, String>,
     /// Which data folder each has: another one where it lost the first.
     pub folders: BTreeMap<usize, u128>,
+    /// What the build of each can do, where it is not this one.
+    pub levels: BTreeMap<usize, u32>,
     /// How far a node's clock is off, in milliseconds.
     pub clocks: Vec<Arc<AtomicI64>>,
     began: Instant,
@@ -95,10 +100,21 @@ impl Cluster {
         }
         let limits = ShardLimits { checkpoint_ms: 100, snapshot_bytes_min: 1 << 30, ..ShardLimits::default() };
         let (network, began) = (MemoryNetwork::new(), Instant::now());
-        let (tokens, folders) = (BTreeMap::new(), BTreeMap::new());
+        let (tokens, folders, levels) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let clocks = (0..nodes).map(|_| Arc::default()).collect();
-        let mut cluster =
-            Self { network, disks, nodes: Vec::new(), first: nodes, tokens, folders, clocks, began, limits, shards };
+        let mut cluster = Self {
+            network,
+            disks,
+            nodes: Vec::new(),
+            first: nodes,
+            tokens,
+            folders,
+            levels,
+            clocks,
+            began,
+            limits,
+            shards,
+        };
         for at in 0..nodes {
             cluster.nodes.push(None);
             cluster.start(at).await;
@@ -107,6 +123,10 @@ impl Cluster {
     }
 
     pub async fn start(&mut self, at: usize) {
+        self.try_start(at).await.unwrap();
+    }
+
+    pub async fn try_start(&mut self, at: usize) -> Result<(), StorageError> {
         let transport: Arc<dyn Transport> = self.network.join(id(at));
         let nodes = (0..self.first).map(|node| (id(node), address(node))).collect();
         let address = address(at);
@@ -119,6 +139,8 @@ impl Cluster {
             part: Part { address: Some(address), nodes, token: self.tokens.get(&at).cloned(), ..Part::default() },
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            serve_within: HEARD_WITHIN,
+            level: self.levels.get(&at).copied().unwrap_or(LEVEL),
             state_in_memory: true,
             threads: false,
             sled_cache_bytes: 0,
@@ -127,20 +149,25 @@ impl Cluster {
         };
         let began = self.began;
         let (fatal, wrong) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicBool::new(false)));
-        let seen = fatal.clone();
+        let (seen, ending) = (fatal.clone(), Arc::new(Mutex::new(None)));
+        let kind = ending.clone();
         let outside = Outside {
             disk: Arc::new(self.disks[at].clone()),
             clock: Arc::new(move || {
                 (1_000_000 + began.elapsed().as_millis() as i64 + clock.load(Ordering::Relaxed)) as u64
             }),
-            fatal: Fatal::new(move |why| *seen.lock().unwrap() += why),
+            fatal: Fatal::by_kind(move |ending, why| {
+                *seen.lock().unwrap() += why;
+                kind.lock().unwrap().get_or_insert(ending);
+            }),
             transport: Some(transport.clone()),
         };
-        let storage = Storage::open(&config, outside, || Counter { wrong: wrong.clone() }).await.unwrap();
+        let storage = Storage::open(&config, outside, || Counter { wrong: wrong.clone() }).await?;
         let heard = Arc::new(Heard::default());
         let sink: Arc<dyn HintSink> = heard.clone();
         storage.router().set_sink(&sink);
-        self.nodes[at] = Some(Node { storage, transport, fatal, heard, wrong });
+        self.nodes[at] = Some(Node { storage, transport, fatal, ending, heard, wrong });
+        Ok(())
     }
 
     /// A node more, which the cluster expects.
@@ -238,6 +265,14 @@ impl Cluster {
                 }
             }
         }
+    }
+}
+
+pub async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within a minute");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -14,19 +14,29 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{
     AskError, DiskId, EntityId, Fatal, Key, Machine, Outside, Part, Record, Storage, StorageConfig, StorageError,
     Store, Tx,
+    consensus::openraft::HEARD_WITHIN,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
     shard::ShardLimits,
     state::table,
+    system::{FIRST_LEVEL, LEVEL},
 };
 use magpie_protocol::{Body, Entry, NodeId, Slot, TimelineId, UserId};
 
 #[derive(Clone, Debug, Encode, Decode)]
 pub enum Command {
     Add(u64),
-    Tell { to: UserId, note: u64 },
-    Told { from: UserId, note: u64 },
+    Tell {
+        to: UserId,
+        note: u64,
+    },
+    Told {
+        from: UserId,
+        note: u64,
+    },
     Panic,
+    /// Of the level after this build's.
+    Later,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -82,13 +92,16 @@ impl Machine for Counter {
     type Command = Command;
     type Reply = Said;
     type Query = UserId;
-    type View = (Sum, Vec<u64>);
+    /// Sum, numbers of entries, time of the newest.
+    type View = (Sum, Vec<u64>, u64);
 
     fn apply(&self, tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Said {
         let me = entity_user(entity);
         let mut sum = tx.get::<Sum>(&key(me)).map(|s| (*s).clone()).unwrap_or_default();
         match command {
             Command::Add(n) => {
+                // What it did before, as long as not every replica does otherwise.
+                let n = if tx.level() > LEVEL { 2 * n } else { n };
                 sum.total += n + u64::from(self.wrong.load(Ordering::Relaxed));
                 tx.append(TimelineId::Inbox(me), me, Body::Text(n.to_string()), 0, None);
             }
@@ -97,6 +110,7 @@ impl Machine for Counter {
                 tx.send(EntityId::user(to), &Command::Told { from: me, note });
             }
             Command::Told { from, note } => sum.notes.push((number(from), note)),
+            Command::Later => sum.total += 1000,
             Command::Panic => {
                 sum.total = 999;
                 tx.put(key(me), sum);
@@ -112,12 +126,17 @@ impl Machine for Counter {
         let sum = store.get::<Sum>(&key(user)).unwrap().map(|s| (*s).clone()).unwrap_or_default();
         let view = store.entries(TimelineId::Inbox(user), 1, u64::MAX, usize::MAX).unwrap();
         let numbers = view.entries.iter().map(|e| Entry::from_bytes(e).unwrap().number).collect();
-        (sum, numbers)
+        let newest = view.entries.last().map_or(0, |e| Entry::from_bytes(e).unwrap().time_ms);
+        (sum, numbers, newest)
     }
 
     /// Reads of these two people must be fresh, one in each of two shards.
     fn is_fresh(query: &UserId) -> bool {
         *query == user(8) || *query == user(9)
+    }
+
+    fn level_of(command: &Command) -> u32 {
+        if matches!(command, Command::Later) { LEVEL + 1 } else { FIRST_LEVEL }
     }
 
     fn internal(&self) -> Said {
@@ -144,6 +163,8 @@ impl Rig {
             part: Part::default(),
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            serve_within: HEARD_WITHIN,
+            level: LEVEL,
             state_in_memory,
             // What is in memory is tested without threads too.
             threads: !state_in_memory,

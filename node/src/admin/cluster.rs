@@ -9,7 +9,7 @@ use actix_web::{
 };
 use magpie_cluster::{
     AskError, System,
-    system::{Change, Refusal, Standing, founding::token_hash, pulse::Facts},
+    system::{Change, Refusal, Standing, founding::token_hash, placement::Step, pulse::Facts},
 };
 use magpie_protocol::{NodeId, ShardId, ids::ParseIdError};
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ fn status_of(router: &MagpieRouter, system: &System) -> ClusterStatus {
     ClusterStatus {
         version: system.version,
         level: system.level,
-        build_level: magpie_cluster::system::LEVEL,
+        build_level: mine.level,
         replicas: system.replicas,
         nodes: {
             let gone = |(_, member): &(&NodeId, &magpie_cluster::system::Member)| member.standing == Standing::Removed;
@@ -170,6 +170,18 @@ pub struct Lead {
     pub to: String,
 }
 
+/// Replicas and leads are to be evened out: now, or it is only to be said what would move.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Balance {
+    pub go: bool,
+}
+
+/// What is going to move, one step after the other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Planned {
+    pub steps: Vec<String>,
+}
+
 /// How many replicas a shard should have.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Want {
@@ -184,6 +196,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/cluster/stand", web::post().to(stand))
         .route("/api/v1/cluster/move", web::post().to(move_shard))
         .route("/api/v1/cluster/lead", web::post().to(lead))
+        .route("/api/v1/cluster/balance", web::post().to(balance))
         .route("/api/v1/cluster/replicas", web::post().to(want));
 }
 
@@ -309,8 +322,32 @@ async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> R
             names(&place.replicas).join(" ")
         )));
     }
-    router.hand_over(shard, to).await?;
+    router.lead_by_hand(shard, to).await?;
     Ok(done())
+}
+
+async fn balance(served: Data<Served>, request: HttpRequest, body: Json<Balance>) -> Result<HttpResponse, Turned> {
+    admit(&served, &request, "balance", &*body)?;
+    let router = served.observer.router();
+    if router.is_alone() {
+        return Err(Turned::Bad("this node is alone: there is nowhere to move anything".to_owned()));
+    }
+    let before = router.system().now().ok_or(Turned::NoCluster)?;
+    let mut places: Vec<BTreeSet<NodeId>> = before.shards.iter().map(|place| place.replicas.clone()).collect();
+    let mut steps = Vec::new();
+    for step in router.balance(body.go).await? {
+        steps.push(match step {
+            Step::Lead { shard, from, to } => format!("{shard}: the lead goes from {from} to {to}"),
+            Step::Move { shard, to } => {
+                let place = places.get_mut(usize::from(shard.get())).ok_or(Refusal::NoShard(shard))?;
+                let text =
+                    format!("{shard}: its replicas go from {} to {}", names(place).join(" "), names(&to).join(" "));
+                *place = to;
+                text
+            }
+        });
+    }
+    Ok(HttpResponse::Ok().json(Planned { steps }))
 }
 
 async fn want(served: Data<Served>, request: HttpRequest, body: Json<Want>) -> Result<HttpResponse, Turned> {

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::admin::cluster::{ClusterStatus, Expect, Expected, Lead, Move, NodeStatus, Stand, Want};
+use crate::admin::cluster::{Balance, ClusterStatus, Expect, Expected, Lead, Move, NodeStatus, Planned, Stand, Want};
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
@@ -62,8 +62,19 @@ enum Command {
     },
     /// Let another node lead a shard
     Lead { shard: String, to: String },
+    /// Even replicas and leads out now, those that were moved by hand too: says what is going to move
+    Balance {
+        /// Only say it
+        #[arg(long)]
+        plan: bool,
+    },
     /// How many replicas a shard should have: 1, 3 or 5
-    Replicas { count: u8 },
+    Replicas {
+        count: u8,
+        /// Take fewer, even one, of which each loss is final
+        #[arg(long)]
+        yes: bool,
+    },
     /// Copy all that the cluster holds, as it was at one moment, into an empty folder
     Backup { dir: PathBuf },
     /// Make new data folders from a backup, for nodes that do not run
@@ -162,8 +173,39 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
         Command::Move { shard, to } => caller.done("cluster/move", &Move { shard: shard.clone(), to: to.clone() }),
         Command::Lead { shard, to } => caller.done("cluster/lead", &Lead { shard: shard.clone(), to: to.clone() }),
-        Command::Replicas { count } => caller.done("cluster/replicas", &Want { replicas: *count }),
+        Command::Balance { plan } => balance(&caller, *plan),
+        Command::Replicas { count, yes } => replicas(&caller, *count, *yes),
     }
+}
+
+fn replicas(caller: &Caller<'_>, count: u8, yes: bool) -> anyhow::Result<i32> {
+    let now = caller.get::<ClusterStatus>("cluster")?.replicas;
+    if count < now && !yes {
+        let then = match count {
+            1 => "then the loss of one disk loses what is on it, for ever, and each node that stops stops its shards",
+            _ => "then fewer nodes may fail",
+        };
+        bail!("a shard has {now} replicas, and would have {count}: {then}. With --yes it is done");
+    }
+    caller.done("cluster/replicas", &Want { replicas: count })
+}
+
+fn balance(caller: &Caller<'_>, only_plan: bool) -> anyhow::Result<i32> {
+    let Planned { steps } = caller.post("cluster/balance", &Balance { go: !only_plan })?;
+    if caller.args.json {
+        say(&serde_json::to_string(&Planned { steps })?)?;
+        return Ok(0);
+    }
+    if steps.is_empty() {
+        say("all is as it should be: nothing moves")?;
+        return Ok(0);
+    }
+    steps.iter().try_for_each(|step| say(step))?;
+    say(match only_plan {
+        true => "not begun: without --plan it is",
+        false => "begun: `magpie admin shards` shows how far it is",
+    })?;
+    Ok(0)
 }
 
 fn table(args: &Args, status: &ClusterStatus, rows: fn(&ClusterStatus) -> Vec<Vec<String>>) -> anyhow::Result<i32> {

@@ -2,16 +2,23 @@
 
 mod others;
 
-use std::{io::Write, sync::Arc};
+use std::io::Write;
 
 use anyhow::Context;
-use magpie_cluster::disk::Disk;
+use magpie_cluster::StorageError;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Config, Node, Options, admin::Admin, cli::ServeArgs, keys::Keys, metrics};
+use crate::{
+    Config, Node, Options,
+    admin::Admin,
+    cli::{Hooks, ServeArgs},
+    keys::Keys,
+    metrics,
+    node::{EXIT_TOO_OLD, NodeError},
+};
 
 /// Runs the command.
-pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
+pub fn run(args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let config = args.load()?;
     crate::cli::log_to_stderr(&config.log.level)?;
     // Memory of many small sessions is scattered: huge pages would keep what was freed, as databases know.
@@ -19,11 +26,10 @@ pub fn run(args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<i32> {
         tracing::debug!(%error, "huge pages stay on");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(config, args, disk))?;
-    Ok(0)
+    tokio::task::LocalSet::new().block_on(&runtime, serve(config, args, hooks))
 }
 
-async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
+async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let recorder = metrics::install();
@@ -32,8 +38,16 @@ async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow:
     let others = others::join(&config, args)?;
     let keys = Keys::of(&config, others.is_some());
     let others_named = others.as_ref().map(|others| others.me);
-    let node =
-        Node::start(config, Options { disk, others, ..Options::default() }).await.context("the node does not start")?;
+    let Hooks { disk, level, started } = hooks;
+    let node = match Node::start(config, Options { disk, others, level, ..Options::default() }).await {
+        Ok(node) => node,
+        Err(NodeError::Storage(StorageError::TooOld(why))) => {
+            tracing::error!("{why}");
+            return Ok(EXIT_TOO_OLD);
+        }
+        Err(error) => return Err(error).context("the node does not start"),
+    };
+    started(node.router());
     let admin = Admin::start(admin_listen, node.observer(), recorder)?;
     let (received, sent) = node.socket_buffers();
     if received.min(sent) < wanted {
@@ -71,5 +85,5 @@ async fn serve(config: Config, args: &ServeArgs, disk: Arc<dyn Disk>) -> anyhow:
     admin.stop().await;
     node.stop().await?;
     tracing::info!("stopped");
-    Ok(())
+    Ok(0)
 }

@@ -296,7 +296,9 @@ pub fn ask_error(error: &magpie_cluster::AskError) -> WireError {
         AskError::Overloaded { retry_after_ms } => WireError::after(ErrorCode::Overloaded, *retry_after_ms),
         AskError::StorageFull => WireError::after(ErrorCode::StorageFull, 2_000),
         AskError::Stopping => WireError::after(ErrorCode::ShuttingDown, 1_000),
-        AskError::Unavailable | AskError::NotLeader { .. } => WireError::after(ErrorCode::Unavailable, 500),
+        AskError::Unavailable | AskError::NotLeader { .. } | AskError::NotYet { .. } => {
+            WireError::after(ErrorCode::Unavailable, 500)
+        }
         _ => WireError::after(ErrorCode::Unknown, 200),
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     crowd::Crowd,
-    story::{Subjects, tell},
+    story::{Subjects, tell_of},
     until,
 };
 
@@ -114,22 +114,25 @@ pub async fn those_who_stayed(crowd: &Crowd, founded: &[Founded]) {
 
 /// Panics unless all replicas come to the same applied indexes and there hold the same.
 pub async fn replicas(nodes: &Nodes, crowd: &Crowd, founded: &[Founded], nature: &Nature) {
-    let equal = async || nodes.applied().is_some_and(|all| all.iter().all(|one| *one == all[0]));
-    until("all replicas have applied the same", HEAL_WITHIN, equal).await;
+    let same = |replicas: &Vec<(usize, u64)>| replicas.iter().all(|(_, index)| *index == replicas[0].1);
+    let equal = async || nodes.applied().is_some_and(|all| all.iter().all(same));
+    until("every shard has its replicas, and they have applied the same", HEAL_WITHIN, equal).await;
     let mut conversations = crowd.conversations().to_vec();
     conversations.extend(founded.iter().map(|group| group.conversation));
     let people: BTreeSet<UserId> = crowd.people().into_iter().collect();
     let subjects = Subjects { people: people.into_iter().collect(), conversations };
-    let story = |at: usize| {
-        let router = nodes.router(at).expect("every node is up");
-        tell(&router, &subjects).expect("every replica can be read")
-    };
-    let first = story(0);
-    for at in 1..NODES {
-        let other = story(at);
-        let difference = first.iter().zip(&other).find(|(a, b)| a != b);
-        assert!(difference.is_none() && first.len() == other.len(), "replicas differ: {difference:?}");
+    let applied = nodes.applied().unwrap_or_default();
+    nature.log(format_args!("all replicas are at {applied:?}"));
+    for (shard, replicas) in (0..).map(ShardId::new).zip(&applied) {
+        let mut stories = replicas.iter().map(|(at, _)| {
+            let router = nodes.router(*at).expect("a node with a replica is up");
+            tell_of(shard, &router, &subjects).expect("every replica can be read")
+        });
+        let first = stories.next().expect("a shard has replicas");
+        for other in stories {
+            let difference = first.iter().zip(&other).find(|(a, b)| a != b);
+            assert!(difference.is_none() && first.len() == other.len(), "replicas differ: {difference:?}");
+        }
+        first.into_iter().for_each(|line| nature.log(line));
     }
-    nature.log(format_args!("all replicas are at {:?}", nodes.applied()));
-    first.into_iter().for_each(|line| nature.log(line));
 }

@@ -32,6 +32,8 @@ pub enum Sabotage {
     EarlyAck,
     /// Snapshots leave out what the conversations remember of their senders: numbers and answers.
     ForgottenWindow,
+    /// A leader serves reads however long it has heard of no majority.
+    StaleRead,
 }
 
 /// See the module's documentation. Clones share it.
@@ -65,6 +67,11 @@ impl SimDisk {
     /// The next sync fails, and all after it.
     pub fn fail(&self) {
         self.memory().set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
+    }
+
+    /// Another disk, with nothing on it, takes its place.
+    pub fn replace(&self) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = MemoryDisk::default();
     }
 
     /// The power goes: what is not synced is lost, but for its first bytes. Those who use the disk now keep using what

@@ -7,6 +7,7 @@ use turmoil::Sim;
 use super::{
     nature::{Fault, Nature},
     nodes::{NODES, Nodes, SHARDS},
+    operator::Operator,
     people::HOST as PEOPLE,
 };
 
@@ -74,15 +75,17 @@ pub struct Faults {
     up_at_ms: [Option<u64>; NODES],
     /// Whose disk was told to fail since it came up.
     failing: [bool; NODES],
+    operator: Operator,
 }
 
 impl Faults {
-    /// This plan for these nodes.
-    pub fn new(seed: u64, plan: Vec<Episode>, nature: &Nature, nodes: &Nodes) -> Self {
+    /// This plan for these nodes, and what operators do meanwhile.
+    pub fn new(seed: u64, plan: Vec<Episode>, acts: &[Fault], nature: &Nature, nodes: &Nodes) -> Self {
+        let operator = Operator::new(seed, acts, nature, nodes);
         let rng = StdRng::seed_from_u64(seed ^ 0x6661_756c_7473);
         let (nature, nodes) = (nature.clone(), nodes.clone());
         let (running, up_at_ms, failing) = (Vec::new(), [None; NODES], [false; NODES]);
-        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running, up_at_ms, failing }
+        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running, up_at_ms, failing, operator }
     }
 
     /// Does what is due; to be called between the steps of the simulation. True when all is over and every node up.
@@ -126,7 +129,8 @@ impl Faults {
                 }
             }
         }
-        self.waiting.is_empty() && self.running.is_empty() && self.up_at_ms.iter().all(Option::is_none)
+        let done = self.operator.step(sim, now - begin);
+        done && self.waiting.is_empty() && self.running.is_empty() && self.up_at_ms.iter().all(Option::is_none)
     }
 
     /// A crash heals a disk that was to fail, and did not yet.
@@ -144,6 +148,9 @@ impl Faults {
     fn look_for_ended(&mut self, sim: &mut Sim<'_>, now: u64) {
         for at in 0..NODES {
             let Some(why) = self.nodes.fatal(at) else { continue };
+            if self.nodes.host(at).leaving.get() && why.contains("was removed") {
+                continue;
+            }
             let name = self.nodes.host(at).name.clone();
             assert!(self.failing[at], "{name} ended by itself: {why}");
             self.nature.log(format_args!("{name} ends"));
@@ -156,7 +163,14 @@ impl Faults {
         let leader = self.nodes.leader(ShardId::new(self.rng.random_range(0..SHARDS)));
         let any = self.rng.random_range(0..NODES);
         let at = if self.rng.random_ratio(3, 5) { leader.unwrap_or(any) } else { any };
-        (at..at + NODES).map(|at| at % NODES).find(|at| self.nodes.router(*at).is_some()).unwrap_or(at)
+        let holds = |at: &usize| {
+            let system = self.nodes.system();
+            self.nodes.router(*at).is_some() && system.is_some_and(|system| system.held_by(self.nodes.id(*at)) > 0)
+        };
+        let up = |at: &usize| self.nodes.router(*at).is_some();
+        let all: Vec<usize> = (at..at + NODES).map(|at| at % NODES).collect();
+        // What befalls a node that holds nothing befalls nobody.
+        all.iter().copied().find(holds).or_else(|| all.iter().copied().find(up)).unwrap_or(at)
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, at: usize, up_at_ms: u64) {
@@ -199,6 +213,8 @@ impl Faults {
             }
             // A disk fails as soon as its node is up.
             Fault::DiskError | Fault::Restart | Fault::Reordering => {}
+            // The operator's part.
+            Fault::Join | Fault::Drain | Fault::Resume | Fault::Remove | Fault::Move | Fault::Lead => {}
         }
         self.running.push(Running { episode, at, before, cuts });
     }
@@ -221,6 +237,7 @@ impl Faults {
             Fault::ClockSkew => self.nodes.host(running.at).skew_ms.store(0, std::sync::atomic::Ordering::Relaxed),
             Fault::Loss | Fault::Delay | Fault::Duplication => self.weather(fault, 0),
             Fault::Crash | Fault::Blackout | Fault::DiskError | Fault::Restart | Fault::Reordering => {}
+            Fault::Join | Fault::Drain | Fault::Resume | Fault::Remove | Fault::Move | Fault::Lead => {}
         }
     }
 

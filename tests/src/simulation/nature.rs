@@ -39,6 +39,18 @@ pub enum Fault {
     SlowDisk,
     DiskError,
     ClockSkew,
+    /// Not wrong, but done by operators meanwhile: a node comes, ...
+    Join,
+    /// ... gives away what it has, ...
+    Drain,
+    /// ... takes part again, ...
+    Resume,
+    /// ... goes for ever; ...
+    Remove,
+    /// replicas of a shard go elsewhere, ...
+    Move,
+    /// ... or its lead does.
+    Lead,
 }
 
 impl fmt::Display for Fault {

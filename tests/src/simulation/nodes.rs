@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     rc::Rc,
@@ -10,10 +10,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use magpie_cluster::{
-    Fatal, Part,
+    Fatal, Part, System,
+    system::Change,
     transport::{
         quic::{QuicTransport, Underlay},
         tls::Identity,
@@ -29,8 +31,12 @@ use super::{
 };
 use crate::node::test_config;
 
-/// How many there are.
-pub const NODES: usize = 3;
+/// How many there may be, ...
+pub const NODES: usize = 4;
+/// ... how many the cluster begins with, ...
+pub const FOUNDERS: usize = 3;
+/// ... and how often each may come under a new id.
+pub const GENERATIONS: u8 = 4;
 /// Shards of each node.
 pub const SHARDS: u16 = 2;
 /// Where devices connect.
@@ -44,12 +50,43 @@ pub struct Host {
     pub disk: SimDisk,
     /// Milliseconds that its clock is ahead.
     pub skew_ms: Arc<AtomicI64>,
+    /// It was given its place in the cluster, and runs unless it has crashed.
+    pub on: Cell<bool>,
+    /// It is being removed, and ends when it hears of that.
+    pub leaving: Cell<bool>,
+    /// What it was given to join with; nothing for those that the cluster began with.
+    pub joining: RefCell<Option<Joining>>,
+    /// What an operator asks of it.
+    pub tasks: RefCell<VecDeque<Task>>,
+    generation: Cell<u8>,
     dir: PathBuf,
-    keys: PathBuf,
     starts: Cell<u8>,
     router: RefCell<Option<MagpieRouter>>,
     sockets: RefCell<Vec<Arc<Socket>>>,
     fatal: Arc<Mutex<Option<String>>>,
+}
+
+/// What a node that joins is told.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    pub token: String,
+    pub nodes: BTreeMap<NodeId, SocketAddr>,
+}
+
+/// What an operator asks of a node.
+#[derive(Clone)]
+pub enum Task {
+    Change(Change),
+    Lead { shard: ShardId, to: NodeId, done: Rc<Cell<bool>> },
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Change(change) => write!(f, "{change:?}"),
+            Self::Lead { shard, to, .. } => write!(f, "{to} is to lead {shard}"),
+        }
+    }
 }
 
 /// All of them. Clones share it.
@@ -60,11 +97,17 @@ struct Inner {
     hosts: Vec<Host>,
     nature: Nature,
     seed: u64,
+    sabotage: Option<Sabotage>,
 }
 
-/// The id of a node.
-pub fn id(at: usize) -> NodeId {
-    NodeId::new(at as u32 + 1, 1)
+/// The id of a node of this generation.
+pub fn id(at: usize, generation: u8) -> NodeId {
+    NodeId::new(at as u32 + 1, u32::from(generation))
+}
+
+/// Where the keys of that one are.
+pub fn keys(dir: &Path, at: usize, generation: u8) -> PathBuf {
+    dir.join(format!("keys{at}.{generation}"))
 }
 
 /// What an endpoint draws from.
@@ -82,14 +125,39 @@ impl Nodes {
             name: format!("n{}", at + 1),
             disk: SimDisk::new(nature, sabotage),
             skew_ms: Arc::default(),
-            dir: dir.join(format!("node{at}")),
-            keys: dir.join(format!("keys{at}")),
+            on: Cell::new(at < FOUNDERS),
+            leaving: Cell::new(false),
+            joining: RefCell::default(),
+            tasks: RefCell::default(),
+            generation: Cell::new(1),
+            dir: dir.to_owned(),
             starts: Cell::new(0),
             router: RefCell::default(),
             sockets: RefCell::default(),
             fatal: Arc::default(),
         };
-        Self(Rc::new(Inner { hosts: (0..NODES).map(host).collect(), nature: nature.clone(), seed }))
+        Self(Rc::new(Inner { hosts: (0..NODES).map(host).collect(), nature: nature.clone(), seed, sabotage }))
+    }
+
+    /// The id of a node, as of now.
+    pub fn id(&self, at: usize) -> NodeId {
+        id(at, self.host(at).generation.get())
+    }
+
+    /// Where the others reach a node.
+    pub fn address(&self, at: usize) -> SocketAddr {
+        SocketAddr::from(([192, 168, 0, at as u8 + 1], NODES_PORT))
+    }
+
+    /// The newest that any node knows of the cluster.
+    pub fn system(&self) -> Option<Arc<System>> {
+        let known = (0..NODES).filter_map(|at| self.router(at)?.system().now());
+        known.max_by_key(|system| system.version)
+    }
+
+    /// Which host a node is on.
+    pub fn at(&self, node: NodeId) -> Option<usize> {
+        (0..NODES).find(|at| self.id(*at) == node)
     }
 
     /// A node's host.
@@ -126,13 +194,33 @@ impl Nodes {
         (0..NODES).filter_map(leads).max().map(|(_, at)| at)
     }
 
-    /// How far each node's replica of each shard is; none when a node is down.
-    pub fn applied(&self) -> Option<Vec<Vec<u64>>> {
-        let of = |at: usize| {
-            let router = self.router(at)?;
-            (0..SHARDS).map(|shard| Some(router.shard(ShardId::new(shard))?.applied_index())).collect()
+    /// How far each replica of each shard is, with where it is; none when one is not there, or is on its way.
+    pub fn applied(&self) -> Option<Vec<Vec<(usize, u64)>>> {
+        let system = self.system()?;
+        let of = |shard: u16| {
+            let (shard, place) = (ShardId::new(shard), system.place(ShardId::new(shard))?);
+            let is_settled = place.becoming.is_none();
+            let held = place.replicas.iter().filter(|_| is_settled).map(|node| {
+                let at = self.at(*node)?;
+                let router = self.router(at)?;
+                let replica = router.shard(shard).filter(|replica| replica.is_hosted())?;
+                Some((at, replica.applied_index()))
+            });
+            held.collect::<Option<Vec<_>>>().filter(|held| held.len() == FOUNDERS)
         };
-        (0..NODES).map(of).collect()
+        (0..SHARDS).map(of).collect()
+    }
+
+    /// Forgets a node that is gone for ever: its host begins anew.
+    pub fn retire(&self, at: usize) {
+        let host = self.host(at);
+        host.router.borrow_mut().take();
+        *host.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        host.disk.replace();
+        host.on.set(false);
+        host.leaving.set(false);
+        host.tasks.borrow_mut().clear();
+        host.generation.set(host.generation.get() + 1);
     }
 
     /// Forgets what ran on a host that has just crashed, and takes from its disk what was not synced.
@@ -142,6 +230,7 @@ impl Nodes {
             self.0.nature.happened(Fault::Crash);
         }
         *host.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        host.tasks.borrow_mut().clear();
         host.disk.lose_power(torn_bytes);
     }
 
@@ -150,14 +239,33 @@ impl Nodes {
         let host = self.host(at);
         // Whatever a crash left holds no port.
         host.sockets.borrow_mut().drain(..).for_each(|socket| socket.close());
+        if !host.on.get() {
+            std::future::pending::<()>().await;
+        }
         let node = Box::pin(self.start(at)).await?;
         *host.router.borrow_mut() = Some(node.router().clone());
         if host.starts.get() > 1 {
             self.0.nature.happened(Fault::Restart);
         }
-        std::future::pending::<()>().await;
-        drop(node);
-        Ok(())
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let task = host.tasks.borrow_mut().pop_front();
+            if let Some(task) = task {
+                self.carry_out(at, node.router(), task).await;
+            }
+        }
+    }
+
+    async fn carry_out(&self, at: usize, router: &MagpieRouter, task: Task) {
+        let said = match task {
+            Task::Change(change) => format!("{:?}", router.change(change).await),
+            Task::Lead { shard, to, done } => {
+                let moved = router.hand_over(shard, to).await;
+                done.set(done.get() || moved.is_ok());
+                format!("{moved:?}")
+            }
+        };
+        self.0.nature.log(format_args!("n{} says: {said}", at + 1));
     }
 
     async fn underlay(&self, at: usize, port: u16) -> turmoil::Result<Underlay> {
@@ -171,12 +279,16 @@ impl Nodes {
     async fn start(&self, at: usize) -> turmoil::Result<Node> {
         let host = self.host(at);
         host.starts.set(host.starts.get() + 1);
-        let files = node_files(&host.keys);
-        let identity = Identity::load(&host.keys.join("ca.pem"), &files.chain, &files.key)?;
-        let transport = QuicTransport::over(id(at), &identity, self.underlay(at, NODES_PORT).await?)?;
-        let nodes: BTreeMap<_, _> =
-            (0..NODES).map(|node| (id(node), SocketAddr::new(address(node), NODES_PORT))).collect();
-        let part = Part { address: nodes.get(&id(at)).copied(), nodes, ..Part::default() };
+        let me = self.id(at);
+        let keys = keys(&host.dir, at, host.generation.get());
+        let files = node_files(&keys);
+        let identity = Identity::load(&keys.join("ca.pem"), &files.chain, &files.key)?;
+        let transport = QuicTransport::over(me, &identity, self.underlay(at, NODES_PORT).await?)?;
+        let (nodes, token) = match host.joining.borrow().clone() {
+            Some(Joining { token, nodes }) => (nodes, Some(token)),
+            None => ((0..FOUNDERS).map(|node| (id(node, 1), self.address(node))).collect(), None),
+        };
+        let part = Part { address: Some(self.address(at)), nodes, token, ..Part::default() };
         let (nature, skew) = (self.0.nature.clone(), host.skew_ms.clone());
         let clock = move || {
             let skew = skew.load(Ordering::Relaxed);
@@ -195,7 +307,11 @@ impl Nodes {
             state_in_memory: true,
             threads: false,
             underlay: Some(self.underlay(at, DEVICES_PORT).await?),
-            others: Some(Others { me: id(at), part, transport: Arc::new(transport) }),
+            others: Some(Others { me, part, transport: Arc::new(transport) }),
+            serve_within: match self.0.sabotage {
+                Some(Sabotage::StaleRead) => Duration::from_secs(3_600),
+                _ => Options::default().serve_within,
+            },
             ..Options::default()
         };
         Ok(Node::start(self.config(at), options).await?)
@@ -204,9 +320,10 @@ impl Nodes {
     /// Small files, so that snapshots are made and logs are cut.
     fn config(&self, at: usize) -> Config {
         let host = self.host(at);
-        let mut config = test_config(&host.dir);
-        config.cluster.nodes = (0..NODES).map(|at| format!("{}@192.168.0.{}:{NODES_PORT}", id(at), at + 1)).collect();
-        config.cluster.keys.clone_from(&host.keys);
+        let generation = host.generation.get();
+        let mut config = test_config(&host.dir.join(format!("node{at}.{generation}")));
+        config.cluster.nodes = (0..FOUNDERS).map(|at| format!("{}@{}", id(at, 1), self.address(at))).collect();
+        config.cluster.keys = keys(&host.dir, at, generation);
         config.storage.shards = SHARDS;
         config.storage.log_reserve_bytes = 0;
         config.storage.snapshot_bytes_min = 4 * 1024;

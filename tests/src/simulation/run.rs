@@ -17,7 +17,8 @@ use super::{
     disk::Sabotage,
     faults::{Faults, draw},
     nature::{Fault, Nature},
-    nodes::{NODES, Nodes, id},
+    nodes::{GENERATIONS, NODES, Nodes, id, keys},
+    operator,
     people::{self, HEAL_WITHIN, HOST, Outcome, Phase, Stage},
 };
 
@@ -30,8 +31,6 @@ pub struct Setup {
     pub seed: u64,
     /// A known bug to put back.
     pub sabotage: Option<Sabotage>,
-    /// Let a run fail in which a read does not show what was acknowledged before it began.
-    pub fresh_reads: bool,
     /// Without faults.
     pub calm: bool,
 }
@@ -56,8 +55,8 @@ fn make_keys(dir: &Path) -> anyhow::Result<Vec<u8>> {
     let ca = dir.join("ca");
     ClusterAuthority::create(&ca)?;
     let authority = ClusterAuthority::open(&ca)?;
-    for at in 0..NODES {
-        authority.issue_node(id(at), 1, &dir.join(format!("keys{at}")))?;
+    for (at, generation) in (0..NODES).flat_map(|at| (1..=GENERATIONS).map(move |generation| (at, generation))) {
+        authority.issue_node(id(at, generation), 1, &keys(dir, at, generation))?;
     }
     Ok(std::fs::read(ca.join("devices-ca.pem"))?)
 }
@@ -92,9 +91,9 @@ pub fn run(setup: Setup) -> anyhow::Result<Report> {
         }
     };
     sim.client(HOST, talk);
-    let plan = if setup.calm { Vec::new() } else { draw(setup.seed) };
-    let planned: Vec<Fault> = plan.iter().map(|episode| episode.fault).collect();
-    let mut faults = Faults::new(setup.seed, plan, &nature, &nodes);
+    let (plan, acts) = if setup.calm { Default::default() } else { (draw(setup.seed), operator::draw(setup.seed)) };
+    let planned: Vec<Fault> = plan.iter().map(|episode| episode.fault).chain(acts.clone()).collect();
+    let mut faults = Faults::new(setup.seed, plan, &acts, &nature, &nodes);
     let (mut healing_since, mut leaders) = (None, Leaders::default());
     loop {
         nature.advance(1);

@@ -63,6 +63,8 @@ impl Builder {
         let log = ShardLog::new(id, disk.clone(), log_dir, writer, Default::default());
         disk.create_dir(&snapshot_dir).unwrap();
         let node = NodeParts {
+            level: crate::system::LEVEL,
+            serve_within: crate::consensus::openraft::HEARD_WITHIN,
             clock: Arc::new(|| 1),
             fatal,
             background: Background::inline(),

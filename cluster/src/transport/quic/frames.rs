@@ -115,6 +115,27 @@ impl FrameReader {
 }
 
 #[cfg(test)]
+pub(super) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let framed = |payload: Bytes| {
+        let mut gathered = Gathered::default();
+        gathered.push(0x0102_0304, payload);
+        gathered.take().concat()
+    };
+    let again = move |bytes: &[u8]| {
+        let mut chunk = Bytes::copy_from_slice(bytes);
+        let (0x0102_0304, payload) = FrameReader::default().feed(&mut chunk).ok()?? else { return None };
+        Some(framed(payload))
+    };
+    let mut goldens = vec![Golden::new("link.frame", framed(Bytes::from_static(b"payload")), again)];
+    for lane in Lane::ALL {
+        let again = move |bytes: &[u8]| lane_of_hello(0, bytes).ok().map(|lane| hello(lane).to_vec());
+        goldens.push(Golden::new(format!("link.hello.{lane:?}"), &hello(lane)[..], again));
+    }
+    goldens
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

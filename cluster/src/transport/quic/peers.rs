@@ -1,7 +1,7 @@
 //! Who the other nodes are, and the task that keeps a connection to each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -43,6 +43,8 @@ struct Peer {
 pub(super) struct Peers {
     dialled: BTreeMap<NodeId, Peer>,
     pub(super) accepted: BTreeMap<NodeId, Accepted>,
+    /// They may dial, and are not dialled.
+    pub(super) guests: BTreeSet<NodeId>,
     stopped: bool,
 }
 
@@ -61,7 +63,7 @@ impl Peers {
             stays
         });
         self.accepted.retain(|node, accepted| {
-            let stays = wanted.contains_key(node);
+            let stays = wanted.contains_key(node) || self.guests.contains(node);
             if !stays {
                 accepted.close("you are no longer a peer");
             }
@@ -76,9 +78,9 @@ impl Peers {
         }
     }
 
-    /// Whether this node is a peer.
+    /// Whether this node may ask.
     pub(super) fn has(&self, node: NodeId) -> bool {
-        self.dialled.contains_key(&node)
+        self.dialled.contains_key(&node) || self.guests.contains(&node)
     }
 
     /// The way to a peer, or why there is none.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Config,
     keys::Keys,
-    node::{ALONE, claim, lock_folder},
+    node::{ALONE, folder},
 };
 
 /// Arguments of the command.
@@ -81,7 +81,7 @@ impl Target {
         if !is_empty(&self.dir).with_context(|| dir.to_string())? {
             if self.dir.join("lock").exists() {
                 // Says so if a node runs on it.
-                lock_folder(&self.dir)?;
+                folder::lock(&self.dir)?;
             }
             bail!("the data folder {dir} is not empty: a node is restored to a new one; move this one away");
         }
@@ -181,7 +181,7 @@ fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
 
 /// What a data folder has besides what the cluster keeps in it.
 fn complete(args: &Args, target: &Target) -> anyhow::Result<()> {
-    claim(&target.new.dir, target.new.node, target.new.disk)?;
+    folder::mark(&target.new.dir, target.new.node, target.new.disk)?;
     if let Some(keys) = &args.keys {
         let (from, to) = (Keys::in_folder(keys), Keys::in_folder(&target.new.dir));
         for (from, to) in

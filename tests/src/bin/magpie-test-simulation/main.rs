@@ -17,9 +17,6 @@ struct Arguments {
     /// Puts a known bug back.
     #[arg(long)]
     sabotage: Option<Bug>,
-    /// Fails when a read does not show what was acknowledged before it began.
-    #[arg(long)]
-    fresh_reads: bool,
     /// No faults.
     #[arg(long)]
     calm: bool,
@@ -35,6 +32,7 @@ struct Arguments {
 enum Bug {
     EarlyAck,
     ForgottenWindow,
+    StaleRead,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
@@ -56,8 +54,8 @@ fn main() -> ExitCode {
         sabotage: arguments.sabotage.map(|bug| match bug {
             Bug::EarlyAck => Sabotage::EarlyAck,
             Bug::ForgottenWindow => Sabotage::ForgottenWindow,
+            Bug::StaleRead => Sabotage::StaleRead,
         }),
-        fresh_reads: arguments.fresh_reads,
         calm: arguments.calm,
     };
     let began = Instant::now();
