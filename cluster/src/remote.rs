@@ -54,6 +54,8 @@ pub(crate) enum Request<C, Q> {
     Signal(ShardId, Signal),
     /// Which of these timelines somebody watches.
     Watched(ShardId, Vec<TimelineId>),
+    /// Which of them nobody does; by who has led for long enough to know.
+    Unwatched(ShardId, Vec<TimelineId>),
 }
 
 impl<C, Q> Request<C, Q> {
@@ -68,7 +70,8 @@ impl<C, Q> Request<C, Q> {
             | Self::Reshape(shard, _)
             | Self::HandOver(shard, _)
             | Self::Signal(shard, _)
-            | Self::Watched(shard, _) => Some(*shard),
+            | Self::Watched(shard, _)
+            | Self::Unwatched(shard, _) => Some(*shard),
             Self::Deliver { to, .. } => Some(*to),
             Self::Greet | Self::Facts | Self::Stand(_) => None,
         }

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use magpie_protocol::{ShardId, codec};
 
+use super::feed::FeedChange;
 use crate::{consensus::BATCH_TAG, machine::EntityId, system::Change};
 
 const VERSION: u8 = 1;
@@ -19,6 +20,7 @@ const INBOUND: u8 = 2;
 const ACKED: u8 = 3;
 const SYSTEM: u8 = 4;
 const AUDIT: u8 = 5;
+const FEED: u8 = 10;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -102,6 +104,15 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds what a follower of the feed asks for.
+    pub(crate) fn feed(&mut self, change: &FeedChange) {
+        self.bytes.push(FEED);
+        let change = codec::encode(change);
+        self.bytes.extend_from_slice(&(change.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&change);
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -124,6 +135,7 @@ pub enum Item<'a> {
     Acked { to: ShardId, upto: u64 },
     System { change: &'a [u8] },
     Audit,
+    Feed { change: &'a [u8] },
 }
 
 /// A batch that is being applied.
@@ -187,6 +199,7 @@ impl<'a> BatchReader<'a> {
             }
             SYSTEM => self.bytes().map(|change| Item::System { change }),
             AUDIT => Some(Item::Audit),
+            FEED => self.bytes().map(|change| Item::Feed { change }),
             _ => None,
         }
     }
