@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Machine, Router, Store, Tx};
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact, personal, policy, policy::Policy};
+use crate::{account, chat, contact, hooks, personal, policy, policy::Policy};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -64,6 +64,7 @@ pub enum Query {
     Personal(personal::Query),
     /// Whether the shard knows a policy of this version or a higher one.
     Policy(u64),
+    Hooks(hooks::query::Query),
 }
 
 /// What a read gives.
@@ -77,6 +78,7 @@ pub enum View {
     Personal(personal::View),
     Known,
     Unknown,
+    Hooks(hooks::query::View),
 }
 
 /// See the module's documentation.
@@ -139,6 +141,7 @@ impl Machine for Magpie {
             Query::Policy(version) => {
                 policy::is_known(store, version).map(|known| if known { View::Known } else { View::Unknown })
             }
+            Query::Hooks(query) => hooks::query::query(store, query).map(View::Hooks),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod receiver;
 pub mod relay;
 pub mod scene;
 pub mod simulation;

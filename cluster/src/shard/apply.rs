@@ -155,8 +155,9 @@ impl<M: Machine> Core<M> {
                 Answer::System(changed)
             }
             Item::Feed { change } => {
-                let change = codec::decode_stored(change)
-                    .map_err(|e| format!("a change of the feed that this build does not know ({e}): upgrade this node"))?;
+                let change = codec::decode_stored(change).map_err(|e| {
+                    format!("a change of the feed that this build does not know ({e}): upgrade this node")
+                })?;
                 Answer::Fed(feed::change(&mut self.store, self.time_ms, change).map_err(|e| e.to_string())?)
             }
             Item::Audit => {

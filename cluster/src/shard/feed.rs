@@ -348,7 +348,9 @@ impl<M: Machine> Shard<M> {
 
     /// What a follower kept under this number; empty for nothing.
     pub fn kept(&self, follower: &str, part: u8) -> Result<Vec<u8>, AskError> {
-        self.read(|store| Ok(store.get::<Kept>(&kept_key(follower, part))?.map(|kept| kept.0.clone()).unwrap_or_default()))
+        self.read(|store| {
+            Ok(store.get::<Kept>(&kept_key(follower, part))?.map(|kept| kept.0.clone()).unwrap_or_default())
+        })
     }
 
     /// Changes whenever the feed grew.

@@ -17,6 +17,7 @@ use magpie_protocol::{
 use super::command::{Command, NewDevice};
 use crate::{
     chat,
+    hooks::event::note,
     machine::{self, Outcome, Replied, table, user_of},
 };
 
@@ -144,6 +145,11 @@ pub fn user(tx: &mut Tx<'_>, user: UserId) -> Option<Arc<User>> {
     tx.get(&key(user, table::USER))
 }
 
+/// Whether there is such a person.
+pub fn exists(store: &mut Store, user: UserId) -> Result<bool, StateError> {
+    Ok(store.get::<User>(&key(user, table::USER))?.is_some())
+}
+
 /// Carries out a command.
 pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
     let me = user_of(entity);
@@ -187,6 +193,7 @@ fn sign_up(tx: &mut Tx<'_>, handle: String, user: UserId, password_hash: String,
     tx.put(key(user, table::USER), record);
     let id = device.device;
     tx.put(key(user, table::DEVICES), Devices(vec![to_device(device, 1, tx.time_ms())]));
+    tx.note(TimelineId::Inbox(user), note::USER_CREATED);
     Ok(Outcome::Session { user, device: id, epoch: 1 })
 }
 

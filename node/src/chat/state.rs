@@ -6,7 +6,7 @@ mod say;
 
 use std::sync::{Arc, OnceLock};
 
-use magpie_cluster::{EntityId, Key, Origin, RightsChange, Tx};
+use magpie_cluster::{EntityId, Key, Origin, RightsChange, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, ConversationKind, ErrorCode, TimelineId, UserId, WireError, codec,
     entry::{Created, Joined},
@@ -31,6 +31,11 @@ pub use read::{GroupView, HeadView, MembersView, PageView, Query, View, query};
 
 fn key(conversation: ConversationId) -> Key {
     Key::new(conversation.slot(), table::CONVERSATION).u128(conversation.bits())
+}
+
+/// The conversation, if there is one.
+pub fn conversation(store: &mut Store, id: ConversationId) -> Result<Option<Arc<Conversation>>, StateError> {
+    store.get(&key(id))
 }
 
 fn rules_key(conversation: ConversationId) -> Key {
