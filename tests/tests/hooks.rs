@@ -77,6 +77,10 @@ async fn who_is_away_is_woken_and_who_is_here_is_not() {
     for person in [&ann, &ben, &cat] {
         person.has(group, here, SOON).await;
     }
+    // A leader that is new waits until it knows who is here.
+    until("all is evaluated", SOON, async || node.observer.hooks().iter().all(|of| of.shards == 8 && of.waiting == 0))
+        .await;
+    assert_eq!(push.heard().len(), 0);
     ben.client.close().await;
     until("ben is gone", SOON, async || node.observer.status().sessions == 2).await;
     let number = ann.say(direct, "wake up, 本! ".repeat(20).as_str()).await;

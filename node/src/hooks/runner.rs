@@ -43,6 +43,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(20);
 /// The first pause after a try that failed, and the longest.
 const PAUSE_MS: u64 = 500;
 const PAUSE_MS_MAX: u64 = 60_000;
+/// Items beyond twice the limit that a shard still keeps until what waits is folded.
+const SLACK: u64 = 10_000;
 /// Pause after a shard did not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -101,7 +103,7 @@ impl Runner {
 
     async fn lead(&self) -> Result<(), AskError> {
         let receiver = &*self.receiver;
-        if !self.shard.follow(receiver.name, receiver.backlog_max * 2).await? {
+        if !self.shard.follow(receiver.name, receiver.backlog_max * 2 + SLACK).await? {
             tracing::error!(shard = %self.shard.id(), receiver = receiver.name, "a shard has too many followers");
             return Err(AskError::Unavailable);
         }
