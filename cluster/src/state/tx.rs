@@ -41,8 +41,7 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        let (staged, appends, replaced, sends, notes) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (staged, appends, replaced, sends, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { store, time_ms, staged, appends, replaced, sends, notes, origin: None }
     }
 
