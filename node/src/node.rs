@@ -436,6 +436,11 @@ impl Observer {
         self.shared.hooks.drop_all(receiver)
     }
 
+    /// The node's clock, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        (self.shared.clock)()
+    }
+
     /// The folder of everything that the node keeps.
     pub fn data_dir(&self) -> &Path {
         &self.shared.config.node.data_dir

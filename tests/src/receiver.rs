@@ -71,7 +71,12 @@ pub struct Receiver {
 impl Receiver {
     /// Listens on the loopback.
     pub fn start(mood: Mood) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::start_at("127.0.0.1:0", mood)
+    }
+
+    /// Listens there.
+    pub fn start_at(address: &str, mood: Mood) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let inner =
             Arc::new(Inner { heard: Mutex::default(), mood: Mutex::new(mood), stopped: AtomicBool::new(false) });

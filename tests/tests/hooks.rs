@@ -12,6 +12,7 @@ use magpie_node::{Config, Options};
 use magpie_protocol::{ConversationId, Kind, Message, frame::conversation::Content};
 use magpie_tests::{
     InProcess, Person, Place,
+    cluster::Cluster,
     node::test_config,
     people::befriend,
     receiver::{Heard, Mood, Receiver},
@@ -394,4 +395,60 @@ async fn a_service_is_asked_first_and_what_it_says_counts_once() {
         assert_eq!(ann.texts(direct), expected);
         node.stop();
     }
+}
+
+#[tokio::test]
+async fn a_leader_is_killed_and_nothing_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = Receiver::start_at("0.0.0.0:0", Mood::Slow(Duration::from_millis(5)));
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_magpie-test-node"));
+    let port = hook.address.port();
+    let mut cluster = Cluster::start_with(
+        program,
+        dir.path(),
+        3,
+        7,
+        |_| None,
+        |lan| {
+            let url = format!("http://{}:{port}/hook", lan.middle());
+            vec![("MAGPIE_HOOKS_WEBHOOK_URL", url), ("MAGPIE_HOOKS_TIMEOUT_MS", "500".to_owned())]
+        },
+    );
+    cluster.ready().await;
+    let place = cluster.place();
+    let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
+    let conversation = befriend(&ann, &ben).await;
+    let mut numbers = Vec::new();
+    for round in 0..3 {
+        for n in 0..40 {
+            let from = if n % 2 == 0 { &ann } else { &ben };
+            numbers.push(from.say(conversation, &format!("{round} {n}")).await);
+            if n == 20 && round < 2 {
+                let gone = cluster.busiest();
+                let before = cluster.leaders();
+                cluster.kill(gone);
+                let lost: Vec<_> = before.iter().map(|led| led.filter(|led| led.by == gone)).collect();
+                assert!(lost.iter().any(Option::is_some), "the one that was killed led nothing");
+            }
+        }
+        for at in 0..3 {
+            if cluster.status(at).is_none() {
+                cluster.restart(at, &[]);
+            }
+        }
+        cluster.ready().await;
+    }
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+    let last = *numbers.last().unwrap();
+    until("the last is told", Duration::from_secs(90), async || told(&hook, conversation).0.contains(&last)).await;
+    let (single, several) = told(&hook, conversation);
+    let mut seen = BTreeSet::new();
+    let firsts: Vec<u64> = single.iter().copied().filter(|number| seen.insert(*number)).collect();
+    assert_eq!(several, []);
+    let missed: Vec<u64> = numbers.iter().copied().filter(|number| !seen.contains(number)).collect();
+    assert_eq!(missed, [] as [u64; 0], "of {} messages", numbers.len());
+    assert!(firsts.windows(2).all(|pair| pair[0] < pair[1]), "out of order: {firsts:?}");
+    println!("{} messages were told in {} requests", numbers.len(), single.len());
+    ids_are_stable(&hook);
+    cluster.terminate();
 }

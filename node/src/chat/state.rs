@@ -126,6 +126,45 @@ fn unlist(tx: &mut Tx<'_>, conversation: ConversationId, user: UserId, last: u64
     tx.send(EntityId::user(user), &machine::Command::Account(command));
 }
 
+/// What a member says that has no device: a service.
+pub fn say_for(tx: &mut Tx<'_>, id: ConversationId, me: UserId, content: Content) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let conversation = tx.get::<Conversation>(&key(id)).filter(|c| c.is_member(me)).ok_or_else(not_found)?;
+    Room { tx, id, conversation, me }.carry_out(content)
+}
+
+/// Makes the direct conversation of a service and a person, if it is not there.
+pub fn open_direct(tx: &mut Tx<'_>, id: ConversationId, a: UserId, b: UserId) -> Result<(), WireError> {
+    if tx.get::<Conversation>(&key(id)).is_some() {
+        return Ok(());
+    }
+    create(tx, id, ConversationKind::Direct, a, String::new(), vec![b]).map(drop)
+}
+
+/// Ends a group on behalf of the operator.
+pub fn dissolve(tx: &mut Tx<'_>, id: ConversationId) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let conversation = tx.get::<Conversation>(&key(id)).ok_or_else(not_found)?;
+    if conversation.kind == ConversationKind::Direct {
+        return Err(WireError::field(ErrorCode::Invalid, "conversation", "it is no group"));
+    }
+    let mut rules = (*rules(tx, id)).clone();
+    if !rules.dissolved {
+        rules.dissolved = true;
+        rules.join_code = 0;
+        rules.waiting.clear();
+        tx.put(rules_key(id), rules);
+        let body = Body::Dissolved(magpie_protocol::entry::Dissolved);
+        tx.append(TimelineId::Conversation(id), UserId::default(), body, conversation.rights, None);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether the group was ended.
+pub fn is_dissolved(store: &mut Store, id: ConversationId) -> Result<bool, StateError> {
+    Ok(store.get::<Rules>(&rules_key(id))?.is_some_and(|rules| rules.dissolved))
+}
+
 /// What tells the content of a retry from another.
 pub fn hash_of(content: &Content) -> u64 {
     codec::with_scratch(|scratch| {

@@ -1,5 +1,7 @@
 //! `magpie admin`: looks at a cluster through the admin HTTP of one of its nodes, and changes it.
 
+mod people;
+
 use std::{
     io::Write,
     net::SocketAddr,
@@ -59,6 +61,31 @@ enum Command {
     Lead { shard: String, to: String },
     /// How many replicas a shard should have: 1, 3 or 5
     Replicas { count: u8 },
+    /// People: who they are, locking accounts, signing devices out, notices
+    Users {
+        #[command(subcommand)]
+        what: people::Users,
+    },
+    /// Conversations: who is in them, ending a group
+    Conversations {
+        #[command(subcommand)]
+        what: people::Conversations,
+    },
+    /// Keys of the servers of an app
+    Keys {
+        #[command(subcommand)]
+        what: people::Keys,
+    },
+    /// Those who are told of what happens
+    Hooks {
+        #[command(subcommand)]
+        what: people::Hooks,
+    },
+    /// What a node writes to its log
+    Log {
+        #[command(subcommand)]
+        what: people::Log,
+    },
     /// What every node can do, and what waits until all are upgraded
     Upgrade {
         #[command(subcommand)]
@@ -94,7 +121,9 @@ impl Caller<'_> {
         let mut answer = answer.with_context(reach)?;
         let text = answer.body_mut().read_to_string()?;
         if !answer.status().is_success() {
-            bail!("{}", text.trim());
+            let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+            let why = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or(text.trim());
+            bail!("{why}");
         }
         serde_json::from_str(&text).with_context(|| format!("the node answered {text:?}"))
     }
@@ -106,6 +135,15 @@ impl Caller<'_> {
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
         self.read(request.header("content-type", "application/json").send(serde_json::to_string(body)?))
+    }
+
+    fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        self.read(request.header("content-type", "application/json").send(serde_json::to_string(body)?))
+    }
+
+    fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.read(self.agent.delete(self.url(path)).header("authorization", self.bearer()).call())
     }
 
     fn done(&self, path: &str, body: &impl Serialize) -> anyhow::Result<i32> {
@@ -146,6 +184,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
         Command::Move { shard, to } => caller.done("cluster/move", &Move { shard: shard.clone(), to: to.clone() }),
         Command::Lead { shard, to } => caller.done("cluster/lead", &Lead { shard: shard.clone(), to: to.clone() }),
+        Command::Users { what } => people::users(&caller, what),
+        Command::Conversations { what } => people::conversations(&caller, what),
+        Command::Keys { what } => people::keys(&caller, what),
+        Command::Hooks { what } => people::hooks(&caller, what),
+        Command::Log { what } => people::log(&caller, what),
         Command::Replicas { count } => caller.done("cluster/replicas", &Want { replicas: *count }),
     }
 }
@@ -155,16 +198,21 @@ fn table(args: &Args, status: &ClusterStatus, rows: fn(&ClusterStatus) -> Vec<Ve
         say(&serde_json::to_string(status)?)?;
         return Ok(0);
     }
-    let rows = rows(status);
+    print_rows(&rows(status))?;
+    Ok(0)
+}
+
+/// In columns.
+fn print_rows(rows: &[Vec<String>]) -> anyhow::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let width =
         |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         say(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
-    Ok(0)
+    Ok(())
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
