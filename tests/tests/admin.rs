@@ -274,7 +274,7 @@ fn schemathesis(dir: &Path) -> Result<std::path::PathBuf, String> {
         Err(error) => Err(error.to_string()),
     };
     run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
-    run(Command::new(dir.join("bin/pip")).args(["install", "--quiet", "schemathesis==4.1.4"]))?;
+    run(Command::new(dir.join("bin/pip")).args(["install", "--quiet", "schemathesis==4.32.5"]))?;
     Ok(dir.join("bin/schemathesis"))
 }
 

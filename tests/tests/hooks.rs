@@ -9,7 +9,10 @@ use std::{
 };
 
 use magpie_node::{Config, Options};
-use magpie_protocol::{ConversationId, Kind, Message, frame::conversation::Content};
+use magpie_protocol::{
+    ConversationId, Kind, Message,
+    frame::{conversation::Content, personal::SetConversation},
+};
 use magpie_tests::{
     InProcess, Person, Place,
     cluster::Cluster,
@@ -78,6 +81,14 @@ async fn who_is_away_is_woken_and_who_is_here_is_not() {
     for person in [&ann, &ben, &cat] {
         person.has(group, here, SOON).await;
     }
+    let quiet = SetConversation {
+        conversation: group,
+        pinned: None,
+        do_not_disturb: Some(true),
+        saved: None,
+        hidden_at: None,
+    };
+    ben.client.set_conversation(quiet).await.unwrap();
     // A leader that is new waits until it knows who is here.
     until("all is evaluated", SOON, async || node.observer.hooks().iter().all(|of| of.shards == 8 && of.waiting == 0))
         .await;
@@ -99,7 +110,9 @@ async fn who_is_away_is_woken_and_who_is_here_is_not() {
     let mut wrong = heard[0].clone();
     wrong.body[10] ^= 1;
     assert!(!is_signed(&wrong), "the check of this test checks nothing");
-    // In a group: ben alone is away, and mentioned.
+    // He does not want to be disturbed by the group ...
+    cat.say(group, "nobody needs this").await;
+    // ... but where it is about him.
     let sent = cat.client.post(group, mention("@ben", &ben)).unwrap().posted().await.unwrap();
     let heard = hears(&push, "push.message", 2).await;
     let data = &heard[1].json["data"];
