@@ -16,6 +16,7 @@ use std::{io, net::SocketAddr, thread::JoinHandle};
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::ServerHandle,
+    http::StatusCode,
     web::{self, Data},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -134,14 +135,14 @@ impl Admin {
 }
 
 async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().body("ok\n")
+    plain(StatusCode::OK, "ok")
 }
 
 async fn readyz(served: Data<Served>) -> HttpResponse {
     let status = served.observer.status();
     match status.ready {
-        true => HttpResponse::Ok().body("ready\n"),
-        false => HttpResponse::ServiceUnavailable().body(status.problems.join("\n") + "\n"),
+        true => plain(StatusCode::OK, "ready"),
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, &status.problems.join("\n")),
     }
 }
 
@@ -163,6 +164,11 @@ fn shows_key(request: &HttpRequest) -> bool {
     bearer(request).starts_with("mk_")
 }
 
+/// A line, or several.
+fn plain(status: StatusCode, text: &str) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(format!("{text}\n"))
+}
+
 fn done() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({}))
 }
@@ -175,7 +181,7 @@ async fn openapi() -> HttpResponse {
 fn refusal(served: &Served, request: &HttpRequest) -> Option<HttpResponse> {
     let token = served.observer.admin_token();
     let same = same(bearer(request).as_bytes(), token.as_bytes());
-    let refused = || HttpResponse::Unauthorized().body("a bearer token is required: admin.token\n");
+    let refused = || plain(StatusCode::UNAUTHORIZED, "a bearer token is required: admin.token");
     (shows_key(request) || (!token.is_empty() && !same)).then(refused)
 }
 
@@ -188,7 +194,7 @@ async fn metrics_page(served: Data<Served>, request: HttpRequest) -> HttpRespons
             metrics.run_upkeep();
             HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics.render())
         }
-        None => HttpResponse::NotFound().body("no metrics recorder is installed\n"),
+        None => plain(StatusCode::NOT_FOUND, "no metrics recorder is installed"),
     }
 }
 

@@ -56,6 +56,7 @@ fn example(method: &str, path: &str) -> (String, Value) {
         "messages" => json!({ "user": "u0000000000000001", "text": "hello" }),
         _ => json!({}),
     };
+    let path = if path == "/api/v1/users" { path + "?handle=somebody" } else { path };
     (path, if method == "get" { Value::Null } else { body })
 }
 

@@ -81,13 +81,8 @@ async fn who_is_away_is_woken_and_who_is_here_is_not() {
     for person in [&ann, &ben, &cat] {
         person.has(group, here, SOON).await;
     }
-    let quiet = SetConversation {
-        conversation: group,
-        pinned: None,
-        do_not_disturb: Some(true),
-        saved: None,
-        hidden_at: None,
-    };
+    let quiet =
+        SetConversation { conversation: group, pinned: None, do_not_disturb: Some(true), saved: None, hidden_at: None };
     ben.client.set_conversation(quiet).await.unwrap();
     // A leader that is new waits until it knows who is here.
     until("all is evaluated", SOON, async || node.observer.hooks().iter().all(|of| of.shards == 8 && of.waiting == 0))

@@ -59,6 +59,8 @@ struct Follower {
 struct Piece {
     /// Items before these.
     before: u64,
+    /// The shard's time, in milliseconds since 1970.
+    time_ms: u64,
     items: Vec<(TimelineId, u64)>,
 }
 impl Record for Piece {
@@ -91,6 +93,8 @@ pub(crate) enum FeedChange {
 pub struct FeedItem {
     /// Its place in the feed: grows from item to item, and names it for ever within this shard's history.
     pub place: u64,
+    /// When it was appended: the shard's time, in milliseconds since 1970.
+    pub time_ms: u64,
     pub timeline: TimelineId,
     pub what: Fed,
 }
@@ -164,7 +168,7 @@ pub(super) fn add(store: &mut Store, time_ms: u64, items: &[(TimelineId, u64)]) 
     }
     let mut tx = Tx::new(store, time_ms);
     for items in items.chunks(PIECE_ITEMS as usize) {
-        tx.put(piece_key(feed.next), Piece { before: feed.added, items: items.to_vec() });
+        tx.put(piece_key(feed.next), Piece { before: feed.added, time_ms, items: items.to_vec() });
         feed.added += items.len() as u64;
         feed.next += 1;
     }
@@ -288,7 +292,7 @@ fn page(store: &mut Store, after: u64, items_max: usize, bytes_max: usize) -> Re
         };
         if let Some(what) = what {
             bytes += if let Fed::Entry(_, entry) = &what { entry.len() } else { 0 };
-            found.items.push(FeedItem { place, timeline, what });
+            found.items.push(FeedItem { place, time_ms: piece.time_ms, timeline, what });
         }
         place += 1;
     }

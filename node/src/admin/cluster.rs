@@ -205,7 +205,7 @@ impl actix_web::ResponseError for Turned {
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::build(self.status_code()).body(format!("{self}\n"))
+        super::plain(self.status_code(), &self.to_string())
     }
 }
 

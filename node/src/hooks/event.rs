@@ -184,8 +184,8 @@ fn event_of(body: &Body) -> Option<(&'static str, Value)> {
 }
 
 /// What a webhook is told of an item of the feed, if it is, and if its family is one of these.
-pub fn webhook_event(prefix: &str, item: &FeedItem, families: &[String], now_ms: u64) -> Option<Event> {
-    let FeedItem { place, timeline, what } = item;
+pub fn webhook_event(prefix: &str, item: &FeedItem, families: &[String]) -> Option<Event> {
+    let FeedItem { place, timeline, what, .. } = item;
     let (number, time_ms, kind, mut data) = match what {
         Fed::Entry(number, bytes) => {
             let entry = Entry::from_bytes(bytes).ok()?;
@@ -202,7 +202,7 @@ pub fn webhook_event(prefix: &str, item: &FeedItem, families: &[String], now_ms:
                 note::USER_DELETED => "user.deleted",
                 _ => return None,
             };
-            (0, now_ms, kind, json!({}))
+            (0, item.time_ms, kind, json!({}))
         }
     };
     let family = kind.split('.').next().unwrap_or_default();

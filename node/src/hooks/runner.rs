@@ -12,11 +12,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use magpie_cluster::{
-    AskError, Shard,
-    shard::feed::{Fed, FeedCursor, FeedItem},
-};
-use magpie_protocol::Entry;
+use magpie_cluster::{AskError, Shard, shard::feed::FeedCursor};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -158,11 +154,7 @@ impl Runner {
         let cursor = self.waiting()?;
         let (folded_subjects, folded_events) = folded.count();
         let first = self.shard.feed(at.done, 1, usize::MAX)?.items.into_iter().next();
-        let time_ms = |item: FeedItem| match item.what {
-            Fed::Entry(_, bytes) => Entry::from_bytes(&bytes).ok().map(|entry| entry.time_ms),
-            Fed::Note(_) => None,
-        };
-        let oldest_ms = folded.oldest_ms().into_iter().chain(first.and_then(time_ms)).min();
+        let oldest_ms = folded.oldest_ms().into_iter().chain(first.map(|item| item.time_ms)).min();
         let waiting = cursor.waiting.saturating_sub(at.items);
         let seen = Backlog { waiting, folded_subjects, folded_events, lost: cursor.lost, oldest_ms };
         let mut known = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,8 +202,7 @@ impl Runner {
                 push::events(&self.router, &self.shard, &prefix, *preview_chars, &page.items, PAGE_PEOPLE).await?
             }
             Role::Webhook { families } => {
-                let now = receiver.now_ms();
-                let event = |item| event::webhook_event(&prefix, item, families, now);
+                let event = |item| event::webhook_event(&prefix, item, families);
                 (page.items.len(), page.items.iter().filter_map(event).collect())
             }
         };
