@@ -83,6 +83,8 @@ pub(crate) enum Request<C, Q> {
     },
     /// To forget a cut.
     ForgetCut(ShardId, u64),
+    /// Which of them nobody does; by who has led for long enough to know.
+    Unwatched(ShardId, Vec<TimelineId>),
 }
 
 impl<C, Q> Request<C, Q> {
@@ -98,7 +100,8 @@ impl<C, Q> Request<C, Q> {
             | Self::HandOver(shard, _)
             | Self::Signal(shard, _)
             | Self::Watched(shard, _)
-            | Self::Cut(shard, _) => Some(*shard),
+            | Self::Cut(shard, _)
+            | Self::Unwatched(shard, _) => Some(*shard),
             Self::Deliver { to, .. } | Self::DeliverCut { to, .. } => Some(*to),
             Self::Lead(..) | Self::Balance(_) => Some(SYSTEM_SHARD),
             Self::Greet | Self::Facts | Self::Stand(_) | Self::CutPart { .. } | Self::ForgetCut(..) => None,

@@ -276,6 +276,12 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Rewatch(shard, timelines)).await?.done()
     }
 
+    /// Those of these timelines of one shard that no node watches. `Unavailable` where its leader is so new that it does
+    /// not know.
+    pub async fn unwatched(&self, shard: ShardId, timelines: Vec<TimelineId>) -> Result<Vec<TimelineId>, AskError> {
+        self.at_leader(Request::Unwatched(shard, timelines)).await?.timelines()
+    }
+
     /// Ends this node's watch of these timelines.
     pub fn unwatch(&self, shard: ShardId, timelines: Vec<TimelineId>) {
         let Some(shard) = self.shard(shard) else { return };
@@ -375,6 +381,7 @@ impl<M: Machine> Router<M> {
                 done(watched.map(Response::View));
             }
             Request::Rewatch(_, timelines) => done(shard.watch(from, &timelines).map(|()| Response::Done)),
+            Request::Unwatched(_, timelines) => done(shard.unwatched(&timelines).map(Response::Timelines)),
             Request::Deliver { from, first, messages, .. } => cuts::deliver(&shard, (from, 0), first, messages, done),
             Request::DeliverCut { .. } | Request::Cut(..) | Request::CutPart { .. } | Request::ForgetCut(..) => {
                 cuts::serve(self.0.me, shard, request, done);

@@ -4,7 +4,7 @@
 //! answers; [`outbox`] carries what shards say to each other; [`checkpoint`] writes what changed below memory.
 //! [`hosting`] is how a node comes to hold a replica, lets go of it, and hands its lead to another; [`reading`] how a
 //! read is answered that must not be of yesterday; [`audit`] whether the replicas are equal; [`cut`] the state that a
-//! backup holds; [`level`] what all replicas can do.
+//! backup holds; [`level`] what all replicas can do; [`feed`] what others follow of it.
 
 pub mod apply;
 pub mod audit;
@@ -12,6 +12,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod cut;
 pub mod driver;
+pub mod feed;
 pub mod hosting;
 pub mod level;
 pub mod outbox;
@@ -87,6 +88,8 @@ pub(crate) enum Waiter<M: Machine> {
     /// For what came through another shard's outbox: the last number that is applied.
     Delivered(Reply<cut::Through>),
     System(Reply<Result<System, Refusal>>),
+    /// Whether a follower of the feed got what it asked for.
+    Fed(Reply<bool>),
 }
 
 impl<M: Machine> Waiter<M> {
@@ -95,6 +98,7 @@ impl<M: Machine> Waiter<M> {
             Self::Reply(reply) => reply(Err(error)),
             Self::Delivered(reply) => reply(Err(error)),
             Self::System(reply) => reply(Err(error)),
+            Self::Fed(reply) => reply(Err(error)),
         }
     }
 }
@@ -139,6 +143,8 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) waits: Waits,
     pub(crate) ready: Notify,
     pub(crate) outbox_ready: Notify,
+    /// Where the feed ends, as far as this replica has applied it.
+    pub(crate) feed_end: watch::Sender<u64>,
     pub(crate) stopping: AtomicBool,
     /// This node's replica of the group; none where it holds none.
     pub(crate) group: RwLock<Option<Arc<dyn Consensus>>>,
@@ -236,6 +242,7 @@ impl<M: Machine> Shard<M> {
             waits: Waits::default(),
             ready: Notify::new(),
             outbox_ready: Notify::new(),
+            feed_end: watch::channel(0).0,
             stopping: AtomicBool::new(false),
             group: RwLock::default(),
             leadership: watch::channel(Leadership::default()).0,
@@ -424,6 +431,17 @@ impl<M: Machine> Shard<M> {
             self.0.sinks.of(*node).on_signal(signal);
         }
         Ok(())
+    }
+
+    /// Those of these timelines that no node watches. Where this replica has not led for long, nodes may not have
+    /// registered all that they watch: `Unavailable`.
+    pub fn unwatched(&self, timelines: &[TimelineId]) -> Result<Vec<TimelineId>, AskError> {
+        self.lead()?;
+        let mut core = lock(&self.0.core);
+        if !core.watches.is_settled() {
+            return Err(AskError::Unavailable);
+        }
+        Ok(timelines.iter().filter(|timeline| core.watches.watchers(timeline).is_none()).copied().collect())
     }
 
     /// Says to each node that watches how many hints it was sent; every second, by the leader.

@@ -6,10 +6,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bincode::{Decode, Encode};
 use magpie_protocol::{DeviceId, NodeId, ShardId, TimelineId, UserId, frame::sync::EntryBytes};
+use tokio::time::Instant;
 
 use crate::machine::RightsChange;
 
@@ -61,6 +63,9 @@ pub trait HintSink: Send + Sync + 'static {
     }
 }
 
+/// A node notices within three seconds that another leads, and registers its watches there.
+const SETTLED_AFTER: Duration = Duration::from_secs(4);
+
 /// The leader's table: which nodes watch which timelines, and how many hints each was sent.
 #[derive(Debug, Default)]
 pub struct WatchTable {
@@ -69,6 +74,8 @@ pub struct WatchTable {
     /// Lists of one, shared: most timelines are watched by one node or by few.
     alone: BTreeMap<NodeId, Arc<[NodeId]>>,
     sent: BTreeMap<NodeId, u64>,
+    /// When the first look at it was, since it was empty.
+    began: Option<Instant>,
 }
 
 impl WatchTable {
@@ -96,6 +103,11 @@ impl WatchTable {
     /// The nodes that watch a timeline, if any does.
     pub fn watchers(&self, timeline: &TimelineId) -> Option<&Arc<[NodeId]>> {
         self.watched.get(timeline)
+    }
+
+    /// Whether all nodes have had the time to say what they watch.
+    pub fn is_settled(&mut self) -> bool {
+        self.began.get_or_insert_with(Instant::now).elapsed() >= SETTLED_AFTER
     }
 
     /// Counts hints that are about to be sent to a node; returns the count with them.

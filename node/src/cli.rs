@@ -1,11 +1,6 @@
 //! The command line: one file a command in [`commands`](crate::commands).
 
-use std::{
-    io::{self, IsTerminal},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 use magpie_cluster::disk::{Disk, os::OsDisk};
@@ -34,7 +29,8 @@ enum Command {
     Demo(demo::Args),
     /// Make the certificates that the nodes of a cluster know each other by
     Cert(cert::Args),
-    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, balance, replicas, upgrade
+    /// Look at a cluster and change it: nodes, shards, expect, drain, resume, remove, move, lead, balance, replicas,
+    /// upgrade, backup, restore; and at people, conversations, keys, hooks and the log
     Admin(admin::Args),
     /// Show the configuration
     Config(config::Args),
@@ -113,66 +109,5 @@ impl Cli {
             Command::Admin(args) => admin::run(&args),
             Command::Config(args) => config::run(&args),
         }
-    }
-}
-
-/// Logs to standard error, from this level on.
-pub fn log_to_stderr(level: &str) -> anyhow::Result<()> {
-    let level: tracing::level_filters::LevelFilter = level
-        .parse()
-        .map_err(|_| anyhow::anyhow!("log.level is {level:?}; it must be error, warn, info, debug or trace"))?;
-    // Where standard error goes may be full. Saying so there would panic, also on the thread that is to end the node.
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        // Colours are for people: a file would hold their codes.
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .log_internal_errors(false)
-        .finish();
-    // openraft and sled say much that concerns nobody else; what matters of consensus we say ourselves.
-    tracing::subscriber::set_global_default(Quiet { inner: subscriber, level })
-        .map_err(|e| anyhow::anyhow!("logging: {e}"))
-}
-
-/// Shows what others than us say only from warnings on.
-struct Quiet<S> {
-    inner: S,
-    level: tracing::level_filters::LevelFilter,
-}
-
-impl<S: tracing::Subscriber> tracing::Subscriber for Quiet<S> {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        let (target, level) = (metadata.target(), *metadata.level());
-        let quiet = target.starts_with("openraft") && self.level < tracing::level_filters::LevelFilter::DEBUG;
-        let wanted = target.starts_with("magpie") || (level <= tracing::Level::WARN && !quiet);
-        level <= self.level && wanted
-    }
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        self.inner.new_span(span)
-    }
-    fn record(&self, span: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        self.inner.record(span, values);
-    }
-    fn record_follows_from(&self, span: &tracing::span::Id, follows: &tracing::span::Id) {
-        self.inner.record_follows_from(span, follows);
-    }
-    fn event(&self, event: &tracing::Event<'_>) {
-        self.inner.event(event);
-    }
-    fn enter(&self, span: &tracing::span::Id) {
-        self.inner.enter(span);
-    }
-    fn exit(&self, span: &tracing::span::Id) {
-        self.inner.exit(span);
-    }
-    fn clone_span(&self, id: &tracing::span::Id) -> tracing::span::Id {
-        self.inner.clone_span(id)
-    }
-    fn try_close(&self, id: tracing::span::Id) -> bool {
-        self.inner.try_close(id)
-    }
-    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-        Some(self.level)
     }
 }

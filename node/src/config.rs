@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
 use magpie_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Accounts, Admin, Cluster, Gateway, Limits, Log, Node, Policy, Storage};
+pub use sections::{Accounts, Admin, Cluster, Gateway, Hooks, Limits, Log, Node, Policy, Storage};
 
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,7 @@ pub struct Config {
     pub accounts: Accounts,
     pub limits: Limits,
     pub policy: Policy,
+    pub hooks: Hooks,
     pub log: Log,
 }
 
@@ -88,6 +89,9 @@ impl Config {
                 "storage.log-segment-bytes is {}; it must be at least 65536",
                 self.storage.log_segment_bytes
             ));
+        }
+        if let Some(what) = self.hooks.wrong() {
+            return wrong(what);
         }
         self.cluster.members()?;
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_empty() {

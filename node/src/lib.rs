@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`node`] puts it together; [`gateway`] takes connections and [`session`] serves each of them;
 //! [`machine`] joins the subsystems ([`account`], [`contact`], [`chat`], [`personal`]) into the state machine that shards run;
-//! [`watches`] hands hints to sessions. Every subsystem has the same rooms: `command` is what can be asked of it
+//! [`watches`] hands hints to sessions; [`hooks`] tell others what happens. Every subsystem has the same rooms: `command` is
+//! what can be asked of it
 //! as data, `state` the deterministic apply, `actor` what is volatile, `api` client requests in and replies out.
 //!
 //! What does not belong here: consensus, logs, placement (`cluster`); the wire (`protocol`).
@@ -18,8 +19,10 @@ pub mod contact;
 pub mod gateway;
 #[cfg(test)]
 mod golden;
+pub mod hooks;
 pub mod keys;
 pub mod limits;
+pub mod log;
 pub mod machine;
 pub mod metrics;
 pub mod node;
@@ -27,6 +30,7 @@ pub mod overload;
 pub mod personal;
 pub mod policy;
 pub mod registry;
+pub mod service;
 pub mod session;
 pub mod sessions;
 pub mod watches;

@@ -7,7 +7,7 @@ use magpie_cluster::{
 };
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact, personal, policy, policy::Policy};
+use crate::{account, chat, contact, hooks, personal, policy, policy::Policy, service};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -23,6 +23,7 @@ pub enum Command {
     /// The operator's policy. Asked of any entity of a shard.
     Policy(Policy),
     Personal(personal::Command),
+    Service(service::Command),
 }
 
 /// See [`Command::Test`].
@@ -55,6 +56,8 @@ pub enum Outcome {
     Joining {
         joined: bool,
     },
+    /// The account that there is now.
+    User(UserId),
 }
 
 /// What a subsystem replies.
@@ -69,6 +72,8 @@ pub enum Query {
     Personal(personal::Query),
     /// Whether the shard knows a policy of this version or a higher one.
     Policy(u64),
+    Hooks(hooks::query::Query),
+    Service(service::Query),
 }
 
 /// What a read gives.
@@ -82,6 +87,8 @@ pub enum View {
     Personal(personal::View),
     Known,
     Unknown,
+    Hooks(hooks::query::View),
+    Service(service::View),
 }
 
 /// See the module's documentation.
@@ -108,6 +115,9 @@ pub mod table {
     pub const FAVOURITE: u8 = FIRST_FREE + 13;
     pub const PHONE: u8 = FIRST_FREE + 14;
     pub const CLOSING: u8 = FIRST_FREE + 15;
+    pub const SERVICE_KEYS: u8 = FIRST_FREE + 40;
+    pub const SERVICE_SENT: u8 = FIRST_FREE + 41;
+    pub const DISABLED: u8 = FIRST_FREE + 42;
     pub const TEST: u8 = u8::MAX;
 }
 
@@ -140,6 +150,7 @@ impl Machine for Magpie {
             Command::Contact(command) => contact::state::apply(tx, user_of(entity), command),
             Command::Chat(command) => chat::state::apply(tx, ConversationId::from_bits(entity.bits()), command),
             Command::Personal(command) => personal::state::apply(tx, user_of(entity), command),
+            Command::Service(command) => service::state::apply(tx, entity, command),
             Command::Policy(policy) => {
                 policy::apply(tx, policy);
                 Ok(Outcome::Done)
@@ -158,6 +169,8 @@ impl Machine for Magpie {
             Query::Policy(version) => {
                 policy::is_known(store, version).map(|known| if known { View::Known } else { View::Unknown })
             }
+            Query::Hooks(query) => hooks::query::query(store, query).map(View::Hooks),
+            Query::Service(query) => service::state::query(store, query).map(View::Service),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -30,6 +30,14 @@ pub const LIMITED: &str = "magpie_node_limited_total";
 pub const SHED: &str = "magpie_node_shed_total";
 /// The last priority that is let in.
 pub const ADMISSION_LEVEL: &str = "magpie_node_admission_level";
+/// Events that a receiver of hooks took, ...
+pub const HOOKS_TOLD: &str = "magpie_node_hooks_told_total";
+/// ... tries that failed, ...
+pub const HOOKS_FAILED: &str = "magpie_node_hooks_failed_total";
+/// ... and events that were given up.
+pub const HOOKS_DROPPED: &str = "magpie_node_hooks_dropped_total";
+/// Messages that were refused or masked before they were taken.
+pub const HOOKS_JUDGED: &str = "magpie_node_hooks_judged_total";
 
 /// Counts what happens with every message: the counter is looked up once.
 macro_rules! count {
@@ -61,6 +69,10 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(LIMITED, "requests refused because a limit was met, by limit");
             metrics::describe_counter!(SHED, "requests turned away because more came than could be served");
             metrics::describe_gauge!(ADMISSION_LEVEL, "last priority that is let in; 511 is everything");
+            metrics::describe_counter!(HOOKS_TOLD, "events that a receiver of hooks took");
+            metrics::describe_counter!(HOOKS_FAILED, "tries to tell a receiver of hooks that failed");
+            metrics::describe_counter!(HOOKS_DROPPED, "events given up because their receiver did not take them");
+            metrics::describe_counter!(HOOKS_JUDGED, "messages refused or masked before they were taken");
             Some(handle)
         })
         .clone()

@@ -27,6 +27,7 @@ use crate::{
     account::{actor::Passwords, token::TokenKey},
     chat::actor::Conversations,
     gateway::{self, quic::Listener, tls},
+    hooks::{Hooks, ReceiverStatus},
     keys::Keys,
     limits,
     machine::{Command, MagpieRouter, Query, View},
@@ -136,6 +137,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
     pub(crate) overload: Overload,
+    pub(crate) hooks: Hooks,
 }
 
 impl Shared {
@@ -280,6 +282,7 @@ impl Node {
         router.set_front(conversations.clone());
         let limits = limits::Shared::new(&config.limits);
         let overload = Overload::new(Duration::from_millis(config.gateway.overload_wait_ms));
+        let (hooks, telling) = Hooks::start(&config.hooks, options.threads, &router, storage.shards(), &clock)?;
         let shared = Arc::new(Shared {
             config,
             router,
@@ -291,9 +294,11 @@ impl Node {
             clock,
             writer: Writer::default(),
             overload,
+            hooks,
         });
         let sweeping = conversations.clone();
-        let tasks = vec![
+        let mut tasks = telling;
+        tasks.extend([
             tokio::task::spawn_local(start_actors),
             tokio::spawn(shared.writer.clone().run()),
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
@@ -310,7 +315,7 @@ impl Node {
                     sweeping.sweep();
                 }
             }),
-        ];
+        ]);
         let counted = shared.clone();
         shared.router.pulse().set_sessions(move || counted.sessions.len());
         let ready = Arc::new(AtomicBool::new(true));
@@ -398,6 +403,26 @@ impl Observer {
     /// The way to every entity, and what is known of the cluster.
     pub fn router(&self) -> &MagpieRouter {
         &self.shared.router
+    }
+
+    /// How those are who are told of what happens, as far as this node tells them.
+    pub fn hooks(&self) -> Vec<ReceiverStatus> {
+        self.shared.hooks.status()
+    }
+
+    /// Tries again now what a receiver did not take. False where there is no such receiver.
+    pub fn retry_hooks(&self, receiver: &str) -> bool {
+        self.shared.hooks.retry(receiver)
+    }
+
+    /// Drops what waits for a receiver in the shards that this node leads. False where there is no such receiver.
+    pub fn drop_hooks(&self, receiver: &str) -> bool {
+        self.shared.hooks.drop_all(receiver)
+    }
+
+    /// The node's clock, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        (self.shared.clock)()
     }
 
     /// The folder of everything that the node keeps.

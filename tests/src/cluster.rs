@@ -52,6 +52,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many nodes of `program`; their data lies in `dir`, or where `data` says.
     pub fn start(program: &Path, dir: &Path, count: usize, seed: u64, data: impl Fn(usize) -> Option<PathBuf>) -> Self {
+        Self::start_with(program, dir, count, seed, data, |_| Vec::new())
+    }
+
+    /// The same, with this besides in the environment of each.
+    pub fn start_with(
+        program: &Path,
+        dir: &Path,
+        count: usize,
+        seed: u64,
+        data: impl Fn(usize) -> Option<PathBuf>,
+        besides: impl Fn(&Lan) -> Vec<(&'static str, String)>,
+    ) -> Self {
         let lan = Lan::new(count);
         let authority = dir.join("ca");
         ClusterAuthority::create(&authority).expect("an authority");
@@ -76,7 +88,9 @@ impl Cluster {
                 ("MAGPIE_ADMIN_LISTEN", SocketAddr::from((lan.address(at), 0)).to_string()),
                 ("MAGPIE_ADMIN_TOKEN", http::TOKEN.to_owned()),
             ];
-            let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            let besides = besides(&lan);
+            let environment: Vec<(&str, &str)> =
+                environment.iter().chain(&besides).map(|(k, v)| (*k, v.as_str())).collect();
             let data = data(at).unwrap_or_else(|| dir.join(format!("node{at}")));
             let program = lan.program(at, program, dir).expect("a script");
             let any = SocketAddr::from((lan.address(at), 0));

@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod raw;
+pub mod receiver;
 pub mod relay;
 pub mod scene;
 pub mod simulation;

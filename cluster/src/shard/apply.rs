@@ -8,13 +8,13 @@ use std::{
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use magpie_protocol::{NodeId, codec, codec::CodecError};
+use magpie_protocol::{NodeId, TimelineId, codec, codec::CodecError};
 
 use super::{
     Core, Inner, Waiter,
     batch::{BatchReader, Item},
     cut::{self, Through},
-    lock, outbox,
+    feed, lock, outbox,
 };
 use crate::{
     consensus::{Applier, BoxFuture, Incoming, SnapshotFile},
@@ -115,19 +115,34 @@ struct Outcome<M: Machine> {
     audit: bool,
     /// The shard made this cut.
     cut: Option<u64>,
+    /// What was appended, where somebody follows; and where the feed ends then.
+    fed: Option<Vec<(TimelineId, u64)>>,
+    feed_end: u64,
     commands: u64,
 }
 
 impl<M: Machine> Default for Outcome<M> {
     fn default() -> Self {
         let (replies, hints, elsewhere) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { replies, hints, elsewhere, sent: false, system: None, audit: false, cut: None, commands: 0 }
+        Self {
+            replies,
+            hints,
+            elsewhere,
+            sent: false,
+            system: None,
+            audit: false,
+            cut: None,
+            fed: None,
+            feed_end: 0,
+            commands: 0,
+        }
     }
 }
 
 enum Answer<M: Machine> {
     Reply(M::Reply),
     Through(Through),
+    Fed(bool),
     System(Result<System, Refusal>),
 }
 
@@ -141,6 +156,7 @@ impl<M: Machine> Core<M> {
             tx.put(time_key(), ShardTime(self.time_ms));
             tx.commit();
         }
+        outcome.fed = feed::is_on(&mut self.store)?.then(Vec::new);
         let result = loop {
             let item = match reader.next_item() {
                 Ok(Some(item)) => item,
@@ -153,6 +169,9 @@ impl<M: Machine> Core<M> {
             }
         };
         fail_all(waiters);
+        if let Some(fed) = outcome.fed.take().filter(|fed| !fed.is_empty()) {
+            outcome.feed_end = feed::add(&mut self.store, self.time_ms, &fed)?;
+        }
         result
     }
 
@@ -187,6 +206,11 @@ impl<M: Machine> Core<M> {
                 let changed = self.change_system(change)?;
                 outcome.system = changed.clone().ok().or(outcome.system.take());
                 Answer::System(changed)
+            }
+            Item::Feed { change } => {
+                let change =
+                    codec::decode_stored(change).map_err(|e| unknown(&format!("a change of the feed ({e})")))?;
+                Answer::Fed(feed::change(&mut self.store, self.time_ms, change)?)
             }
             Item::Audit => {
                 outcome.audit = true;
@@ -269,7 +293,14 @@ impl<M: Machine> Core<M> {
         match catch_unwind(AssertUnwindSafe(|| machine.apply(&mut tx, entity, command))) {
             Ok(reply) => {
                 outcome.sent |= outbox::stage(&mut tx, &inner.map);
+                let notes = tx.take_notes();
+                if let Some(fed) = &mut outcome.fed {
+                    fed.extend(notes);
+                }
                 for hint in tx.commit() {
+                    if let Some(fed) = &mut outcome.fed {
+                        fed.push((hint.timeline, hint.number));
+                    }
                     let Some(watchers) = self.watches.watchers(&hint.timeline) else { continue };
                     for node in watchers.iter().filter(|node| **node != inner.me) {
                         outcome.elsewhere.entry(*node).or_default().push(hint.clone());
@@ -363,11 +394,15 @@ impl<M: Machine> Applier for Inner<M> {
             match (waiter, answer) {
                 (Waiter::Reply(reply), Answer::Reply(value)) => reply(Ok(value)),
                 (Waiter::Delivered(reply), Answer::Through(through)) => reply(Ok(through)),
+                (Waiter::Fed(reply), Answer::Fed(done)) => reply(Ok(done)),
                 (Waiter::System(reply), Answer::System(changed)) => reply(Ok(changed)),
                 (waiter, _) => waiter.fail(crate::AskError::Unknown),
             }
         }
         tell(outcome.hints.len());
+        if outcome.feed_end > 0 {
+            self.feed_end.send_replace(outcome.feed_end);
+        }
         if outcome.sent {
             self.outbox_ready.notify_one();
         }

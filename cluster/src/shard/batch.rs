@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use magpie_protocol::{ShardId, codec};
 
+use super::feed::FeedChange;
 use crate::{consensus::BATCH_TAG, machine::EntityId, system::Change};
 
 const VERSION: u8 = 1;
@@ -23,6 +24,7 @@ const INBOUND_CUT: u8 = 6;
 const ACKED_CUT: u8 = 7;
 const CUT: u8 = 8;
 const LEVEL: u8 = 9;
+const FEED: u8 = 10;
 
 /// A batch that is being filled.
 #[derive(Debug)]
@@ -130,6 +132,15 @@ impl BatchBuilder {
         self.commands += 1;
     }
 
+    /// Adds what a follower of the feed asks for.
+    pub(crate) fn feed(&mut self, change: &FeedChange) {
+        self.bytes.push(FEED);
+        let change = codec::encode(change);
+        self.bytes.extend_from_slice(&(change.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&change);
+        self.commands += 1;
+    }
+
     /// The batch, under this id and at this time.
     pub fn finish(mut self, id: u64, time_ms: u64) -> Bytes {
         self.bytes[0] = BATCH_TAG;
@@ -154,6 +165,7 @@ pub enum Item<'a> {
     Audit,
     Cut { cut: u64 },
     Level { level: u32 },
+    Feed { change: &'a [u8] },
 }
 
 /// A batch that is being applied.
@@ -226,6 +238,7 @@ impl<'a> BatchReader<'a> {
             AUDIT => Some(Item::Audit),
             CUT => self.cut(true).map(|cut| Item::Cut { cut }),
             LEVEL => Some(Item::Level { level: u32::from_le_bytes(self.take()?) }),
+            FEED => self.bytes().map(|change| Item::Feed { change }),
             _ => None,
         }
     }

@@ -25,6 +25,12 @@ pub mod table {
     pub const CUT: u8 = 8;
     /// The shard's feature level.
     pub const LEVEL: u8 = 9;
+    /// What was appended, for those who follow: who they are and where, ...
+    pub const FEED: u8 = 10;
+    /// ... what it was, ...
+    pub const FEED_PIECE: u8 = 11;
+    /// ... and what they keep.
+    pub const FEED_KEPT: u8 = 12;
     /// The first number that a subsystem may use.
     pub const FIRST_FREE: u8 = 16;
 }

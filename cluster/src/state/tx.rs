@@ -36,14 +36,15 @@ pub struct Tx<'a> {
     appends: Vec<Hint>,
     replaced: Vec<(TimelineId, u64, Bytes)>,
     sends: Vec<(EntityId, Vec<u8>)>,
+    notes: Vec<(TimelineId, u64)>,
     origin: Option<Origin>,
 }
 
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970, and at the first feature level.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        let (staged, appends, replaced, sends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { store, time_ms, level: FIRST_LEVEL, staged, appends, replaced, sends, origin: None }
+        let (staged, appends, replaced, sends, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { store, time_ms, level: FIRST_LEVEL, staged, appends, replaced, sends, notes, origin: None }
     }
 
     /// The same at this feature level.
@@ -157,6 +158,16 @@ impl<'a> Tx<'a> {
     /// to that one.
     pub fn send<C: bincode::Encode>(&mut self, to: EntityId, command: &C) {
         self.sends.push((to, codec::encode(command)));
+    }
+
+    /// Tells who follows the shard's feed that something happened to the timeline's entity that is no entry of it.
+    pub fn note(&mut self, timeline: TimelineId, what: u32) {
+        self.notes.push((timeline, crate::shard::feed::note(what)));
+    }
+
+    /// What was noted and is not in the feed yet.
+    pub(crate) fn take_notes(&mut self) -> Vec<(TimelineId, u64)> {
+        std::mem::take(&mut self.notes)
     }
 
     /// What was sent and is not in the outbox yet.

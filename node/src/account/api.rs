@@ -39,7 +39,7 @@ fn invalid(field: &str, detail: impl Into<String>) -> WireError {
     WireError::field(ErrorCode::Invalid, field, detail)
 }
 
-fn check_handle(handle: &str) -> Result<(), WireError> {
+pub(crate) fn check_handle(handle: &str) -> Result<(), WireError> {
     let (min, max) = (limits::HANDLE_LEN_MIN, limits::HANDLE_LEN_MAX);
     if !(min..=max).contains(&handle.len()) || state::canonical(handle).len() > max {
         return Err(invalid("handle", format!("{handle:?} has {} bytes; {min} to {max} are allowed", handle.len())));

@@ -17,7 +17,9 @@ use magpie_protocol::{
 use super::command::{Command, NewDevice};
 use crate::{
     chat,
+    hooks::event::note,
     machine::{self, Outcome, Replied, table, user_of},
+    service,
 };
 
 /// Wrong passwords that are counted before an account is closed to more tries.
@@ -144,6 +146,11 @@ pub fn user(tx: &mut Tx<'_>, user: UserId) -> Option<Arc<User>> {
     tx.get(&key(user, table::USER))
 }
 
+/// Whether there is such a person.
+pub fn exists(store: &mut Store, user: UserId) -> Result<bool, StateError> {
+    Ok(store.get::<User>(&key(user, table::USER))?.is_some())
+}
+
 /// Carries out a command.
 pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
     let me = user_of(entity);
@@ -187,7 +194,32 @@ fn sign_up(tx: &mut Tx<'_>, handle: String, user: UserId, password_hash: String,
     tx.put(key(user, table::USER), record);
     let id = device.device;
     tx.put(key(user, table::DEVICES), Devices(vec![to_device(device, 1, tx.time_ms())]));
+    tx.note(TimelineId::Inbox(user), note::USER_CREATED);
     Ok(Outcome::Session { user, device: id, epoch: 1 })
+}
+
+/// Makes an account that has no password; or finds the one that was made so.
+pub fn make(tx: &mut Tx<'_>, handle: &str, user: UserId) -> Result<UserId, WireError> {
+    let taken = |field: &str| WireError::field(ErrorCode::HandleTaken, field, format!("{handle:?} is taken"));
+    if let Some(holder) = tx.get::<HandleRecord>(&handle_key(handle)) {
+        let there = tx.get::<User>(&key(holder.user, table::USER));
+        let same = there.is_some_and(|user| user.password_hash.is_empty());
+        return if same { Ok(holder.user) } else { Err(taken("handle")) };
+    }
+    if tx.get::<User>(&key(user, table::USER)).is_some() {
+        return Err(taken("user"));
+    }
+    tx.put(handle_key(handle), HandleRecord { user });
+    let (handle, password_hash) = (handle.to_owned(), String::new());
+    tx.put(key(user, table::USER), User { handle, password_hash, epoch: 0, tries: 0, tries_since_ms: 0 });
+    tx.note(TimelineId::Inbox(user), note::USER_CREATED);
+    Ok(user)
+}
+
+/// Signs all devices out.
+pub fn sign_out_all(tx: &mut Tx<'_>, me: UserId) -> Result<(), WireError> {
+    let devices = tx.get::<Devices>(&key(me, table::DEVICES)).unwrap_or_default();
+    devices.0.iter().try_for_each(|device| sign_out(tx, me, device.device).map(drop))
 }
 
 fn to_device(new: NewDevice, epoch: u64, now_ms: u64) -> Device {
@@ -216,6 +248,9 @@ fn begin_session(tx: &mut Tx<'_>, me: UserId, device: DeviceId, new: Option<NewD
     let signed_out = || WireError::new(ErrorCode::SignedOut);
     let mut user = (*user(tx, me).ok_or_else(signed_out)?).clone();
     let mut devices = (*tx.get::<Devices>(&key(me, table::DEVICES)).unwrap_or_default()).clone();
+    if service::state::is_disabled(tx, me) {
+        return Err(WireError::detail(ErrorCode::NotAllowed, "this account is locked"));
+    }
     if new.is_some() {
         closing::keep(tx, me)?;
     }

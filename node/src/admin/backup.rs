@@ -3,7 +3,7 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::StatusCode,
-    web::{self, Data, Json, Query},
+    web::{Data, Json, Query},
 };
 use magpie_cluster::backup::{BackupError, Begun};
 use magpie_protocol::{NodeId, ShardId, ids::ParseIdError};
@@ -42,17 +42,9 @@ pub struct PartQuery {
     pub len: u64,
 }
 
-/// Adds the routes.
-pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/api/v1/backup", web::post().to(begin))
-        .route("/api/v1/backup/part", web::get().to(part))
-        .route("/api/v1/backup/end", web::post().to(end));
-}
-
 /// Why a request is turned away.
 #[derive(Debug, thiserror::Error)]
-enum Turned {
+pub(super) enum Turned {
     #[error("a bearer token is required: admin.token")]
     Unauthorized,
     #[error("{0}")]
@@ -84,7 +76,7 @@ fn admit(served: &Served, request: &HttpRequest) -> Result<(), Turned> {
     if refusal(served, request).is_some() { Err(Turned::Unauthorized) } else { Ok(()) }
 }
 
-async fn begin(served: Data<Served>, request: HttpRequest) -> Result<HttpResponse, Turned> {
+pub(super) async fn begin(served: Data<Served>, request: HttpRequest) -> Result<HttpResponse, Turned> {
     admit(&served, &request)?;
     audit::note(served.observer.data_dir(), request.peer_addr(), "backup", &())?;
     let Begun { cut, cluster, epoch, parts } = served.observer.router().begin_backup().await?;
@@ -92,7 +84,11 @@ async fn begin(served: Data<Served>, request: HttpRequest) -> Result<HttpRespons
     Ok(HttpResponse::Ok().json(BackupBegun { cut, cluster: format!("{cluster:016x}"), epoch, parts: parts.collect() }))
 }
 
-async fn part(served: Data<Served>, request: HttpRequest, query: Query<PartQuery>) -> Result<HttpResponse, Turned> {
+pub(super) async fn part(
+    served: Data<Served>,
+    request: HttpRequest,
+    query: Query<PartQuery>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request)?;
     let (shard, node): (ShardId, NodeId) = (query.shard.parse()?, query.node.parse()?);
     let part = served.observer.router().backup_part((shard, node), query.cut, query.offset, query.len).await?;
@@ -105,7 +101,11 @@ async fn part(served: Data<Served>, request: HttpRequest, query: Query<PartQuery
     })
 }
 
-async fn end(served: Data<Served>, request: HttpRequest, body: Json<BackupBegun>) -> Result<HttpResponse, Turned> {
+pub(super) async fn end(
+    served: Data<Served>,
+    request: HttpRequest,
+    body: Json<BackupBegun>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request)?;
     let parts = body.parts.iter().map(|part| Ok((part.shard.parse()?, part.node.parse()?)));
     let parts = parts.collect::<Result<Vec<(ShardId, NodeId)>, ParseIdError>>()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::StatusCode,
-    web::{self, Data, Json},
+    web::{Data, Json},
 };
 use magpie_cluster::{
     AskError, System,
@@ -14,7 +14,7 @@ use magpie_cluster::{
 use magpie_protocol::{NodeId, ShardId, ids::ParseIdError};
 use serde::{Deserialize, Serialize};
 
-use super::{Served, audit, refusal};
+use super::{Served, audit, done, refusal};
 use crate::machine::MagpieRouter;
 
 /// The cluster, as one of its nodes knows it.
@@ -188,21 +188,9 @@ pub struct Want {
     pub replicas: u8,
 }
 
-/// Adds the routes.
-pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/api/v1/cluster", web::get().to(cluster))
-        .route("/api/v1/cluster/expect", web::post().to(expect))
-        .route("/api/v1/cluster/stand", web::post().to(stand))
-        .route("/api/v1/cluster/move", web::post().to(move_shard))
-        .route("/api/v1/cluster/lead", web::post().to(lead))
-        .route("/api/v1/cluster/balance", web::post().to(balance))
-        .route("/api/v1/cluster/replicas", web::post().to(want));
-}
-
 /// Why a request is turned away.
 #[derive(Debug, thiserror::Error)]
-enum Turned {
+pub(super) enum Turned {
     #[error("a bearer token is required: admin.token")]
     Unauthorized,
     #[error("{0}")]
@@ -229,7 +217,7 @@ impl actix_web::ResponseError for Turned {
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::build(self.status_code()).body(format!("{self}\n"))
+        super::plain(self.status_code(), &self.to_string())
     }
 }
 
@@ -247,11 +235,7 @@ fn admit(served: &Served, request: &HttpRequest, action: &str, what: &impl Seria
     Ok(audit::note(served.observer.data_dir(), request.peer_addr(), action, what)?)
 }
 
-fn done() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({}))
-}
-
-async fn cluster(served: Data<Served>, request: HttpRequest) -> Result<HttpResponse, Turned> {
+pub(super) async fn cluster(served: Data<Served>, request: HttpRequest) -> Result<HttpResponse, Turned> {
     if refusal(&served, &request).is_some() {
         return Err(Turned::Unauthorized);
     }
@@ -260,7 +244,11 @@ async fn cluster(served: Data<Served>, request: HttpRequest) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(status_of(router, &system)))
 }
 
-async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) -> Result<HttpResponse, Turned> {
+pub(super) async fn expect(
+    served: Data<Served>,
+    request: HttpRequest,
+    body: Json<Expect>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "expect", &*body)?;
     if served.observer.router().is_alone() {
         let how = "this node is alone, and others cannot reach it: its configuration needs [cluster], with an address \
@@ -282,7 +270,11 @@ async fn expect(served: Data<Served>, request: HttpRequest, body: Json<Expect>) 
     Ok(HttpResponse::Ok().json(Expected { token, join }))
 }
 
-async fn stand(served: Data<Served>, request: HttpRequest, body: Json<Stand>) -> Result<HttpResponse, Turned> {
+pub(super) async fn stand(
+    served: Data<Served>,
+    request: HttpRequest,
+    body: Json<Stand>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "stand", &*body)?;
     let standing = match body.standing.as_str() {
         "active" => Standing::Active,
@@ -294,7 +286,11 @@ async fn stand(served: Data<Served>, request: HttpRequest, body: Json<Stand>) ->
     Ok(done())
 }
 
-async fn move_shard(served: Data<Served>, request: HttpRequest, body: Json<Move>) -> Result<HttpResponse, Turned> {
+pub(super) async fn move_shard(
+    served: Data<Served>,
+    request: HttpRequest,
+    body: Json<Move>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "move", &*body)?;
     let to = body.to.iter().map(|node| node.parse()).collect::<Result<BTreeSet<NodeId>, _>>()?;
     let router = served.observer.router();
@@ -310,7 +306,7 @@ async fn move_shard(served: Data<Served>, request: HttpRequest, body: Json<Move>
     Ok(done())
 }
 
-async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> Result<HttpResponse, Turned> {
+pub(super) async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "lead", &*body)?;
     let (shard, to): (ShardId, NodeId) = (body.shard.parse()?, body.to.parse()?);
     let router = served.observer.router();
@@ -326,7 +322,11 @@ async fn lead(served: Data<Served>, request: HttpRequest, body: Json<Lead>) -> R
     Ok(done())
 }
 
-async fn balance(served: Data<Served>, request: HttpRequest, body: Json<Balance>) -> Result<HttpResponse, Turned> {
+pub(super) async fn balance(
+    served: Data<Served>,
+    request: HttpRequest,
+    body: Json<Balance>,
+) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "balance", &*body)?;
     let router = served.observer.router();
     if router.is_alone() {
@@ -350,7 +350,7 @@ async fn balance(served: Data<Served>, request: HttpRequest, body: Json<Balance>
     Ok(HttpResponse::Ok().json(Planned { steps }))
 }
 
-async fn want(served: Data<Served>, request: HttpRequest, body: Json<Want>) -> Result<HttpResponse, Turned> {
+pub(super) async fn want(served: Data<Served>, request: HttpRequest, body: Json<Want>) -> Result<HttpResponse, Turned> {
     admit(&served, &request, "replicas", &*body)?;
     served.observer.router().change(Change::Want { replicas: body.replicas }).await??;
     Ok(done())

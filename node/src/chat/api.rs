@@ -11,10 +11,12 @@ use magpie_protocol::{
 
 use super::{
     Query, View,
-    command::{Command, Post},
+    command::{Command, Judged, Post},
+    state,
 };
 use crate::{
     account,
+    hooks::before::Verdict,
     machine::{self, Outcome},
     node::Shared,
     session::{
@@ -32,20 +34,49 @@ fn not_found(field: &str) -> Answer {
 
 /// One numbered act in a conversation.
 pub(crate) fn post(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, post: wire::Post) {
-    let conversation = post.conversation;
     if let wire::Content::Unknown(tag) = post.content {
         let detail = format!("kind {tag} is not known to this node");
         return out.answer(request, Answer::Refused(WireError::field(ErrorCode::Invalid, "content", detail)));
     }
-    let command = machine::Command::Chat(Command::Post(Post {
-        user: me.user,
-        device: me.device,
-        epoch: me.epoch,
-        incarnation: post.incarnation,
-        number: post.number,
-        content: post.content,
-    }));
-    shared.submit(EntityId::conversation(conversation), command, out, request, move |outcome| match outcome {
+    let before = &shared.hooks.before;
+    if !before.waits() {
+        let verdict = before.look(&post.content);
+        return submit(shared, out, request, me, post, verdict);
+    }
+    // Verdicts may overtake each other, posts may not.
+    let (shared, out) = (shared.clone(), out.clone());
+    let (done, earlier) = out.take_turn();
+    tokio::spawn(async move {
+        let verdict = shared.hooks.before.ask(me, &post).await;
+        if let Some(earlier) = earlier {
+            _ = earlier.await;
+        }
+        submit(&shared, &out, request, me, post, verdict);
+        drop(done);
+    });
+}
+
+fn submit(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    post: wire::Post,
+    verdict: Verdict,
+) {
+    let Identity { user, device, epoch } = me;
+    let wire::Post { conversation, incarnation, number, content } = post;
+    let judged = |content: &wire::Content, verdict| {
+        let hash = state::hash_of(content);
+        Command::Judged(Judged { user, device, epoch, incarnation, number, hash, verdict })
+    };
+    let command = match verdict {
+        Verdict::Allowed => Command::Post(Post { user, device, epoch, incarnation, number, content }),
+        Verdict::Masked(masked) => judged(&content, Ok(*masked)),
+        Verdict::Refused(error) => judged(&content, Err(error)),
+    };
+    let entity = EntityId::conversation(conversation);
+    shared.submit(entity, machine::Command::Chat(command), out, request, move |outcome| match outcome {
         Outcome::Posted { number, time_ms } => Answer::Posted(wire::Posted { conversation, number, time_ms }),
         _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
     });
@@ -62,6 +93,10 @@ pub(crate) fn create_group(
     if create.members.len() > limits::CREATE_MEMBERS_MAX {
         let detail = format!("{} are named; at most {} are allowed", create.members.len(), limits::CREATE_MEMBERS_MAX);
         let error = WireError::field(ErrorCode::TooLarge, "members", detail).at(limits::CREATE_MEMBERS_MAX);
+        return out.answer(request, Answer::Refused(error));
+    }
+    if !shared.hooks.before.passes(&create.title) {
+        let error = WireError::field(ErrorCode::NotAllowed, "title", "it holds words that are not allowed here");
         return out.answer(request, Answer::Refused(error));
     }
     let id = ConversationId::group(me.user, create.nonce);

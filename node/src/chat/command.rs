@@ -1,7 +1,7 @@
 //! What can be asked of a conversation. Variants and fields are append-only: they stand in logs.
 
 use bincode::{Decode, Encode};
-use magpie_protocol::{DeviceId, Incarnation, UserId, frame::conversation::Content};
+use magpie_protocol::{DeviceId, Incarnation, UserId, WireError, frame::conversation::Content};
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -20,6 +20,22 @@ pub enum Command {
     Block { by: UserId, other: UserId, on: bool },
     /// `by` took `other` off their contacts. Asked of their direct conversation.
     Unfriend { by: UserId, other: UserId },
+    /// One numbered act of one member, of which somebody said something before it was submitted.
+    Judged(Judged),
+}
+
+/// See [`Command::Judged`]. Of what was refused only the hash is here: nothing of it stays.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Judged {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub epoch: u64,
+    pub incarnation: Incarnation,
+    pub number: u64,
+    /// Of what was sent: a retry is known by it, whatever is said of it then.
+    pub hash: u64,
+    /// What is to be done instead, or why nothing is.
+    pub verdict: Result<Content, WireError>,
 }
 
 /// One numbered act.

@@ -63,6 +63,11 @@ impl Conversation {
         self.members.iter().filter(|m| m.left == 0).map(|m| m.user)
     }
 
+    /// The same, each with the first entry that they may read.
+    pub fn active_since(&self) -> impl Iterator<Item = (UserId, u64)> + '_ {
+        self.members.iter().filter(|m| m.left == 0).map(|m| (m.user, m.joined))
+    }
+
     /// Whether another member fits.
     pub fn is_full(&self) -> bool {
         self.active as usize >= GROUP_MEMBERS_MAX

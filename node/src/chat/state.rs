@@ -6,7 +6,7 @@ mod say;
 
 use std::sync::{Arc, OnceLock};
 
-use magpie_cluster::{EntityId, Key, Origin, RightsChange, Tx};
+use magpie_cluster::{EntityId, Key, Origin, RightsChange, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, ConversationKind, ErrorCode, TimelineId, UserId, WireError, codec,
     entry::{Created, Joined},
@@ -16,7 +16,7 @@ use magpie_protocol::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    command::{Command, Post},
+    command::{Command, Judged, Post},
     members::Conversation,
     rules::Rules,
     sender::{Sender, Verdict},
@@ -31,6 +31,11 @@ pub use read::{GroupView, HeadView, MembersView, PageView, Query, View, query};
 
 fn key(conversation: ConversationId) -> Key {
     Key::new(conversation.slot(), table::CONVERSATION).u128(conversation.bits())
+}
+
+/// The conversation, if there is one.
+pub fn conversation(store: &mut Store, id: ConversationId) -> Result<Option<Arc<Conversation>>, StateError> {
+    store.get(&key(id))
 }
 
 fn rules_key(conversation: ConversationId) -> Key {
@@ -48,7 +53,12 @@ pub fn apply(tx: &mut Tx<'_>, id: ConversationId, command: Command) -> Replied {
         Command::CreateGroup { creator, title, members } => {
             create(tx, id, ConversationKind::Group, creator, title, members)
         }
-        Command::Post(post) => act(tx, id, post),
+        Command::Post(post) => {
+            let Post { user, device, epoch, incarnation, number, content } = post;
+            let hash = hash_of(&content);
+            act(tx, id, Judged { user, device, epoch, incarnation, number, hash, verdict: Ok(content) }, false)
+        }
+        Command::Judged(judged) => act(tx, id, judged, true),
         Command::Forget { user } => forget(tx, id, user),
         Command::Join { user, code } => join(tx, id, user, code),
         Command::Block { by, other, on } => block(tx, id, by, other, on),
@@ -116,7 +126,55 @@ fn unlist(tx: &mut Tx<'_>, conversation: ConversationId, user: UserId, last: u64
     tx.send(EntityId::user(user), &machine::Command::Account(command));
 }
 
-fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
+/// What a member says that has no device: a service.
+pub fn say_for(tx: &mut Tx<'_>, id: ConversationId, me: UserId, content: Content) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let conversation = tx.get::<Conversation>(&key(id)).filter(|c| c.is_member(me)).ok_or_else(not_found)?;
+    Room { tx, id, conversation, me }.carry_out(content)
+}
+
+/// Makes the direct conversation of a service and a person, if it is not there.
+pub fn open_direct(tx: &mut Tx<'_>, id: ConversationId, a: UserId, b: UserId) -> Result<(), WireError> {
+    if tx.get::<Conversation>(&key(id)).is_some() {
+        return Ok(());
+    }
+    create(tx, id, ConversationKind::Direct, a, String::new(), vec![b]).map(drop)
+}
+
+/// Ends a group on behalf of the operator.
+pub fn dissolve(tx: &mut Tx<'_>, id: ConversationId) -> Replied {
+    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
+    let conversation = tx.get::<Conversation>(&key(id)).ok_or_else(not_found)?;
+    if conversation.kind == ConversationKind::Direct {
+        return Err(WireError::field(ErrorCode::Invalid, "conversation", "it is no group"));
+    }
+    let mut rules = (*rules(tx, id)).clone();
+    if !rules.dissolved {
+        rules.dissolved = true;
+        rules.join_code = 0;
+        rules.waiting.clear();
+        tx.put(rules_key(id), rules);
+        let body = Body::Dissolved(magpie_protocol::entry::Dissolved);
+        tx.append(TimelineId::Conversation(id), UserId::default(), body, conversation.rights, None);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether the group was ended.
+pub fn is_dissolved(store: &mut Store, id: ConversationId) -> Result<bool, StateError> {
+    Ok(store.get::<Rules>(&rules_key(id))?.is_some_and(|rules| rules.dissolved))
+}
+
+/// What tells the content of a retry from another.
+pub fn hash_of(content: &Content) -> u64 {
+    codec::with_scratch(|scratch| {
+        codec::encode_into(content, scratch);
+        xxh3_64(scratch)
+    })
+}
+
+/// One numbered act; `altered` where it is not what the device sent.
+fn act(tx: &mut Tx<'_>, id: ConversationId, post: Judged, altered: bool) -> Replied {
     // A stranger, and a conversation that is not there, look the same and leave no trace.
     let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
     let conversation = tx.get::<Conversation>(&key(id)).ok_or_else(not_found)?;
@@ -125,10 +183,7 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
     }
     let key = sender_key(id, post.user);
     let known = tx.get::<Sender>(&key);
-    let hash = codec::with_scratch(|scratch| {
-        codec::encode_into(&post.content, scratch);
-        xxh3_64(scratch)
-    });
+    let hash = post.hash;
     if let Some(Verdict::Answered(replied)) = known.as_ref().map(|s| s.look(post.incarnation, post.number, hash))
         && !matches!(&replied, Err(e) if e.code == ErrorCode::OutOfOrder)
     {
@@ -142,10 +197,15 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Post) -> Replied {
     if let Verdict::Answered(replied) = sender.look(post.incarnation, post.number, hash) {
         return replied;
     }
-    if matches!(post.content, Content::Text(_) | Content::Say(_)) {
+    if matches!(post.verdict, Ok(Content::Text(_) | Content::Say(_))) && !altered {
         tx.set_origin(Origin { device: post.device, epoch: post.epoch });
     }
-    let replied = Room { tx, id, conversation, me: post.user }.carry_out(post.content);
+    let replied = match post.verdict {
+        Ok(content) => Room { tx, id, conversation, me: post.user }.carry_out(content),
+        Err(refusal) => Err(refusal),
+    };
+    // An answer that names the number would stand for the words that the device knows.
+    let replied = if altered { replied.map(|_| Outcome::Posted { number: 0, time_ms: 0 }) } else { replied };
     sender.keep(post.incarnation, hash, &replied, tx.time_ms());
     tx.put(key, sender);
     replied

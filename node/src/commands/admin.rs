@@ -1,6 +1,7 @@
 //! `magpie admin`: looks at a cluster through the admin HTTP of one of its nodes, and changes it.
 
 mod backup;
+mod people;
 mod restore;
 
 use std::{
@@ -79,6 +80,31 @@ enum Command {
     Backup { dir: PathBuf },
     /// Make new data folders from a backup, for nodes that do not run
     Restore(restore::Args),
+    /// People: who they are, locking accounts, signing devices out, notices
+    Users {
+        #[command(subcommand)]
+        what: people::Users,
+    },
+    /// Conversations: who is in them, ending a group
+    Conversations {
+        #[command(subcommand)]
+        what: people::Conversations,
+    },
+    /// Keys of the servers of an app
+    Keys {
+        #[command(subcommand)]
+        what: people::Keys,
+    },
+    /// Those who are told of what happens
+    Hooks {
+        #[command(subcommand)]
+        what: people::Hooks,
+    },
+    /// What a node writes to its log
+    Log {
+        #[command(subcommand)]
+        what: people::Log,
+    },
     /// What every node can do, and what waits until all are upgraded
     Upgrade {
         #[command(subcommand)]
@@ -119,7 +145,9 @@ impl Caller<'_> {
         let mut answer = answer.with_context(|| self.unreached())?;
         let text = answer.body_mut().read_to_string()?;
         if !answer.status().is_success() {
-            bail!("{}", text.trim());
+            let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+            let why = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or(text.trim());
+            bail!("{why}");
         }
         serde_json::from_str(&text).with_context(|| format!("the node answered {text:?}"))
     }
@@ -131,6 +159,15 @@ impl Caller<'_> {
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
         self.read(request.header("content-type", "application/json").send(serde_json::to_string(body)?))
+    }
+
+    fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        self.read(request.header("content-type", "application/json").send(serde_json::to_string(body)?))
+    }
+
+    fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.read(self.agent.delete(self.url(path)).header("authorization", self.bearer()).call())
     }
 
     fn done(&self, path: &str, body: &impl Serialize) -> anyhow::Result<i32> {
@@ -175,6 +212,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         Command::Lead { shard, to } => caller.done("cluster/lead", &Lead { shard: shard.clone(), to: to.clone() }),
         Command::Balance { plan } => balance(&caller, *plan),
         Command::Replicas { count, yes } => replicas(&caller, *count, *yes),
+        Command::Users { what } => people::users(&caller, what),
+        Command::Conversations { what } => people::conversations(&caller, what),
+        Command::Keys { what } => people::keys(&caller, what),
+        Command::Hooks { what } => people::hooks(&caller, what),
+        Command::Log { what } => people::log(&caller, what),
     }
 }
 
@@ -213,16 +255,21 @@ fn table(args: &Args, status: &ClusterStatus, rows: fn(&ClusterStatus) -> Vec<Ve
         say(&serde_json::to_string(status)?)?;
         return Ok(0);
     }
-    let rows = rows(status);
+    print_rows(&rows(status))?;
+    Ok(0)
+}
+
+/// In columns.
+fn print_rows(rows: &[Vec<String>]) -> anyhow::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let width =
         |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         say(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
-    Ok(0)
+    Ok(())
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {

@@ -20,7 +20,7 @@ use crate::{
 /// Runs the command.
 pub fn run(args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let config = args.load()?;
-    crate::cli::log_to_stderr(&config.log.level)?;
+    crate::log::to_stderr(&config.log.level)?;
     // Memory of many small sessions is scattered: huge pages would keep what was freed, as databases know.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");

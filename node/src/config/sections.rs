@@ -190,6 +190,82 @@ section! {
 }
 
 section! {
+    /// Hooks: who is told of what happens, and who is asked before. Every node of a cluster needs the same.
+    pub struct Hooks {
+        /// Where a notice goes when a message waits for somebody who has no device connected. Empty for nowhere.
+        push_url: String = String::new(),
+        /// Characters of a message that the notice holds; 0 for none.
+        preview_chars: usize = 100,
+        /// Where events go. Empty for nowhere.
+        webhook_url: String = String::new(),
+        /// Families of events that go there.
+        webhook_events: Vec<String> = ["user", "contact", "group", "message"].map(str::to_owned).to_vec(),
+        /// What requests are signed with: text, or `whsec_` and base64. Several, with spaces between, while it is changed.
+        secret: String = String::new(),
+        /// PEM file of the certificates that receivers are trusted by. Empty for the system's.
+        trust: PathBuf = PathBuf::new(),
+        /// Longest that one request may take, in milliseconds.
+        timeout_ms: u64 = 10_000,
+        /// Requests at a time, of each receiver.
+        connections: usize = 8,
+        /// What a receiver does not take is tried again for this long, in seconds.
+        retry_for_s: u64 = 86_400,
+        /// Entries that may wait for a receiver in one shard; from there on events are folded into one for each person.
+        backlog_items: u64 = 100_000,
+        /// Who is asked before a message is taken. Empty for nobody.
+        before_send_url: String = String::new(),
+        /// Longest that this may take, in milliseconds.
+        before_send_timeout_ms: u64 = 1_000,
+        /// What holds when there is no answer in time: allow or refuse.
+        before_send_default: String = "allow".into(),
+        /// Questions at a time.
+        before_send_connections: usize = 16,
+        /// File of words that messages may not hold, one a line; it is read again when it changes. Empty for none.
+        words: PathBuf = PathBuf::new(),
+        /// What happens to a message that holds one: refuse or mask.
+        words_action: String = "refuse".into(),
+    }
+}
+
+impl Hooks {
+    /// The keys that sign.
+    pub fn secrets(&self) -> Vec<String> {
+        self.secret.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// What cannot work, if anything.
+    pub(super) fn wrong(&self) -> Option<String> {
+        let urls = [
+            ("push-url", &self.push_url),
+            ("webhook-url", &self.webhook_url),
+            ("before-send-url", &self.before_send_url),
+        ];
+        let odd = |url: &str| !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://");
+        if let Some((name, url)) = urls.into_iter().find(|(_, url)| odd(url)) {
+            return Some(format!("hooks.{name} is {url:?}; it must begin with http:// or https://"));
+        }
+        if let Some(family) =
+            self.webhook_events.iter().find(|f| !["user", "contact", "group", "message"].contains(&f.as_str()))
+        {
+            return Some(format!("hooks.webhook-events names {family:?}; there are user, contact, group and message"));
+        }
+        if !["allow", "refuse"].contains(&self.before_send_default.as_str()) {
+            return Some(format!(
+                "hooks.before-send-default is {:?}; it must be allow or refuse",
+                self.before_send_default
+            ));
+        }
+        if !["refuse", "mask"].contains(&self.words_action.as_str()) {
+            return Some(format!("hooks.words-action is {:?}; it must be refuse or mask", self.words_action));
+        }
+        if self.connections == 0 || self.before_send_connections == 0 {
+            return Some("hooks.connections and hooks.before-send-connections must be at least 1".to_owned());
+        }
+        None
+    }
+}
+
+section! {
     /// What is written to standard error.
     pub struct Log {
         /// The least severe level that is shown: error, warn, info, debug or trace.
@@ -208,6 +284,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
         ("accounts", Accounts::doc(), Accounts::fields()),
         ("limits", Limits::doc(), Limits::fields()),
         ("policy", Policy::doc(), Policy::fields()),
+        ("hooks", Hooks::doc(), Hooks::fields()),
         ("log", Log::doc(), Log::fields()),
     ]
 }

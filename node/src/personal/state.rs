@@ -63,6 +63,12 @@ pub enum View {
     Favourites { favourites: Vec<Favourite>, last: bool },
 }
 
+/// Whether this person wants to hear of nothing in this conversation but what mentions them.
+pub fn do_not_disturb(store: &mut Store, user: UserId, conversation: ConversationId) -> Result<bool, StateError> {
+    let settings = store.get::<Settings>(&key(user, table::SETTINGS))?;
+    Ok(settings.is_some_and(|all| all.0.iter().any(|one| one.conversation == conversation && one.do_not_disturb)))
+}
+
 /// Carries out a command.
 pub fn apply(tx: &mut Tx<'_>, me: UserId, command: Command) -> Replied {
     match command {

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use magpie_protocol::{Answer, ErrorCode, Frame, RequestId, TimelineId, WireError, limits::OUTSTANDING_MAX};
+use tokio::sync::oneshot;
 
 use super::writer::{Destination, Writer};
 use crate::machine::Replied;
@@ -94,6 +95,8 @@ pub struct Outbound {
     writer: Writer,
     outstanding: AtomicUsize,
     hints_bytes_max: usize,
+    /// The last post whose verdict is waited for.
+    turn: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 /// What the writer takes at a time.
@@ -109,7 +112,13 @@ pub struct Batch {
 impl Outbound {
     /// An empty queue that takes hints up to this many bytes.
     pub fn new(hints_bytes_max: usize, writer: Writer) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::default(), writer, outstanding: AtomicUsize::new(0), hints_bytes_max })
+        Arc::new(Self {
+            queue: Mutex::default(),
+            writer,
+            outstanding: AtomicUsize::new(0),
+            hints_bytes_max,
+            turn: Mutex::default(),
+        })
     }
 
     /// The session begins: what is queued goes there.
@@ -162,6 +171,13 @@ impl Outbound {
         if self.outstanding.fetch_sub(1, Ordering::Relaxed) == OUTSTANDING_MAX {
             self.wake_reader();
         }
+    }
+
+    /// A turn among what must be done in order: it ends when the first is dropped, and comes when the other, if there
+    /// is one, has ended.
+    pub fn take_turn(&self) -> (oneshot::Sender<()>, Option<oneshot::Receiver<()>>) {
+        let (mine, next) = oneshot::channel();
+        (mine, self.turn.lock().unwrap_or_else(PoisonError::into_inner).replace(next))
     }
 
     /// A part of the answer to a request; more follow.

@@ -10,6 +10,7 @@ use magpie_protocol::{Body, ErrorCode, TimelineId, UserId, WireError};
 use super::{Devices, HandleRecord, List, handle_key, key, person, user};
 use crate::{
     account, chat, contact,
+    hooks::event::note,
     machine::{self, Outcome, Replied, table},
     personal,
 };
@@ -101,6 +102,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
         tx.delete(key(me, table));
     }
     strike(tx, me, 0);
+    tx.note(TimelineId::Inbox(me), note::USER_DELETED);
     Ok(Outcome::Done)
 }
 

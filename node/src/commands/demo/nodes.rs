@@ -14,7 +14,7 @@ use crate::{Config, Node, Options, authority::ClusterAuthority, node::Others};
 
 /// Runs so many nodes in this folder until the process is asked to stop; prints where devices connect to each.
 pub(super) async fn run(count: u32, dir: &Path) -> anyhow::Result<()> {
-    crate::cli::log_to_stderr("info")?;
+    crate::log::to_stderr("info")?;
     let ca = dir.join("ca");
     ClusterAuthority::create(&ca)?;
     let authority = ClusterAuthority::open(&ca)?;

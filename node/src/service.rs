@@ -1,0 +1,9 @@
+//! What operators and the servers of an app do: keys, locked accounts, notices, messages of service accounts.
+//!
+//! It has no rooms for devices: what leads here is the admin HTTP.
+
+pub mod command;
+pub mod state;
+
+pub use command::Command;
+pub use state::{Query, View};

@@ -1,0 +1,39 @@
+//! What operators and services can ask. Variants and fields are append-only: they stand in logs.
+
+use bincode::{Decode, Encode};
+use magpie_protocol::{UserId, frame::conversation::Content};
+
+use super::state::Key;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// Makes an account without a password, or finds the one that was made so. Asked of the handle.
+    MakeAccount { handle: String, user: UserId },
+    /// Lets nobody sign in to the account, and signs its devices out; or lets them in again. Asked of the user.
+    SetDisabled { on: bool },
+    /// Signs all devices out. Asked of the user.
+    SignOutAll,
+    /// Says something to a person. The same id says it once. Asked of the user.
+    Notice { id: u128, text: String },
+    /// Ends a group. Asked of the conversation.
+    Dissolve,
+    /// A service account says something. Asked of the conversation.
+    Send(Send),
+    /// Adds a key. Asked of the entity of keys, as is the next.
+    AddKey(Key),
+    /// Takes a key away.
+    RevokeKey { id: u64 },
+}
+
+/// See [`Command::Send`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Send {
+    /// The service account.
+    pub user: UserId,
+    /// Chosen by the service: the same id is the same message.
+    pub id: u128,
+    /// With whom a direct conversation begins, if it is not there.
+    pub open: Option<UserId>,
+    pub content: Content,
+}
