@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod keys;
 pub mod limits;
 pub mod machine;
+pub mod media;
 pub mod metrics;
 pub mod node;
 pub mod overload;

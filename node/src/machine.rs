@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Machine, Router, Store, Tx};
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact, personal, policy, policy::Policy};
+use crate::{account, chat, contact, media, personal, policy, policy::Policy};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -20,6 +20,7 @@ pub enum Command {
     /// The operator's policy. Asked of any entity of a shard.
     Policy(Policy),
     Personal(personal::Command),
+    Media(media::Command),
 }
 
 /// See [`Command::Test`].
@@ -50,6 +51,7 @@ pub enum Outcome {
     Joining {
         joined: bool,
     },
+    Media(Box<media::state::Reply>),
 }
 
 /// What a subsystem replies.
@@ -64,6 +66,7 @@ pub enum Query {
     Personal(personal::Query),
     /// Whether the shard knows a policy of this version or a higher one.
     Policy(u64),
+    Media(media::Query),
 }
 
 /// What a read gives.
@@ -77,6 +80,7 @@ pub enum View {
     Personal(personal::View),
     Known,
     Unknown,
+    Media(media::View),
 }
 
 /// See the module's documentation.
@@ -103,6 +107,10 @@ pub mod table {
     pub const FAVOURITE: u8 = FIRST_FREE + 13;
     pub const PHONE: u8 = FIRST_FREE + 14;
     pub const CLOSING: u8 = FIRST_FREE + 15;
+    pub const BLOB: u8 = FIRST_FREE + 48;
+    pub const BLOBS_DUE: u8 = FIRST_FREE + 49;
+    pub const HOLDING: u8 = FIRST_FREE + 50;
+    pub const HOLDINGS: u8 = FIRST_FREE + 51;
 }
 
 /// The user that an entity is.
@@ -126,6 +134,7 @@ impl Machine for Magpie {
                 policy::apply(tx, policy);
                 Ok(Outcome::Done)
             }
+            Command::Media(command) => media::state::apply(tx, entity, command),
             Command::Test(TestCommand::Panic) => panic!("a test asked apply to panic"),
         }
     }
@@ -139,6 +148,7 @@ impl Machine for Magpie {
             Query::Policy(version) => {
                 policy::is_known(store, version).map(|known| if known { View::Known } else { View::Unknown })
             }
+            Query::Media(query) => media::state::query(store, query).map(View::Media),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

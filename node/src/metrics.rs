@@ -30,6 +30,14 @@ pub const LIMITED: &str = "magpie_node_limited_total";
 pub const SHED: &str = "magpie_node_shed_total";
 /// The last priority that is let in.
 pub const ADMISSION_LEVEL: &str = "magpie_node_admission_level";
+/// Media streams that are open.
+pub const MEDIA_STREAMS: &str = "magpie_node_media_streams";
+/// Blobs that were brought whole.
+pub const MEDIA_STORED: &str = "magpie_node_media_stored_total";
+/// Blobs that were collected because no message named them.
+pub const MEDIA_COLLECTED: &str = "magpie_node_media_collected_total";
+/// Blobs that somebody who may have them asked for, and that were not there.
+pub const MEDIA_MISSING: &str = "magpie_node_media_missing_total";
 
 /// Counts what happens with every message: the counter is looked up once.
 macro_rules! count {
@@ -61,6 +69,10 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(LIMITED, "requests refused because a limit was met, by limit");
             metrics::describe_counter!(SHED, "requests turned away because more came than could be served");
             metrics::describe_gauge!(ADMISSION_LEVEL, "last priority that is let in; 511 is everything");
+            metrics::describe_gauge!(MEDIA_STREAMS, "media streams that are open");
+            metrics::describe_counter!(MEDIA_STORED, "blobs brought whole");
+            metrics::describe_counter!(MEDIA_COLLECTED, "blobs collected because no message named them");
+            metrics::describe_counter!(MEDIA_MISSING, "blobs asked for by who may have them, and not there");
             Some(handle)
         })
         .clone()

@@ -30,6 +30,7 @@ use crate::{
     keys::Keys,
     limits,
     machine::{Command, MagpieRouter, Query, View},
+    media::{self, Media},
     overload::Overload,
     session::{
         outbound::{Outbound, ask_error},
@@ -51,6 +52,8 @@ pub enum NodeError {
         "the data folder {dir} belongs to node {owner}, and this one is {me}: start it as that one, or choose another folder"
     )]
     Foreign { dir: String, owner: String, me: NodeId },
+    #[error(transparent)]
+    Media(#[from] media::store::StoreError),
     #[error("the data folder {0} is in use by another process")]
     InUse(String),
 }
@@ -120,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
     pub(crate) overload: Overload,
+    pub(crate) media: Arc<Media>,
 }
 
 impl Shared {
@@ -286,6 +290,7 @@ impl Node {
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts, options.threads)?;
+        let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
         let stored = storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
         let clock = options.clock.clone();
@@ -313,6 +318,7 @@ impl Node {
             clock,
             writer: Writer::default(),
             overload,
+            media: media.clone(),
         });
         let sweeping = conversations.clone();
         let tasks = vec![
@@ -321,6 +327,10 @@ impl Node {
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(chores::run(shared.clone())),
+            {
+                let (router, clock) = (shared.router.clone(), shared.clock.clone());
+                tokio::spawn(async move { media.sweep(router, clock).await })
+            },
             {
                 let shared = shared.clone();
                 tokio::spawn(async move { shared.overload.watch(shared.router.clone()).await })

@@ -52,6 +52,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many nodes of `program`; their data lies in `dir`, or where `data` says.
     pub fn start(program: &Path, dir: &Path, count: usize, seed: u64, data: impl Fn(usize) -> Option<PathBuf>) -> Self {
+        Self::start_with(program, dir, count, seed, data, &[])
+    }
+
+    /// The same, with this besides in the environment of each.
+    pub fn start_with(
+        program: &Path,
+        dir: &Path,
+        count: usize,
+        seed: u64,
+        data: impl Fn(usize) -> Option<PathBuf>,
+        more: &[(&str, &str)],
+    ) -> Self {
         let lan = Lan::new(count);
         let authority = dir.join("ca");
         ClusterAuthority::create(&authority).expect("an authority");
@@ -75,8 +87,10 @@ impl Cluster {
                 ("MAGPIE_STORAGE_LOG_RESERVE_BYTES", "4194304".to_owned()),
                 ("MAGPIE_ADMIN_LISTEN", SocketAddr::from((lan.address(at), 0)).to_string()),
                 ("MAGPIE_ADMIN_TOKEN", http::TOKEN.to_owned()),
+                ("MAGPIE_MEDIA_STORE", dir.join("media").display().to_string()),
             ];
-            let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            let environment = environment.iter().map(|(k, v)| (*k, v.as_str()));
+            let environment: Vec<(&str, &str)> = environment.chain(more.iter().copied()).collect();
             let data = data(at).unwrap_or_else(|| dir.join(format!("node{at}")));
             let program = lan.program(at, program, dir).expect("a script");
             let any = SocketAddr::from((lan.address(at), 0));

@@ -16,7 +16,8 @@ fn rows(db: &Connection, what: &str) -> Result<Vec<Row>, StoreError> {
 
 /// Sets aside what this person said.
 pub(super) fn set_aside(db: &Connection, me: Option<UserId>) -> Result<(), StoreError> {
-    let mut insert = db.prepare("INSERT OR IGNORE INTO aside (kind, id, number, bytes, lost) VALUES (?, ?, ?, ?, 0)")?;
+    let mut insert =
+        db.prepare("INSERT OR IGNORE INTO aside (kind, id, number, bytes, lost) VALUES (?, ?, ?, ?, 0)")?;
     let mut select = db.prepare("SELECT kind, id, number, bytes FROM entries")?;
     let mut all = select.query([])?;
     while let Some(row) = all.next()? {

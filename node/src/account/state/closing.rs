@@ -11,7 +11,7 @@ use super::{Devices, HandleRecord, List, handle_key, key, person, user};
 use crate::{
     account, chat, contact,
     machine::{self, Outcome, Replied, table},
-    personal,
+    media, personal,
 };
 
 /// How long an account that is to be deleted can still be kept, in milliseconds.
@@ -91,6 +91,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
         let forget = machine::Command::Chat(chat::Command::Forget { user: me });
         tx.send(EntityId::conversation(listed.conversation), &forget);
     }
+    media::state::release(tx, me, person.profile.avatar.as_slice());
     contact::state::purge(tx, me);
     personal::state::purge(tx, me);
     // The handle is free again, if it is still this person's.
