@@ -101,6 +101,12 @@ pub(crate) struct What {
     /// Sessions that end and come back, a second
     #[arg(long)]
     churn: Option<f64>,
+    /// Files in pairs, a second (magpie)
+    #[arg(long)]
+    files_rate: Option<f64>,
+    /// Bytes of each file
+    #[arg(long)]
+    file_bytes: Option<usize>,
     /// Groups that each person is in (signin, storm)
     #[arg(long)]
     conversations: Option<usize>,
@@ -169,7 +175,7 @@ impl What {
         let mut work = Workload::load(&self.workload)?;
         macro_rules! over { ($($field:ident),+) => { $(if let Some(value) = &self.$field { work.$field = value.clone(); })+ }; }
         over!(users, groups, members, senders, outstanding, rate, seconds, warm_up, churn, conversations, missed);
-        over!(proof, folder, files, speed, p99_ms, kills, nodes);
+        over!(files_rate, file_bytes, proof, folder, files, speed, p99_ms, kills, nodes);
         if let Some(bytes) = self.bytes {
             work.payload = vec![workload::Payload { bytes, share: 1.0 }];
         }

@@ -194,6 +194,8 @@ fn unlike_work(work: &Workload, them: &str) -> Vec<String> {
         }),
         (mixes && work.churn > 0.0)
             .then(|| format!("magpie's sessions end and come back ({} a second); {them}'s stay", work.churn)),
+        (mixes && work.files_rate > 0.0)
+            .then(|| format!("magpie's people also send files ({} a second); {them}'s send none", work.files_rate)),
     ];
     unlike.into_iter().flatten().filter(|_| them != "magpie").collect()
 }

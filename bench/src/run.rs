@@ -1,6 +1,7 @@
 //! Running a workload against a server.
 
 pub(crate) mod chat;
+mod files;
 mod replay;
 mod search;
 mod sessions;

@@ -92,6 +92,10 @@ pub(crate) struct Workload {
     pub(crate) files: usize,
     /// The service level of `capacity`: 99 of 100 deliveries within so many milliseconds.
     pub(crate) p99_ms: f64,
+    /// Files that are sent in pairs, a second over all, where the system is Magpie, ...
+    pub(crate) files_rate: f64,
+    /// ... and their length, in bytes.
+    pub(crate) file_bytes: usize,
     /// How often `failover` kills.
     pub(crate) kills: usize,
     /// Nodes of Magpie that are started for it, each with a replica of everything: 1, 3 or 5.
@@ -119,6 +123,8 @@ impl Default for Workload {
             speed: 0.0,
             files: 0,
             p99_ms: 50.0,
+            files_rate: 0.0,
+            file_bytes: 100_000,
             kills: 3,
             nodes: 1,
         }
@@ -185,6 +191,7 @@ impl Workload {
             ("rate", self.rate),
             ("warm-up", self.warm_up),
             ("churn", self.churn),
+            ("files-rate", self.files_rate),
             ("speed", self.speed),
             ("p99-ms", self.p99_ms),
         ] {
@@ -194,6 +201,11 @@ impl Workload {
             self.seconds.is_finite() && self.seconds > 0.0 && self.seconds < 1e7,
             "seconds is {}; it must be more than 0",
             self.seconds
+        );
+        ensure!(
+            (1..=20 << 20).contains(&self.file_bytes),
+            "file-bytes is {}; it must be 1 to 20971520",
+            self.file_bytes
         );
         ensure!(!self.payload.is_empty(), "payload is empty; give at least one size");
         for payload in &self.payload {

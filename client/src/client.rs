@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     Config, Error, Events, History, Network, Reaction, StorePlace,
     events::EventQueue,
+    media,
     session::{self, outgoing::Outgoing, sync::Sync},
     shared::{Auth, Goal, Shared, State},
     store,
@@ -129,11 +130,16 @@ impl Client {
             drop_connection: false,
         };
         let shared = Arc::new(Shared::new(state, queue.clone(), config));
+        media::queue::go_on(&shared, loaded.files);
         tokio::spawn(session::run(shared.clone(), network.clone()));
         Ok((Self(Arc::new(Handle { shared })), Events::new(queue)))
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared_handle(&self) -> Arc<Shared> {
+        self.0.shared.clone()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
         &self.0.shared
     }
 

@@ -35,6 +35,9 @@ pub enum Error {
     /// What was to be sent is not acceptable; nothing was stored.
     #[error("{field} is not acceptable: {detail}")]
     Invalid { field: &'static str, detail: String },
+    /// A file could not be read or written.
+    #[error("file: {0}")]
+    File(String),
     /// The local store failed.
     #[error("the local store failed: {0}")]
     Store(String),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -41,6 +42,15 @@ pub enum Event {
         sending: u64,
         /// What became of it.
         result: Result<Posted, Error>,
+    },
+    /// A file cannot be sent, and nobody waits for it.
+    FileNotSent {
+        /// Where it was to be posted.
+        conversation: ConversationId,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: Error,
     },
     /// This person has read up to here, on some device.
     ReadTo {

@@ -13,6 +13,7 @@ mod config;
 mod error;
 mod events;
 mod fold;
+mod media;
 mod network;
 mod session;
 mod shared;
@@ -22,12 +23,13 @@ pub use client::{Client, ConversationInfo, Group, GroupCode, Me, Sending, Status
 pub use config::{Config, History, NetworkConfig, StorePlace};
 pub use error::Error;
 pub use events::{Event, Events};
+pub use media::{Progress, SendingFile, Source};
 pub use network::Network;
 pub use store::Reaction;
 
 pub use magpie_protocol::{
-    Body, ConversationId, ConversationKind, DeviceId, Entry, ErrorCode, Incarnation, Retry, TimelineId, UserId,
-    WireError, entry,
+    BlobId, Body, ConversationId, ConversationKind, DeviceId, Entry, ErrorCode, Incarnation, MessageId, Retry,
+    TimelineId, UserId, WireError, entry,
     frame::{
         account::{Account, DeviceInfo, Profile, SetPrivacy, SetProfile},
         contact::{ContactCard, ContactInfo, ContactState, Found, SetContact, Shown},

@@ -92,7 +92,9 @@ async fn connection(shared: &Shared, network: &Network, attempt: &mut u32, turn:
         None => End::Lost("no session in time".into()),
         Some(Err(end)) => end,
         Some(Ok(())) => {
+            shared.media.send_replace(Some(link.connection()));
             let end = online::serve(shared, link, attempt).await;
+            shared.media.send_replace(None);
             let mut state = shared.lock();
             state.sync.on_lost();
             let moved = state.outgoing.on_lost();

@@ -97,13 +97,22 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) config: Config,
+    /// The connection of a session that is signed in, for media.
+    pub(crate) media: watch::Sender<Option<quinn::Connection>>,
     /// True once the task has ended.
     pub(crate) ended: watch::Sender<bool>,
 }
 
 impl Shared {
     pub(crate) fn new(state: State, events: Arc<EventQueue>, config: Config) -> Self {
-        Self { state: Mutex::new(state), wake: Notify::new(), events, config, ended: watch::Sender::new(false) }
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            events,
+            config,
+            media: watch::Sender::default(),
+            ended: watch::Sender::new(false),
+        }
     }
 
     /// The state. A panic elsewhere does not make it unusable: each change is complete before the next.

@@ -4,6 +4,8 @@ mod lock;
 mod memory;
 mod sqlite;
 
+use std::path::PathBuf;
+
 use magpie_protocol::{
     Body, ConversationId, DeviceId, Entry, Incarnation, TimelineId, UserId, codec, frame::conversation::Content,
     frame::sync::EntryBytes,
@@ -65,12 +67,23 @@ pub(crate) struct LaneRow {
     pub(crate) sends: Vec<(u64, Content)>,
 }
 
+/// A file that is to be brought and then named in a message.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FileRow {
+    pub(crate) id: i64,
+    pub(crate) conversation: ConversationId,
+    pub(crate) path: PathBuf,
+    /// The message.
+    pub(crate) content: Content,
+}
+
 /// Everything that a store held when it was opened.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) identity: Identity,
     pub(crate) timelines: Vec<(TimelineId, Mark)>,
     pub(crate) lanes: Vec<LaneRow>,
+    pub(crate) files: Vec<FileRow>,
 }
 
 /// One accepted entry on its way into the store.
@@ -127,14 +140,20 @@ pub(crate) trait Store: Send {
     fn reactions(&mut self, timeline: TimelineId, from: u64, to: u64) -> Result<Vec<Reaction>, StoreError>;
     /// At most `limit` entries before `before`, in order, as they are stored.
     fn entries_before(&mut self, timeline: TimelineId, before: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError>;
-    /// Keeps a post, durably: its number was never used and will not be used again.
+    /// Keeps a post, durably: its number was never used and will not be used again. The file that it names, if it is
+    /// one that was to be sent, is forgotten.
     fn put_send(
         &mut self,
         conversation: ConversationId,
         incarnation: Incarnation,
         number: u64,
         content: &Content,
+        file: Option<i64>,
     ) -> Result<(), StoreError>;
+    /// Keeps a file that is to be sent, durably. Returns its id.
+    fn put_file(&mut self, file: &FileRow) -> Result<i64, StoreError>;
+    /// Forgets a file that cannot be sent.
+    fn forget_file(&mut self, id: i64) -> Result<(), StoreError>;
     /// Forgets a post that is resolved.
     fn resolve_send(
         &mut self,
@@ -163,7 +182,8 @@ pub(crate) trait Store: Send {
 pub(crate) fn open(place: &StorePlace, history: History) -> Result<(Box<dyn Store>, Loaded), Error> {
     match place {
         StorePlace::Memory => {
-            let loaded = Loaded { identity: Identity::mint()?, timelines: Vec::new(), lanes: Vec::new() };
+            let loaded =
+                Loaded { identity: Identity::mint()?, timelines: Vec::new(), lanes: Vec::new(), files: Vec::new() };
             Ok((Box::new(memory::Memory::new(history)), loaded))
         }
         StorePlace::File(path) => {

@@ -24,6 +24,7 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod media;
 pub mod metrics;
 pub mod node;
 pub mod overload;

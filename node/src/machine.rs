@@ -7,7 +7,7 @@ use magpie_cluster::{
 };
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact, hooks, personal, policy, policy::Policy, service};
+use crate::{account, chat, contact, hooks, media, personal, policy, policy::Policy, service};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -24,6 +24,7 @@ pub enum Command {
     Policy(Policy),
     Personal(personal::Command),
     Service(service::Command),
+    Media(media::Command),
 }
 
 /// See [`Command::Test`].
@@ -58,6 +59,7 @@ pub enum Outcome {
     },
     /// The account that there is now.
     User(UserId),
+    Media(Box<media::state::Reply>),
 }
 
 /// What a subsystem replies.
@@ -74,6 +76,7 @@ pub enum Query {
     Policy(u64),
     Hooks(hooks::query::Query),
     Service(service::Query),
+    Media(media::Query),
 }
 
 /// What a read gives.
@@ -89,6 +92,7 @@ pub enum View {
     Unknown,
     Hooks(hooks::query::View),
     Service(service::View),
+    Media(media::View),
 }
 
 /// See the module's documentation.
@@ -115,6 +119,10 @@ pub mod table {
     pub const FAVOURITE: u8 = FIRST_FREE + 13;
     pub const PHONE: u8 = FIRST_FREE + 14;
     pub const CLOSING: u8 = FIRST_FREE + 15;
+    pub const BLOB: u8 = FIRST_FREE + 48;
+    pub const BLOBS_DUE: u8 = FIRST_FREE + 49;
+    pub const HOLDING: u8 = FIRST_FREE + 50;
+    pub const HOLDINGS: u8 = FIRST_FREE + 51;
     pub const SERVICE_KEYS: u8 = FIRST_FREE + 40;
     pub const SERVICE_SENT: u8 = FIRST_FREE + 41;
     pub const DISABLED: u8 = FIRST_FREE + 42;
@@ -155,6 +163,7 @@ impl Machine for Magpie {
                 policy::apply(tx, policy);
                 Ok(Outcome::Done)
             }
+            Command::Media(command) => media::state::apply(tx, entity, command),
             Command::Test(TestCommand::Panic) => panic!("a test asked apply to panic"),
             Command::Test(TestCommand::Later) => count_later(tx, entity),
         }
@@ -171,6 +180,7 @@ impl Machine for Magpie {
             }
             Query::Hooks(query) => hooks::query::query(store, query).map(View::Hooks),
             Query::Service(query) => service::state::query(store, query).map(View::Service),
+            Query::Media(query) => media::state::query(store, query).map(View::Media),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -38,6 +38,14 @@ pub const HOOKS_FAILED: &str = "magpie_node_hooks_failed_total";
 pub const HOOKS_DROPPED: &str = "magpie_node_hooks_dropped_total";
 /// Messages that were refused or masked before they were taken.
 pub const HOOKS_JUDGED: &str = "magpie_node_hooks_judged_total";
+/// Media streams that are open.
+pub const MEDIA_STREAMS: &str = "magpie_node_media_streams";
+/// Blobs that were brought whole.
+pub const MEDIA_STORED: &str = "magpie_node_media_stored_total";
+/// Blobs that were collected because no message named them.
+pub const MEDIA_COLLECTED: &str = "magpie_node_media_collected_total";
+/// Blobs that somebody who may have them asked for, and that were not there.
+pub const MEDIA_MISSING: &str = "magpie_node_media_missing_total";
 
 /// Counts what happens with every message: the counter is looked up once.
 macro_rules! count {
@@ -73,6 +81,10 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(HOOKS_FAILED, "tries to tell a receiver of hooks that failed");
             metrics::describe_counter!(HOOKS_DROPPED, "events given up because their receiver did not take them");
             metrics::describe_counter!(HOOKS_JUDGED, "messages refused or masked before they were taken");
+            metrics::describe_gauge!(MEDIA_STREAMS, "media streams that are open");
+            metrics::describe_counter!(MEDIA_STORED, "blobs brought whole");
+            metrics::describe_counter!(MEDIA_COLLECTED, "blobs collected because no message named them");
+            metrics::describe_counter!(MEDIA_MISSING, "blobs asked for by who may have them, and not there");
             Some(handle)
         })
         .clone()

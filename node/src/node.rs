@@ -31,6 +31,7 @@ use crate::{
     keys::Keys,
     limits,
     machine::{Command, MagpieRouter, Query, View},
+    media::{self, Media},
     overload::Overload,
     session::{
         outbound::{Outbound, ask_error},
@@ -53,6 +54,8 @@ pub enum NodeError {
         folder::advice(.owner, *.me)
     )]
     Foreign { dir: String, owner: String, me: NodeId },
+    #[error(transparent)]
+    Media(#[from] media::store::StoreError),
     #[error("the data folder {0} is in use by another process")]
     InUse(String),
 }
@@ -138,6 +141,7 @@ pub(crate) struct Shared {
     pub(crate) writer: Writer,
     pub(crate) overload: Overload,
     pub(crate) hooks: Hooks,
+    pub(crate) media: Arc<Media>,
 }
 
 impl Shared {
@@ -266,6 +270,7 @@ impl Node {
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts, options.threads)?;
+        let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
         let stored = storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
         let clock = options.clock.clone();
@@ -295,6 +300,7 @@ impl Node {
             writer: Writer::default(),
             overload,
             hooks,
+            media: media.clone(),
         });
         let sweeping = conversations.clone();
         let mut tasks = telling;
@@ -304,6 +310,10 @@ impl Node {
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(chores::run(shared.clone())),
+            {
+                let (router, clock) = (shared.router.clone(), shared.clock.clone());
+                tokio::spawn(async move { media.sweep(router, clock).await })
+            },
             {
                 let shared = shared.clone();
                 tokio::spawn(async move { shared.overload.watch(shared.router.clone()).await })

@@ -8,6 +8,7 @@ pub mod account;
 pub mod contact;
 pub mod conversation;
 pub mod hello;
+pub mod media;
 pub mod personal;
 pub mod sync;
 
@@ -121,6 +122,16 @@ impl FrameReader {
             self.buffer = BytesMut::new();
         }
         Ok(Some(frame))
+    }
+
+    /// What came behind the last frame, where it is followed by something else than frames.
+    pub fn take_rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.buffer).freeze()
+    }
+
+    /// The length of the frame that has begun, without its own four bytes, once that is known.
+    pub fn announced(&self) -> Option<usize> {
+        self.buffer.first_chunk::<LENGTH_LEN>().map(|length| u32::from_le_bytes(*length) as usize)
     }
 
     /// How many bytes wait for the rest of their frame.
@@ -239,5 +250,24 @@ direction! {
         67 = Behind(sync::Behind),
         80 = SettingsList(personal::SettingsList),
         81 = FavouriteList(personal::FavouriteList),
+    }
+}
+
+direction! {
+    /// From a device to a node, at the beginning of a media stream.
+    pub enum MediaRequest {
+        1 = Upload(media::Upload),
+        2 = Download(media::Download),
+        3 = DownloadAvatar(media::DownloadAvatar),
+    }
+}
+
+direction! {
+    /// From a node to a device, on a media stream.
+    pub enum MediaAnswer {
+        1 = Go(media::Go),
+        2 = Stored(media::Stored),
+        3 = Sending(media::Sending),
+        4 = Refused(WireError),
     }
 }

@@ -340,6 +340,14 @@ impl BlobId {
     pub const fn hash(&self) -> &[u8; 32] {
         &self.0
     }
+    /// The first half of the hash.
+    pub fn bits(&self) -> u128 {
+        self.0.first_chunk().map_or(0, |half| u128::from_be_bytes(*half))
+    }
+    /// The slot that this blob lives in: the first twelve bits of its hash.
+    pub fn slot(&self) -> Slot {
+        Slot((self.bits() >> (128 - SLOT_BITS)) as u16)
+    }
 }
 
 impl fmt::Display for BlobId {

@@ -66,3 +66,9 @@ pub const PHONE_LEN_MAX: usize = 16;
 pub const PROFILES_MAX: usize = 30;
 /// Longest name that a member has in one group, in bytes: those of all members fit one frame.
 pub const NICKNAME_LEN_MAX: usize = 64;
+/// Longest frame on a media stream, in bytes, after its four-byte length.
+pub const MEDIA_FRAME_LEN_MAX: usize = 4 * 1024;
+/// Longest media type of a blob, in bytes.
+pub const MEDIA_TYPE_LEN_MAX: usize = 128;
+/// Blobs that one message may name.
+pub const BLOBS_MAX: usize = 100;

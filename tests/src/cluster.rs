@@ -87,6 +87,7 @@ impl Cluster {
                 ("MAGPIE_STORAGE_LOG_RESERVE_BYTES", "4194304".to_owned()),
                 ("MAGPIE_ADMIN_LISTEN", SocketAddr::from((lan.address(at), 0)).to_string()),
                 ("MAGPIE_ADMIN_TOKEN", http::TOKEN.to_owned()),
+                ("MAGPIE_MEDIA_STORE", dir.join("media").display().to_string()),
             ];
             let besides = besides(&lan);
             let environment: Vec<(&str, &str)> =

@@ -11,15 +11,15 @@ pub const TOKEN: &str = "tests";
 
 /// Status and body of a GET.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    ask(address, "GET", path, "")
+    send(address, "GET", path, "")
 }
 
 /// Status and body of a POST of this JSON.
 pub fn post(address: SocketAddr, path: &str, body: &serde_json::Value) -> io::Result<(u16, String)> {
-    ask(address, "POST", path, &body.to_string())
+    send(address, "POST", path, &body.to_string())
 }
 
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;

@@ -69,6 +69,7 @@ fn shares(work: &Workload, agents: usize) -> anyhow::Result<Vec<Workload>> {
         }
         share.rate *= of_all;
         share.churn *= of_all;
+        share.files_rate *= of_all;
         share
     };
     Ok((0..agents).map(share).collect())

@@ -76,13 +76,16 @@ impl Node {
     /// The file that the node is started with.
     fn config(&self, listen: SocketAddr, nodes: &[String], keys: &Path) -> String {
         let (name, gateway, admin, data) = (&self.name, self.gateway, self.admin, self.dir.join("data"));
+        // One folder for all of them.
+        let media = self.dir.with_file_name("media");
         format!(
             "[node]\ndata-dir = {data:?}\n\n[gateway]\nlisten = \"{gateway}\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
              [cluster]\nnode = \"{name}\"\nlisten = \"{listen}\"\nnodes = {nodes:?}\nkeys = {keys:?}\n\n\
              # Everybody comes from one address, and passwords are not what is measured.\n\
              [limits]\npassword-per-address-rate = 0.0\nconversation-rate = 0.0\n\
              requests-per-device-rate = 0.0\nacts-per-user-rate = 0.0\nlookups-per-user-rate = 0.0\n\n\
-             [accounts]\nargon2-memory-kib = 8\n"
+             [accounts]\nargon2-memory-kib = 8\n\n\
+             [media]\nstore = {media:?}\n"
         )
     }
 

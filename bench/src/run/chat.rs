@@ -12,7 +12,7 @@ use anyhow::ensure;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 
-use super::Ran;
+use super::{Ran, files};
 use crate::{
     figures::Stretch,
     ledger::Ledger,
@@ -97,6 +97,10 @@ impl Crowd {
         }
         if work.churn > 0.0 {
             self.come_and_go(work.churn, &mut talk);
+        }
+        if work.files_rate > 0.0 {
+            let (stop, users, pairs) = (talk.stop.clone(), self.users.clone(), self.pairs.clone());
+            talk.talkers.spawn(files::send(stop, users, pairs, work.files_rate, work.file_bytes));
         }
         talk
     }

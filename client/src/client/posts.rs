@@ -8,7 +8,7 @@ use magpie_protocol::{
 use tokio::sync::oneshot;
 
 use super::Client;
-use crate::{Error, session::outgoing::Waiter};
+use crate::{Error, session::outgoing::Waiter, shared::Shared};
 
 /// A post on its way. Dropping it does not call the post back; its outcome is then told by
 /// [`Event::Resolved`](crate::Event::Resolved).
@@ -41,18 +41,19 @@ impl Sending {
     }
 }
 
-impl Client {
-    /// Does something in a conversation. It is numbered and stored, durably with a store that is a file, before this
-    /// returns; it is sent when there is a session, in order with all else in this conversation.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when it is too long, [`Error::NotSignedIn`] when this store never was signed in,
-    /// [`Error::Store`], [`Error::Closed`]. In each case nothing will be sent.
-    pub fn post(&self, conversation: ConversationId, content: Content) -> Result<Sending, Error> {
+impl Shared {
+    /// Numbers and stores an act; with it, in the same step, the file that it names is no longer to be sent. Returns
+    /// the sending's id and where its outcome will be told.
+    pub(crate) fn post(
+        &self,
+        conversation: ConversationId,
+        content: Content,
+        file: Option<i64>,
+    ) -> Result<(u64, oneshot::Receiver<Result<Posted, Error>>), Error> {
         check(&content)?;
         let (tell, answer) = oneshot::channel();
         let id = {
-            let mut state = self.shared().lock();
+            let mut state = self.lock();
             let state = &mut *state;
             if state.closing {
                 return Err(Error::Closed);
@@ -61,12 +62,25 @@ impl Client {
                 return Err(Error::NotSignedIn);
             }
             let key = state.outgoing.next_key(conversation);
-            state.store.put_send(conversation, key.incarnation, key.number, &content)?;
+            state.store.put_send(conversation, key.incarnation, key.number, &content, file)?;
             state.sendings += 1;
             state.outgoing.push(key, content, Waiter { sending: state.sendings, tell: Some(tell) });
             state.sendings
         };
-        self.shared().wake.notify_one();
+        self.wake.notify_one();
+        Ok((id, answer))
+    }
+}
+
+impl Client {
+    /// Does something in a conversation. It is numbered and stored, durably with a store that is a file, before this
+    /// returns; it is sent when there is a session, in order with all else in this conversation.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is too long, [`Error::NotSignedIn`] when this store never was signed in,
+    /// [`Error::Store`], [`Error::Closed`]. In each case nothing will be sent.
+    pub fn post(&self, conversation: ConversationId, content: Content) -> Result<Sending, Error> {
+        let (id, answer) = self.shared().post(conversation, content, None)?;
         Ok(Sending { conversation, id, answer })
     }
 

@@ -114,6 +114,11 @@ impl Link {
         Ok((public, proof))
     }
 
+    /// The connection, for further streams.
+    pub(crate) fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
     /// The node at the other end.
     pub(crate) fn server(&self) -> SocketAddr {
         self.connection.remote_address()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use magpie_protocol::{ConversationId, Incarnation, TimelineId, UserId, codec, frame::conversation::Content};
 
-use super::{Identity, LaneRow, NewEntry, Reaction, Store, StoreError, is_said_by, is_same};
+use super::{FileRow, Identity, LaneRow, NewEntry, Reaction, Store, StoreError, is_said_by, is_same};
 use crate::{
     History,
     fold::{self, Change, Rewrite, Topic},
@@ -124,7 +124,22 @@ impl Store for Memory {
         Ok(found)
     }
 
-    fn put_send(&mut self, _: ConversationId, _: Incarnation, _: u64, _: &Content) -> Result<(), StoreError> {
+    fn put_send(
+        &mut self,
+        _: ConversationId,
+        _: Incarnation,
+        _: u64,
+        _: &Content,
+        _: Option<i64>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn put_file(&mut self, _: &FileRow) -> Result<i64, StoreError> {
+        Ok(0)
+    }
+
+    fn forget_file(&mut self, _: i64) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use magpie_protocol::{ConversationId, DeviceId, Incarnation, TimelineId, UserId,
 use rusqlite::{Connection, OptionalExtension, params, types::ValueRef};
 
 use super::{
-    Identity, LaneRow, Loaded, NewEntry, Reaction, Store, StoreError, content_bytes,
+    FileRow, Identity, LaneRow, Loaded, NewEntry, Reaction, Store, StoreError, content_bytes,
     lock::{FileIdentity, StoreLock, Witness},
     mint_incarnation,
 };
@@ -38,6 +38,8 @@ const SCHEMA: &str = "
         PRIMARY KEY (kind, id, number)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS aside (kind INTEGER, id BLOB, number INTEGER, bytes BLOB, lost INTEGER NOT NULL,
         PRIMARY KEY (kind, id, number, bytes)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY AUTOINCREMENT, conversation BLOB NOT NULL,
+        path TEXT NOT NULL, content BLOB NOT NULL);
 ";
 
 impl From<rusqlite::Error> for StoreError {
@@ -86,7 +88,8 @@ impl Sqlite {
         let mut store =
             Self { db: Some(db), lock: Some(lock), witness: Witness::default(), full_sync: true, keep_entries };
         let identity = store.take_hold(path)?;
-        let loaded = Loaded { timelines: store.timelines()?, lanes: store.lanes()?, identity };
+        let (timelines, lanes, files) = (store.timelines()?, store.lanes()?, store.files()?);
+        let loaded = Loaded { timelines, lanes, files, identity };
         Ok((store, loaded))
     }
 
@@ -131,6 +134,19 @@ impl Sqlite {
         // A crash here leaves two that disagree: a new incarnation next time, which is always safe.
         lock.set_witness(self.witness, true)?;
         Ok(identity)
+    }
+
+    fn files(&mut self) -> Result<Vec<FileRow>, StoreError> {
+        let mut statement = self.db(false)?.prepare("SELECT id, conversation, path, content FROM files ORDER BY id")?;
+        let mut rows = statement.query([])?;
+        let mut files = Vec::new();
+        while let Some(row) = rows.next()? {
+            let content: Content = codec::decode_stored(row.get_ref(3)?.as_blob().unwrap_or_default())
+                .map_err(|e| Error::Store(format!("a file that is to be sent is damaged: {e}")))?;
+            let conversation = ConversationId::from_bits(u128::from_be_bytes(row.get(1)?));
+            files.push(FileRow { id: row.get(0)?, conversation, path: row.get::<_, String>(2)?.into(), content });
+        }
+        Ok(files)
     }
 
     fn lanes(&mut self) -> Result<Vec<LaneRow>, StoreError> {
@@ -333,12 +349,16 @@ impl Store for Sqlite {
         incarnation: Incarnation,
         number: u64,
         content: &Content,
+        file: Option<i64>,
     ) -> Result<(), StoreError> {
         let key = conversation.bits().to_be_bytes();
         let sends = self.witness.sends + 1;
         let tx = self.db(true)?.transaction()?;
         write_lane(&tx, &key, incarnation, number + 1)?;
         write_send(&tx, &key, number, content)?;
+        if let Some(file) = file {
+            tx.prepare_cached("DELETE FROM files WHERE id = ?")?.execute([file])?;
+        }
         put_number(&tx, "witness_sends", sends)?;
         tx.commit()?;
         self.witness.sends = sends;
@@ -346,6 +366,22 @@ impl Store for Sqlite {
         if let Some(Err(e)) = self.lock.as_ref().map(|lock| lock.set_witness(self.witness, false)) {
             tracing::warn!(error = %e, "the store's witness could not be written");
         }
+        Ok(())
+    }
+
+    fn put_file(&mut self, file: &FileRow) -> Result<i64, StoreError> {
+        let key = file.conversation.bits().to_be_bytes();
+        let db = self.db(true)?;
+        db.prepare_cached("INSERT INTO files (conversation, path, content) VALUES (?, ?, ?)")?.execute(params![
+            key,
+            file.path.to_string_lossy(),
+            content_bytes(&file.content)
+        ])?;
+        Ok(db.last_insert_rowid())
+    }
+
+    fn forget_file(&mut self, id: i64) -> Result<(), StoreError> {
+        self.db(false)?.prepare_cached("DELETE FROM files WHERE id = ?")?.execute([id])?;
         Ok(())
     }
 

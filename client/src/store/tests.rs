@@ -9,7 +9,7 @@ fn file(path: &Path) -> Result<(Box<dyn Store>, Loaded), Error> {
 }
 
 fn post(store: &mut dyn Store, loaded: &Loaded, number: u64) {
-    store.put_send(C, loaded.identity.incarnation, number, &Content::Text(number.to_string())).unwrap();
+    store.put_send(C, loaded.identity.incarnation, number, &Content::Text(number.to_string()), None).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -73,6 +73,7 @@ fn read_batch(bytes: &[u8]) -> Option<Vec<u8>> {
             Item::System { change } => again.system(&magpie_protocol::codec::decode_stored(change).ok()?),
             Item::Audit => again.audit(),
             Item::Level { level } => again.level(level),
+            Item::Feed { change } => again.feed(&magpie_protocol::codec::decode_stored(change).ok()?),
         }
     }
     Some(again.finish(id, time_ms).to_vec())

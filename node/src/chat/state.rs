@@ -27,7 +27,7 @@ use crate::{
     policy,
 };
 
-pub use read::{GroupView, HeadView, MembersView, PageView, Query, View, query};
+pub use read::{GroupView, HeadView, MembersView, PageView, Query, View, query, readable};
 
 fn key(conversation: ConversationId) -> Key {
     Key::new(conversation.slot(), table::CONVERSATION).u128(conversation.bits())

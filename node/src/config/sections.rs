@@ -266,6 +266,43 @@ impl Hooks {
 }
 
 section! {
+    /// Pictures, voice, video and files.
+    pub struct Media {
+        /// Where they are kept: a folder, or `s3://bucket` or `s3://bucket/prefix`. Empty for the folder `media` in the
+        /// data folder. The nodes of a cluster must share one; without it a cluster has no media.
+        store: String = String::new(),
+        /// Address of the S3 service, such as `https://s3.example.org`; empty for the one of AWS. Credentials come from
+        /// the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+        s3_endpoint: String = String::new(),
+        /// Region of the bucket.
+        s3_region: String = "us-east-1".to_owned(),
+        /// Media types that are taken: `image/png`, `image/*`, `*/*`.
+        types: Vec<String> = vec!["*/*".to_owned()],
+        /// Longest picture, in bytes, ...
+        image_len_max: u64 = 20 << 20,
+        /// ... sound, ...
+        audio_len_max: u64 = 20 << 20,
+        /// ... film, ...
+        video_len_max: u64 = 200 << 20,
+        /// ... and anything else.
+        file_len_max: u64 = 200 << 20,
+        /// What one person may have brought and not let go of, in bytes: what their messages name, and what was brought
+        /// lately.
+        quota_bytes: u64 = 10 << 30,
+        /// Media streams that a session may have open.
+        streams_per_session: u32 = 4,
+        /// Transfers of the node at a time; each takes up to 2 MB of memory. More are told to come back.
+        transfers_max: usize = 64,
+        /// Transfers of one person at a time, over all their devices on a node.
+        transfers_per_user: usize = 8,
+        /// What no message names is deleted after this, in seconds.
+        unused_keep_s: u64 = 86_400,
+        /// How often that is looked for, in seconds.
+        collect_every_s: u64 = 600,
+    }
+}
+
+section! {
     /// What is written to standard error.
     pub struct Log {
         /// The least severe level that is shown: error, warn, info, debug or trace.
@@ -285,6 +322,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
         ("limits", Limits::doc(), Limits::fields()),
         ("policy", Policy::doc(), Policy::fields()),
         ("hooks", Hooks::doc(), Hooks::fields()),
+        ("media", Media::doc(), Media::fields()),
         ("log", Log::doc(), Log::fields()),
     ]
 }

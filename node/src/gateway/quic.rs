@@ -10,7 +10,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream};
 use magpie_cluster::transport::quic::Underlay;
-use magpie_protocol::{Frame, PROOF_LABEL, Request, codec::CodecError, frame::FrameReader};
+use magpie_protocol::{
+    Frame, PROOF_LABEL, Request,
+    codec::CodecError,
+    frame::{FrameReader, MediaAnswer, MediaRequest},
+    limits::MEDIA_FRAME_LEN_MAX,
+};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::{config::Gateway, session::outbound::Outbound};
@@ -40,6 +45,12 @@ pub struct FrameSource {
 /// What the device reads.
 pub struct FrameSink(quinn::SendStream);
 
+/// A further stream of a signed-in device: one frame each way, and bytes.
+pub struct MediaStream {
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+}
+
 /// Why a session's frames ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,16 +65,25 @@ fn gone(error: impl std::fmt::Display) -> LinkError {
     LinkError::Gone(error.to_string())
 }
 
+/// What a stream may have on its way to the node, and the connection before it is signed in, in bytes.
+const RECEIVE_WINDOW: u32 = 128 * 1024;
+/// What may be on its way to a device, in bytes; for each media stream as much again.
+const SEND_WINDOW: u32 = 256 * 1024;
+/// Media give way to all else on a connection.
+const MEDIA_PRIORITY: i32 = -1;
+/// Bytes of media that are read in one go.
+const MEDIA_CHUNK_LEN: usize = 64 * 1024;
+
 fn transport(config: &Gateway) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(Duration::from_millis(config.idle_timeout_ms)).ok();
     transport
-        // One session stream, no more: whatever else is opened waits for ever at the device.
+        // One session stream, no more before it is signed in: whatever else is opened waits at the device.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(128 * 1024))
-        .receive_window(VarInt::from_u32(128 * 1024))
-        .send_window(256 * 1024)
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW.into())
         .datagram_receive_buffer_size(None)
         // Probing for larger packets costs every sign-in some, and most messages are shorter than the least.
         .mtu_discovery_config(None)
@@ -176,6 +196,22 @@ impl Link {
         Ok((FrameSink(send), FrameSource { stream, reader: FrameReader::default(), out }))
     }
 
+    /// Lets the device open so many media streams beside its session stream, with room for each, so that none of them
+    /// takes the session's.
+    pub fn allow_media(&self, streams: u32) {
+        let times = streams.saturating_add(1);
+        self.0.set_send_window(u64::from(SEND_WINDOW) * u64::from(times));
+        self.0.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW.saturating_mul(times)));
+        self.0.set_max_concurrent_bi_streams(VarInt::from_u32(times));
+    }
+
+    /// The next media stream, which the device opens.
+    pub async fn media_stream(&self) -> Result<MediaStream, LinkError> {
+        let (send, recv) = self.0.accept_bi().await.map_err(gone)?;
+        send.set_priority(MEDIA_PRIORITY).map_err(gone)?;
+        Ok(MediaStream { send, recv })
+    }
+
     /// What both sides of this very connection can compute, for a device key to sign.
     pub fn exported(&self) -> Option<[u8; 32]> {
         let mut exported = [0; 32];
@@ -243,6 +279,55 @@ impl FrameSink {
         if self.0.finish().is_ok() {
             _ = self.0.stopped().await;
         }
+    }
+}
+
+impl MediaStream {
+    /// What the device wants of the stream. Nothing follows before it is answered.
+    pub async fn request(&mut self) -> Result<MediaRequest, LinkError> {
+        let mut reader = FrameReader::default();
+        loop {
+            if let Some(len) = reader.announced().filter(|len| *len > MEDIA_FRAME_LEN_MAX) {
+                return Err(CodecError::TooLong { len, max: MEDIA_FRAME_LEN_MAX }.into());
+            }
+            if let Some(frame) = reader.next_frame()? {
+                return match reader.waiting() {
+                    0 => Ok(frame.body),
+                    more => Err(CodecError::Trailing(more).into()),
+                };
+            }
+            match self.recv.read_chunk(MEDIA_FRAME_LEN_MAX, true).await.map_err(gone)? {
+                Some(chunk) => reader.push(&chunk.bytes),
+                None => return Err(LinkError::Gone("the stream ended before its request".into())),
+            }
+        }
+    }
+
+    /// Says how the stream goes on.
+    pub async fn answer(&mut self, answer: MediaAnswer) -> Result<(), LinkError> {
+        self.write(Frame::push(answer).to_bytes()).await
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
+        Ok(self.recv.read_chunk(MEDIA_CHUNK_LEN, true).await.map_err(gone)?.map(|chunk| chunk.bytes))
+    }
+
+    /// Writes all of these.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        self.send.write_chunk(bytes).await.map_err(gone)
+    }
+
+    /// Says that nothing follows, and reads no more.
+    pub fn finish(mut self) {
+        _ = self.send.finish();
+        _ = self.recv.stop(VarInt::from_u32(0));
+    }
+
+    /// Ends the stream in the middle.
+    pub fn reset(mut self) {
+        _ = self.send.reset(VarInt::from_u32(1));
+        _ = self.recv.stop(VarInt::from_u32(1));
     }
 }
 

@@ -9,7 +9,7 @@ use magpie_protocol::{
 };
 
 use super::{Identity, SessionHandle, State, outbound::Outbound};
-use crate::{AGENT, account, chat, contact, limits, node::Shared, overload::Priority, personal};
+use crate::{AGENT, account, chat, contact, limits, media, node::Shared, overload::Priority, personal};
 
 /// The slot of the entity that is asked, where it is one and known.
 fn slot_of(request: &Request) -> Option<Slot> {
@@ -90,6 +90,7 @@ impl super::Actor {
                 let handle = SessionHandle::new(identity, actor.out.clone(), context.address());
                 actor.shared.sessions.entered(&handle);
                 actor.state = State::SignedIn(handle);
+                tokio::spawn(media::api::serve(actor.shared.clone(), actor.link.clone(), identity));
                 actor.out.answer(request, Answer::SignedIn(signed_in));
                 actor.guard(context);
             }
@@ -135,7 +136,10 @@ impl super::Actor {
 /// To the subsystem that it is for.
 fn pass_on(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: Request) {
     match body {
-        Request::Post(post) => chat::api::post(shared, out, request, me, post),
+        Request::Post(post) => match media::api::blobs_of(&post.content) {
+            blobs if blobs.is_empty() => chat::api::post(shared, out, request, me, post),
+            blobs => media::api::post(shared, out, request, me, post, blobs),
+        },
         Request::Pull(pull) => chat::api::pull(shared, out, request, me, &pull),
         Request::MarkRead(read) => chat::api::mark_read(shared, out, request, me, &read),
         Request::CreateGroup(create) => chat::api::create_group(shared, out, request, me, create),

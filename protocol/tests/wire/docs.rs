@@ -2,7 +2,7 @@
 
 use magpie_protocol::{
     Body, ErrorCode, Kind, Retry,
-    frame::{Answer, Request, conversation::Content},
+    frame::{Answer, MediaAnswer, MediaRequest, Request, conversation::Content},
     limits::*,
 };
 
@@ -35,7 +35,8 @@ fn every_tag_is_described_and_no_other() {
         ("### 4.4", "### 4.5", Body::TAGS),
         ("### 4.5", "### 4.6", Kind::TAGS),
     ];
-    for (from, to, tags) in tables {
+    let media = [("### 14.1", "### 14.2", MediaRequest::TAGS), ("### 14.2", "### 14.3", MediaAnswer::TAGS)];
+    for (from, to, tags) in tables.into_iter().chain(media) {
         let expected: Vec<_> = tags.iter().map(|(tag, name)| (*tag, (*name).to_owned())).collect();
         assert_eq!(rows(between(&doc, from, to)), expected, "the table in {from}");
     }
@@ -140,6 +141,9 @@ fn every_limit_is_the_code_s() {
         ("FAVOURITES_MAX", FAVOURITES_MAX),
         ("PHONE_LEN_MAX", PHONE_LEN_MAX),
         ("PROFILES_MAX", PROFILES_MAX),
+        ("MEDIA_FRAME_LEN_MAX", MEDIA_FRAME_LEN_MAX),
+        ("MEDIA_TYPE_LEN_MAX", MEDIA_TYPE_LEN_MAX),
+        ("BLOBS_MAX", BLOBS_MAX),
         ("NICKNAME_LEN_MAX", NICKNAME_LEN_MAX),
     ];
     for (name, value) in limits {

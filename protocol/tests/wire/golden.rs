@@ -6,7 +6,7 @@ use std::{collections::HashSet, fmt::Write as _, path::PathBuf};
 
 use magpie_protocol::{
     Body, Entry, ErrorCode, Frame, Kind, RequestId, codec,
-    frame::{Answer, Direction, Request, conversation::Content},
+    frame::{Answer, Direction, MediaAnswer, MediaRequest, Request, conversation::Content},
 };
 
 use crate::samples::{self, ALICE, TIME_MS};
@@ -111,6 +111,8 @@ fn goldens() -> Vec<Golden> {
     all.extend(samples::bodies().into_iter().map(body));
     all.extend(samples::requests().into_iter().map(|r| frame("request", r, Request::TAGS)));
     all.extend(samples::answers().into_iter().map(|a| frame("answer", a, Answer::TAGS)));
+    all.extend(samples::media_requests().into_iter().map(|r| frame("media-request", r, MediaRequest::TAGS)));
+    all.extend(samples::media_answers().into_iter().map(|a| frame("media-answer", a, MediaAnswer::TAGS)));
 
     let mut seen = std::collections::HashMap::<String, u32>::new();
     for golden in &mut all {
@@ -172,6 +174,8 @@ fn every_tag_and_code_has_a_sample() {
         ("body", Body::TAGS),
         ("content", Content::TAGS),
         ("kind", Kind::TAGS),
+        ("media-request", MediaRequest::TAGS),
+        ("media-answer", MediaAnswer::TAGS),
     ];
     for (family, tags) in families {
         for (tag, name) in tags {

@@ -6,7 +6,7 @@ use magpie_protocol::{
     Body, ConversationId, Entry, Frame, Incarnation, UserId,
     codec::{self, CodecError},
     entry::ENTRY_VERSION,
-    frame::{Answer, Direction, FrameReader, Request, conversation::Content, sync::Page},
+    frame::{Answer, Direction, FrameReader, MediaAnswer, MediaRequest, Request, conversation::Content, sync::Page},
     limits::FRAME_LEN_MAX,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -77,6 +77,8 @@ fn truncated<T: Direction + PartialEq + Debug>(frame: Frame<T>) {
 fn truncation_at_every_length() {
     samples::requests().into_iter().for_each(|request| truncated(Frame::push(request)));
     samples::answers().into_iter().for_each(|answer| truncated(Frame::push(answer)));
+    samples::media_requests().into_iter().for_each(|request| truncated(Frame::push(request)));
+    samples::media_answers().into_iter().for_each(|answer| truncated(Frame::push(answer)));
     for body in samples::bodies() {
         let entry = Entry { number: 300, time_ms: samples::TIME_MS, sender: samples::ALICE, body };
         let bytes = entry.to_bytes();
@@ -92,12 +94,16 @@ fn truncation_at_every_length() {
 fn every_bit_turned() {
     let requests = samples::requests().into_iter().map(|body| Frame::push(body).to_bytes());
     let answers = samples::answers().into_iter().map(|body| Frame::push(body).to_bytes());
-    for bytes in requests.chain(answers) {
+    let media = samples::media_requests().into_iter().map(|body| Frame::push(body).to_bytes());
+    let media = media.chain(samples::media_answers().into_iter().map(|body| Frame::push(body).to_bytes()));
+    for bytes in requests.chain(answers).chain(media) {
         for bit in 32..bytes.len() * 8 {
             let mut turned = bytes[4..].to_vec();
             turned[bit / 8 - 4] ^= 1 << (bit % 8);
             survives::<Request>(&turned).unwrap();
             survives::<Answer>(&turned).unwrap();
+            survives::<MediaRequest>(&turned).unwrap();
+            survives::<MediaAnswer>(&turned).unwrap();
         }
     }
 }

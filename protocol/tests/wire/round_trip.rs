@@ -144,6 +144,12 @@ proptest! {
     fn answers(frame in framed(strategies::answer())) { frame_round_trip(frame)?; }
 
     #[test]
+    fn media_requests(frame in framed(strategies::media_request())) { frame_round_trip(frame)?; }
+
+    #[test]
+    fn media_answers(frame in framed(strategies::media_answer())) { frame_round_trip(frame)?; }
+
+    #[test]
     fn refusals(error in strategies::error()) {
         for code in ErrorCode::ALL {
             let error = WireError { code: *code, ..error.clone() };

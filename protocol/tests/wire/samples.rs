@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod media;
 mod messages;
 mod requests;
 
@@ -18,6 +19,7 @@ use magpie_protocol::{
 
 pub(crate) use answers::answers;
 pub(crate) use bodies::bodies;
+pub(crate) use media::{media_answers, media_requests};
 pub(crate) use messages::{contents, kinds};
 pub(crate) use requests::requests;
 

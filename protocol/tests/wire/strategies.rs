@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod media;
 mod messages;
 mod requests;
 
@@ -17,6 +18,7 @@ use magpie_protocol::{
 use proptest::{collection::vec, option::of, prelude::*, sample::select};
 
 pub(crate) use answers::answer;
+pub(crate) use media::{media_answer, media_request};
 pub(crate) use messages::{kind, plain_kind};
 pub(crate) use requests::request;
 

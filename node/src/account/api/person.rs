@@ -15,6 +15,7 @@ use super::{Command, Query, View, ask, invalid, state};
 use crate::{
     contact,
     machine::{self, Outcome},
+    media,
     node::Shared,
     session::{
         Identity,
@@ -74,7 +75,16 @@ pub(crate) fn set_profile(
     me: Identity,
     body: wire::SetProfile,
 ) {
-    own(shared, out, request, me, Command::SetProfile(body));
+    let Some(Some(avatar)) = body.avatar.clone() else {
+        return own(shared, out, request, me, Command::SetProfile(body));
+    };
+    let (shared, out) = (shared.clone(), out.clone());
+    tokio::spawn(async move {
+        match media::api::may_name(&shared, me, &[avatar]).await {
+            Ok(()) => own(&shared, &out, request, me, Command::SetProfile(body)),
+            Err(error) => out.answer(request, Answer::Refused(error)),
+        }
+    });
 }
 
 /// Changes who finds this person, and what others see them do.

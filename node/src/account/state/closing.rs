@@ -12,7 +12,7 @@ use crate::{
     account, chat, contact,
     hooks::event::note,
     machine::{self, Outcome, Replied, table},
-    personal,
+    media, personal,
 };
 
 /// How long an account that is to be deleted can still be kept, in milliseconds.
@@ -92,6 +92,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
         let forget = machine::Command::Chat(chat::Command::Forget { user: me });
         tx.send(EntityId::conversation(listed.conversation), &forget);
     }
+    media::state::release(tx, me, person.profile.avatar.as_slice());
     contact::state::purge(tx, me);
     personal::state::purge(tx, me);
     // The handle is free again, if it is still this person's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{
-    Body, ErrorCode, Slot, TimelineId, UserId, WireError,
+    BlobId, Body, ErrorCode, Slot, TimelineId, UserId, WireError,
     frame::{
         account::{Account, Profile, SetPrivacy, SetProfile},
         contact::Shown,
@@ -18,6 +18,7 @@ use crate::{
     account,
     chat::check,
     machine::{self, Outcome, Replied, table},
+    media,
 };
 
 /// What a person set of their account. One who set nothing has no record.
@@ -92,6 +93,12 @@ pub fn put(tx: &mut Tx<'_>, me: UserId, person: Person) {
     tx.put(key(me, table::PERSONAL), person);
 }
 
+/// Whether this person shows the blob as their picture.
+pub fn shows(store: &mut Store, who: UserId, blob: BlobId) -> Result<bool, StateError> {
+    let person = store.get::<Person>(&key(who, table::PERSONAL))?;
+    Ok(person.is_some_and(|person| person.profile.avatar.as_ref().is_some_and(|avatar| avatar.blob == blob)))
+}
+
 fn known(tx: &mut Tx<'_>, me: UserId) -> Result<Person, WireError> {
     user(tx, me).ok_or_else(|| WireError::new(ErrorCode::NotFound))?;
     Ok((*of(tx, me)).clone())
@@ -120,6 +127,10 @@ pub(super) fn set_profile(tx: &mut Tx<'_>, me: UserId, set: SetProfile) -> Repli
         profile.avatar = avatar;
     }
     let profile = profile.clone();
+    if profile.avatar != before.avatar {
+        media::state::claim(tx, me, profile.avatar.as_slice());
+        media::state::release(tx, me, before.avatar.as_slice());
+    }
     if profile != before {
         put(tx, me, person);
         tx.append(TimelineId::Inbox(me), me, Body::ProfileSet(profile), 0, None);

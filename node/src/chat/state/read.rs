@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use magpie_cluster::{Store, state::StateError};
 use magpie_protocol::{
-    ConversationId, TimelineId, UserId,
+    ConversationId, Entry, MessageId, TimelineId, UserId,
     frame::{conversation::GroupInfo, sync::EntryBytes},
     limits,
 };
@@ -116,6 +116,19 @@ fn head(store: &mut Store, reader: UserId, id: ConversationId) -> Result<Option<
     let Some((first, head)) = conversation.range(reader, end) else { return Ok(None) };
     let (follows, rights) = (conversation.is_member(reader), conversation.rights);
     Ok(Some(HeadView { conversation: id, first, head, follows, rights }))
+}
+
+/// The entry of a message, if this reader may read it.
+pub fn readable(store: &mut Store, reader: UserId, message: MessageId) -> Result<Option<Entry>, StateError> {
+    let timeline = TimelineId::Conversation(message.conversation);
+    let Some(conversation) = store.get::<Conversation>(&key(message.conversation))? else { return Ok(None) };
+    let head = store.head(timeline)?;
+    let range = conversation.range(reader, head);
+    if range.is_none_or(|(first, last)| !(first..=last).contains(&message.number)) {
+        return Ok(None);
+    }
+    let found = store.entries(timeline, message.number, message.number, PAGE_BYTES_MAX)?;
+    Ok(found.entries.first().and_then(|bytes| Entry::from_bytes(bytes).ok()))
 }
 
 fn pull(

@@ -8,7 +8,7 @@ use magpie_protocol::{
 };
 
 use super::{Room, posted};
-use crate::{chat::check, machine::Replied, policy};
+use crate::{chat::check, machine::Replied, media, policy};
 
 fn not_found(field: &str) -> WireError {
     WireError::field(ErrorCode::NotFound, field, "")
@@ -52,6 +52,7 @@ impl Room<'_, '_> {
                 ));
             }
         }
+        media::state::claim(self.tx, self.me, &message.kind.blobs());
         Ok(self.append(Body::Message(Said { message, edited: 0 })))
     }
 
@@ -69,7 +70,7 @@ impl Room<'_, '_> {
         if matches!(entry.body, Body::Gone(_)) {
             return Err(WireError::field(ErrorCode::AlreadyDone, "number", "it was recalled"));
         }
-        let (_, edited) = said(&entry.body).ok_or_else(|| not_found("number"))?;
+        let (message, edited) = said(&entry.body).ok_or_else(|| not_found("number"))?;
         let rules = self.rules();
         let runs = self.conversation.kind == ConversationKind::Group && rules.runs(&self.conversation, self.me);
         if !runs {
@@ -79,6 +80,7 @@ impl Room<'_, '_> {
             let window = policy::of(self.tx).recall_ms;
             in_time(self.tx, &entry, window, "recalled")?;
         }
+        media::state::release(self.tx, entry.sender, &message.kind.blobs());
         let replied = self.append(Body::Recalled(number));
         self.replace(number, edited, Body::Gone(Gone { recalled: posted(&replied) }));
         Ok(replied)
@@ -97,8 +99,12 @@ impl Room<'_, '_> {
         }
         let window = policy::of(self.tx).edit_ms;
         in_time(self.tx, &entry, window, "edited")?;
+        let before = message.kind.blobs();
         let message = Message { kind: edit.kind.clone(), ..message };
         check::message(&message)?;
+        // In this order: what both name is never without a message.
+        media::state::claim(self.tx, self.me, &message.kind.blobs());
+        media::state::release(self.tx, self.me, &before);
         let replied = self.append(Body::Edited(Edited { number: edit.number, kind: Some(edit.kind) }));
         self.replace(edit.number, edited, Body::Message(Said { message, edited: posted(&replied) }));
         Ok(replied)

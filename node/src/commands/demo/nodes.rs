@@ -34,6 +34,7 @@ pub(super) async fn run(count: u32, dir: &Path) -> anyhow::Result<()> {
         config.node.data_dir = dir.join(format!("data-{me}"));
         config.cluster.keys = dir.join(format!("keys-{me}"));
         config.gateway.listen = loopback;
+        config.media.store = dir.join("media").display().to_string();
         let address = addresses.get(&me).copied();
         let part = Part { address, nodes: addresses.clone(), ..Part::default() };
         let others = Some(Others { me, part, transport });
