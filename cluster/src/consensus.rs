@@ -7,6 +7,7 @@ mod openraft_network;
 mod openraft_wire;
 
 pub(crate) use openraft_log::{BATCH_TAG, members_at, promise_of};
+pub(crate) use openraft_wire::absent;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -17,7 +17,7 @@ use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
 
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
-    consensus::Reshaping,
+    consensus::{Reshaping, absent},
     shard::cut::{Held, Through},
     system::{
         Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts,
@@ -365,13 +365,18 @@ impl<M: Machine> Host<M> {
     }
 
     /// What a replica of the group that the front of `request` names is asked.
-    fn consult(&self, mut request: Bytes, answer: Answer) {
+    fn consult(&self, lane: Lane, mut request: Bytes, answer: Answer) {
         if request.len() < 10 || request.get_u64_le() != self.router.system().id() {
             // Of another cluster, or of one that this node does not know yet.
             return;
         }
         let shard = self.router.shard(ShardId::new(request.get_u16_le()));
-        let Some(group) = shard.and_then(crate::Shard::group) else { return };
+        let Some(group) = shard.and_then(crate::Shard::group) else {
+            if lane == Lane::Bulk {
+                answer(absent());
+            }
+            return;
+        };
         tokio::spawn(async move {
             if let Some(bytes) = group.answer(request).await {
                 answer(bytes);
@@ -393,7 +398,7 @@ impl<M: Machine> Service for Host<M> {
             Lane::Bulk if request.starts_with(&OF_THE_NODE.to_le_bytes()) => {
                 self.on_request(from, Lane::Requests, request.slice(OF_THE_NODE.to_le_bytes().len()..), answer);
             }
-            Lane::Consensus | Lane::Bulk => self.consult(request, answer),
+            Lane::Consensus | Lane::Bulk => self.consult(lane, request, answer),
             Lane::Requests => match codec::decode_stored::<Asked<RequestOf<M>>>(&request) {
                 Ok(Asked { cluster, .. }) if !self.is_ours(cluster) => {
                     tracing::warn!(%from, cluster, "a node of another cluster asks: of this one before it was restored?");

@@ -94,6 +94,11 @@ impl Peer {
             let offset = match magpie_protocol::codec::decode_stored(&bytes).map_err(|_| nonsense(self.node))? {
                 Received::Done(vote) => return Ok(wire::to_vote(vote)),
                 Received::Upto(offset) => offset.min(len),
+                Received::Absent => {
+                    // Waiting for an answer would keep it from all that it lacks when it is there.
+                    let error = LinkError::Refused { to: self.node, why: "it holds no replica".to_owned() };
+                    return Err(unreachable(&error).into());
+                }
                 Received::Failed(why) => {
                     tracing::warn!(shard = %self.network.shard, to = %self.node, %why, "a snapshot was not taken");
                     return Err(NetworkError::new(&std::io::Error::other(why)).into());

@@ -74,6 +74,13 @@ pub(super) enum Received {
     Upto(u64),
     Done(WireVote),
     Failed(String),
+    /// The node holds no replica: not yet, or no longer.
+    Absent,
+}
+
+/// What a node answers that is offered a snapshot of a shard that it does not hold.
+pub(crate) fn absent() -> Bytes {
+    codec::encode(&Received::Absent).into()
 }
 
 /// A request to a replica.
@@ -243,7 +250,8 @@ pub(super) fn goldens() -> Vec<crate::golden::file::Golden> {
     let answer = VoteResponse { vote: Vote::new(4, 2), vote_granted: true, last_log_id: Some(id(2)) };
     let again = |bytes: &[u8]| Some(voted(&to_voted(bytes)?).to_vec());
     goldens.push(Golden::new("replica.voted", voted(&answer), again));
-    let received = vec![Received::Upto(4096), Received::Done((4, 2, true)), Received::Failed("why".into())];
+    let received =
+        vec![Received::Upto(4096), Received::Done((4, 2, true)), Received::Failed("why".into()), Received::Absent];
     goldens.extend(crate::golden::file::every("replica.received", received));
     goldens
 }
