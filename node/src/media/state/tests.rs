@@ -28,9 +28,9 @@ fn a_blob_that_a_message_names_is_kept_and_one_that_none_does_goes_in_time() {
     begin_as(&mut blob, 0, ANN, 1).unwrap();
     complete_as(&mut blob, 10, ANN, 1).unwrap();
     act(&mut blob, 20, Command::Claim { blob: BLOB }).unwrap();
-    assert!(collect_at(&mut blob, 1_000_000).is_empty());
+    assert_eq!(collect_at(&mut blob, 1_000_000), Vec::<u64>::new());
     act(&mut blob, 30, Command::Release { blob: BLOB }).unwrap();
-    assert!(collect_at(&mut blob, 30 + KEEP - 1).is_empty());
+    assert_eq!(collect_at(&mut blob, 30 + KEEP - 1), Vec::<u64>::new());
     assert_eq!(blob.held_by, 1);
     assert_eq!(collect_at(&mut blob, 30 + KEEP), [1]);
     assert_eq!(blob.held_by, 0, "nothing is given out of it while it is being deleted");
@@ -39,7 +39,7 @@ fn a_blob_that_a_message_names_is_kept_and_one_that_none_does_goes_in_time() {
     begin_as(&mut blob, 41, BEN, 2).unwrap();
     complete_as(&mut blob, 42, BEN, 2).unwrap();
     act(&mut blob, 43, Command::Collected { blob: BLOB, attempts: vec![1] }).unwrap();
-    assert!(collect_at(&mut blob, 1_000_000).is_empty());
+    assert_eq!(collect_at(&mut blob, 1_000_000), Vec::<u64>::new());
     assert_eq!((blob.held_by, blob.references), (2, 1));
 }
 
