@@ -10,6 +10,7 @@ pub mod later;
 pub mod ledger;
 pub mod node;
 pub mod people;
+pub mod picture;
 pub mod raw;
 pub mod receiver;
 pub mod relay;
@@ -17,6 +18,7 @@ pub mod scene;
 pub mod simulation;
 pub mod small_disk;
 pub mod story;
+pub mod tmux;
 
 use std::time::Duration;
 
