@@ -292,7 +292,9 @@ async fn what_the_document_says_holds() {
     };
     let (node, place) = start(&dir.path().join("data"));
     let _ann = Person::new(&place, "ann").await;
+    // What it found before is not kept: a run says what holds now.
     let tried = Command::new(program)
+        .current_dir(dir.path())
         .args(["run", &format!("http://{}/openapi.json", node.admin)])
         .args(["--url", &format!("http://{}", node.admin)])
         .args(["-H", &format!("Authorization: Bearer {TOKEN}")])
