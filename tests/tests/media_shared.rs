@@ -181,7 +181,8 @@ async fn an_upload_and_a_download_go_on_at_other_nodes_of_a_cluster() {
 #[tokio::test]
 async fn a_cluster_without_a_shared_store_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start_with(program(), dir.path(), 3, 1, |_| None, &[("MAGPIE_MEDIA_STORE", "")]);
+    let cluster =
+        Cluster::start_with(program(), dir.path(), 3, 1, |_| None, |_| vec![("MAGPIE_MEDIA_STORE", String::new())]);
     cluster.ready().await;
     let alice = Person::new(&cluster.place(), "alice").await;
     let error = refusal(alice.client.upload(bytes(1, 1000), TYPE).await);
