@@ -1,4 +1,5 @@
-//! `magpie chat`: lines in, lines out. Standard output is the conversation, standard error how things stand.
+//! `magpie chat`: on the whole terminal ([`screen`]), or lines in, lines out ([`run`](self::run::run)): then standard output
+//! is the conversation, standard error how things stand.
 
 mod jobs;
 mod local_time;
@@ -6,12 +7,13 @@ mod parse;
 mod people;
 mod place;
 mod run;
+mod screen;
 mod show;
 mod sign_in;
 mod talk;
 mod terminal;
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
 /// What `--help` says besides the arguments.
 const MORE_HELP: &str = "\
@@ -35,7 +37,7 @@ pub struct Args {
     /// Folder for what this device keeps [default: $XDG_STATE_HOME/magpie or ~/.local/state/magpie]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Lines in, lines out: what this version does in any case
+    /// Lines in, lines out, instead of the whole screen; also without a terminal, or with TERM=dumb
     #[arg(long)]
     plain: bool,
 }
@@ -43,5 +45,14 @@ pub struct Args {
 /// Runs the command. Exit code 0 at the end of the input, 130 after Ctrl-C.
 pub fn run(args: Args) -> anyhow::Result<i32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run::run(&args))
+    if args.plain || !has_screen() {
+        return runtime.block_on(run::run(&args));
+    }
+    runtime.block_on(screen::run(&args))
+}
+
+/// Whether there is a terminal that can be drawn on.
+fn has_screen() -> bool {
+    let able = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
+    able && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }

@@ -44,12 +44,12 @@ enum End {
 }
 
 /// A client that was not told to sign in yet.
-struct Opened {
-    user: String,
-    place: Place,
-    network: Network,
-    client: Client,
-    events: Events,
+pub(super) struct Opened {
+    pub(super) user: String,
+    pub(super) place: Place,
+    pub(super) network: Network,
+    pub(super) client: Client,
+    pub(super) events: Events,
     seen: Seen,
 }
 
@@ -124,16 +124,13 @@ async fn run_until(args: &Args, input: &mut Input, signals: &mut Signals) -> any
     Ok(0)
 }
 
-async fn goodbye(client: &Client, network: &Network) {
+pub(super) async fn goodbye(client: &Client, network: &Network) {
     let _ = timeout(GOODBYE, client.close()).await;
     let _ = timeout(GOODBYE, network.drained()).await;
 }
 
 /// Opens the store. `None` when it is not known whose.
 async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> {
-    let servers = args.server.split(',').map(place::server).collect::<anyhow::Result<Vec<_>>>()?;
-    let (server, name) = servers.first().cloned().ok_or_else(|| anyhow::anyhow!("--server is empty"))?;
-    let network = Network::new(place::network(server, name, &args.ca)?)?;
     let asked = match &args.user {
         Some(user) => Some(user.clone()),
         None if input.is_terminal => input.prompt("Your name: ", false).await,
@@ -143,7 +140,15 @@ async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> 
         print_note("magpie: whose conversations? Give --user NAME");
         return Ok(None);
     };
-    let file = place::store(args.store.as_deref(), &user, first(&args.server))?;
+    open_as(args, &user).map(Some)
+}
+
+/// Opens this person's store.
+pub(super) fn open_as(args: &Args, user: &str) -> anyhow::Result<Opened> {
+    let servers = args.server.split(',').map(place::server).collect::<anyhow::Result<Vec<_>>>()?;
+    let (server, name) = servers.first().cloned().ok_or_else(|| anyhow::anyhow!("--server is empty"))?;
+    let network = Network::new(place::network(server, name, &args.ca)?)?;
+    let file = place::store(args.store.as_deref(), user, first(&args.server))?;
     let mut config = Config::new(server);
     config.others = servers.iter().skip(1).map(|(address, _)| *address).collect();
     config.agent = crate::AGENT.to_owned();
@@ -163,11 +168,11 @@ async fn open(args: &Args, input: &mut Input) -> anyhow::Result<Option<Opened>> 
         known.chain([(inbox, client.cursor(inbox))]).collect::<HashMap<_, _>>()
     });
     let place = Place { server, ca: args.ca.clone() };
-    Ok(Some(Opened { user, place, network, client, events, seen }))
+    Ok(Opened { user: user.to_owned(), place, network, client, events, seen })
 }
 
 #[expect(clippy::print_stderr, reason = "this is where the user reads it")]
-fn print_note(text: &str) {
+pub(super) fn print_note(text: &str) {
     eprintln!("{text}");
 }
 
@@ -308,14 +313,14 @@ async fn at(instant: Option<Instant>) {
 }
 
 /// The signals that end a conversation.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -324,7 +329,7 @@ impl Signals {
     }
 
     /// Waits for one. Returns the exit code that shells expect of it.
-    async fn next(&mut self) -> i32 {
+    pub(super) async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => INTERRUPTED,
             _ = self.terminate.recv() => 143,

@@ -76,7 +76,7 @@ async fn noticed<T>(work: impl Future<Output = T>, place: &Place, output: &Outpu
 }
 
 /// Makes the account if the handle is free. Returns whether it is new.
-async fn with_password(client: &Client, user: &str, password: &str, known: bool) -> Result<bool, Error> {
+pub(super) async fn with_password(client: &Client, user: &str, password: &str, known: bool) -> Result<bool, Error> {
     if !known {
         match client.sign_up(user, password).await {
             Ok(_) => return Ok(true),
@@ -107,7 +107,7 @@ async fn password(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Re
     password.with_context(|| format!("no password: set {PASSWORD_VARIABLE}, or give it as the first line of the input"))
 }
 
-fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error {
+pub(super) fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error {
     let Place { server, ca } = place;
     match error {
         Error::Refused(refusal) if refusal.code == ErrorCode::BadCredentials => {

@@ -1,0 +1,183 @@
+//! What happens to the screen, and what follows from it for the world.
+
+use magpie_client::{
+    Account, ContactCard, Content, ConversationId, DeviceId, DeviceInfo, Entry, Favourite, Found, GroupCode, GroupInfo,
+    Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile, Shown, UserId,
+};
+use ratatui::crossterm::event::KeyEvent;
+
+use super::{
+    command::WithPerson,
+    state::{Chat, Link},
+};
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub(super) enum Input {
+    Key(KeyEvent),
+    Paste(String),
+    Resize(u16, u16),
+    Focus(bool),
+    /// The clock, about once a second.
+    Tick(u64),
+    Link(Link),
+    Synced,
+    /// All conversations, contacts and settings as the store has them.
+    Lists {
+        chats: Vec<Chat>,
+        cards: Vec<ContactCard>,
+        profile: Profile,
+        unresolved: usize,
+    },
+    /// What is loaded of a conversation.
+    Window {
+        conversation: ConversationId,
+        entries: Vec<Entry>,
+        reactions: Vec<Reaction>,
+        at_start: bool,
+    },
+    /// An entry is new, in a conversation or in the inbox.
+    Arrived {
+        conversation: Option<ConversationId>,
+        entry: Entry,
+    },
+    Signalled {
+        conversation: ConversationId,
+        user: UserId,
+        kind: u16,
+    },
+    /// A post of this run is resolved.
+    Posted {
+        key: u64,
+        result: Result<Posted, String>,
+    },
+    Answer(Answer),
+    /// Something to say.
+    Say(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Effect {
+    Post {
+        key: u64,
+        conversation: ConversationId,
+        content: Content,
+    },
+    Ask(Ask),
+    /// Read the conversation from the store, from this entry on.
+    Load {
+        conversation: ConversationId,
+        from: u64,
+    },
+    MarkRead {
+        conversation: ConversationId,
+        number: u64,
+    },
+    Typing(ConversationId),
+    /// Look for these words in what is stored.
+    Search(String),
+    /// Have the lists read from the store again.
+    Refresh,
+    Bell,
+    Quit,
+}
+
+/// A question to the node.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Ask {
+    /// Who has this name, number or code; then do this.
+    Find(String, WithPerson),
+    Reach(UserId),
+    Accept(UserId),
+    Refuse(UserId),
+    SetContact(SetContact),
+    Block(UserId, bool),
+    Forget(UserId),
+    CreateGroup(String, Vec<UserId>),
+    /// The people of a group who have names only, then the group.
+    FindAll {
+        title: String,
+        known: Vec<UserId>,
+        names: Vec<String>,
+    },
+    Join(GroupCode),
+    OpenToCode {
+        conversation: ConversationId,
+        open: bool,
+        approval: bool,
+    },
+    Group(ConversationId),
+    Profiles(Vec<UserId>),
+    Online(Vec<UserId>),
+    SetConversation(SetConversation),
+    Delete {
+        conversation: ConversationId,
+        number: u64,
+    },
+    DeleteUpTo {
+        conversation: ConversationId,
+        number: u64,
+    },
+    Keep {
+        conversation: ConversationId,
+        number: u64,
+    },
+    Unkeep(u64),
+    Favourites,
+    Account,
+    SetProfile(SetProfile),
+    SetPrivacy(SetPrivacy),
+    Phone(String),
+    MyCode,
+    NewCode,
+    ChangePassword {
+        old: String,
+        new: String,
+    },
+    Devices,
+    SignOut(DeviceId),
+    CloseAccount(String),
+    Shake(i32, i32),
+}
+
+/// What came out of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answer {
+    /// It is done; this says so, or says why not.
+    Said(String),
+    Found(Found, WithPerson),
+    /// They were asked, or are a contact already.
+    Reached {
+        user: UserId,
+        asked: bool,
+    },
+    Accepted(UserId),
+    Made {
+        conversation: ConversationId,
+        learned: Vec<Found>,
+    },
+    Joined {
+        conversation: ConversationId,
+        joined: bool,
+    },
+    Group {
+        conversation: ConversationId,
+        info: GroupInfo,
+        members: Vec<UserId>,
+    },
+    Profiles(Vec<Shown>),
+    Online(Vec<UserId>),
+    Account(Account),
+    /// Show this: a title and a text.
+    Show(String, String),
+    Devices(Vec<DeviceInfo>),
+    Favourites(Vec<Favourite>),
+    Shaken(Vec<Found>),
+    /// Entries with the words that were looked for, newest first; whether there may be more.
+    Hits {
+        words: String,
+        hits: Vec<(ConversationId, Entry)>,
+        more: bool,
+    },
+}

@@ -1,0 +1,207 @@
+//! The lines of Contacts, Discover and Me, each with what Enter does.
+
+use magpie_client::{ContactCard, ContactState, UserId};
+
+use super::{
+    command::{Command, Field, Person, Privacy, Want, WithPerson},
+    state::{State, Tab},
+    text::clean,
+};
+
+/// One line of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PageLine {
+    pub(super) label: String,
+    /// What stands behind it.
+    pub(super) value: String,
+    pub(super) command: Command,
+    /// What the page beside the list shows while the cursor is here.
+    pub(super) about: About,
+}
+
+/// See [`PageLine::about`].
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum About {
+    Person(UserId),
+    Text(String),
+}
+
+fn line(label: &str, value: impl Into<String>, command: Command, about: &str) -> PageLine {
+    PageLine { label: label.to_owned(), value: value.into(), command, about: About::Text(about.to_owned()) }
+}
+
+fn heading(text: &str) -> PageLine {
+    line(&format!("── {text}"), "", Command::Nothing, "")
+}
+
+impl State {
+    /// The lines of a tab; the conversations have a list of their own.
+    pub(super) fn lines(&self, tab: Tab) -> Vec<PageLine> {
+        match tab {
+            Tab::Chats => Vec::new(),
+            Tab::Contacts => self.contact_lines(),
+            Tab::Discover => discover_lines(),
+            Tab::Me => self.my_lines(),
+        }
+    }
+
+    fn person_line(&self, card: &ContactCard) -> PageLine {
+        let mut value = String::new();
+        if card.state == Some(ContactState::Accepted) && self.online.contains(&card.user) {
+            value.push_str("online ");
+        }
+        value.push_str(&card.tags.iter().map(|tag| format!("#{}", clean(tag))).collect::<Vec<_>>().join(" "));
+        PageLine {
+            label: self.names.name(card.user),
+            value,
+            command: Command::With(Person::Is(card.user), WithPerson::Card),
+            about: About::Person(card.user),
+        }
+    }
+
+    fn contact_lines(&self) -> Vec<PageLine> {
+        let add = "Find somebody by their name, by their phone number with + in front if they allow it, or by the \
+                   magpie:u/... code that they show you. They are asked, and you can talk once they agree.";
+        let mut lines = vec![
+            line("＋ Add a contact", "", Command::Write(Want::Add), add),
+            line("＋ New group", "", Command::PickPeople { invite: false }, "Choose people with Space, then Enter."),
+            line(
+                "＋ Join a group",
+                "",
+                Command::Write(Want::JoinCode),
+                "With the magpie:g/... code that a member shows you.",
+            ),
+        ];
+        let mut cards: Vec<&ContactCard> = self.names.cards.values().collect();
+        cards.sort_by_cached_key(|card| (self.names.name(card.user).to_lowercase(), card.user));
+        let is = |card: &ContactCard, state| card.state == Some(state) && !card.blocked;
+        let parts: [(&str, Box<dyn Fn(&ContactCard) -> bool>); 5] = [
+            ("who asks to talk to you", Box::new(|card| is(card, ContactState::Waiting))),
+            ("★ starred", Box::new(|card| is(card, ContactState::Accepted) && card.starred)),
+            ("contacts", Box::new(|card| is(card, ContactState::Accepted) && !card.starred)),
+            ("asked, no answer yet", Box::new(|card| is(card, ContactState::Requested))),
+            ("blocked", Box::new(|card| card.blocked)),
+        ];
+        for (at, (title, belongs)) in parts.iter().enumerate() {
+            let people: Vec<_> = cards.iter().filter(|card| belongs(card)).map(|card| self.person_line(card)).collect();
+            if !people.is_empty() {
+                lines.push(heading(title));
+                lines.extend(people);
+            }
+            if at == 2 {
+                lines.extend(self.saved_groups());
+            }
+        }
+        lines
+    }
+
+    fn saved_groups(&self) -> Vec<PageLine> {
+        let saved = self.chats.values().filter(|chat| chat.settings.saved && !chat.ended);
+        let groups: Vec<_> = saved
+            .map(|chat| {
+                line(
+                    &self.title(chat.id),
+                    "group",
+                    Command::Goto(chat.id, 0),
+                    "A group that you saved. Enter opens it.",
+                )
+            })
+            .collect();
+        let title = (!groups.is_empty()).then(|| heading("saved groups"));
+        title.into_iter().chain(groups).collect()
+    }
+
+    fn my_lines(&self) -> Vec<PageLine> {
+        let on = |on: bool| if on { "on" } else { "off" };
+        let account = self.account.as_ref();
+        let known = |flag: fn(&magpie_client::Account) -> bool| account.map_or("?", |account| on(flag(account)));
+        let switch =
+            |what, flag: fn(&magpie_client::Account) -> bool| Command::Privacy(what, !account.is_some_and(flag));
+        let shown = |text: &str| if text.is_empty() { "–".to_owned() } else { clean(text) };
+        let phone = account.map_or_else(|| "?".to_owned(), |account| shown(&account.phone));
+        let write = |field| Command::Write(Want::Field(field));
+        vec![
+            line(
+                "Handle",
+                self.handle.clone(),
+                Command::Nothing,
+                "The name that you sign in with, and that people find you by.",
+            ),
+            line("Nickname", shown(&self.profile.nickname), write(Field::Nickname), "The name that others see."),
+            line("Region", shown(&self.profile.region), write(Field::Region), "Where you are from."),
+            line("Signature", shown(&self.profile.signature), write(Field::Signature), "A line about yourself."),
+            line(
+                "Phone",
+                phone,
+                Command::Write(Want::Phone),
+                "Only people who know it find you by it, if you let them.",
+            ),
+            line(
+                "My code",
+                "",
+                Command::MyCode,
+                "Who has it finds you. Enter shows it; /newcode makes the old one void.",
+            ),
+            heading("who finds you, what others see"),
+            line(
+                "Found by phone",
+                known(|a| a.by_phone),
+                switch(Privacy::ByPhone, |a| a.by_phone),
+                "Enter switches it.",
+            ),
+            line(
+                "Found by handle",
+                known(|a| a.by_handle),
+                switch(Privacy::ByHandle, |a| a.by_handle),
+                "Enter switches it.",
+            ),
+            line(
+                "Typing shown",
+                known(|a| a.show_typing),
+                switch(Privacy::Typing, |a| a.show_typing),
+                "Enter switches it.",
+            ),
+            line(
+                "Online shown",
+                known(|a| a.show_online),
+                switch(Privacy::Online, |a| a.show_online),
+                "Enter switches it.",
+            ),
+            heading("what is yours"),
+            line("Favourites", "", Command::Favourites, "Messages that you kept."),
+            line("Devices", "", Command::Devices, "Where you are signed in; Enter on one of them signs it out."),
+            line("Change password", "", Command::Write(Want::OldPassword), "Other devices stay signed in."),
+            line(
+                "Sign out here",
+                "",
+                self.sign_out_here(),
+                "What this device keeps stays here; you need the password to come back.",
+            ),
+            line(
+                "Delete account",
+                "",
+                Command::Write(Want::CloseAccount),
+                "In thirty days; a sign-in before that keeps it.",
+            ),
+            line("Help", "", Command::Help, "All keys and commands."),
+        ]
+    }
+
+    fn sign_out_here(&self) -> Command {
+        let sign_out = Box::new(Command::SignOut(self.device));
+        Command::Sure("Sign this device out? You need the password to come back.".into(), sign_out)
+    }
+}
+
+fn discover_lines() -> Vec<PageLine> {
+    let shake = "Who shakes near here at the same moment finds you, and you find them. Where you are is rounded to about \
+                 a kilometre, sent once, and kept nowhere.";
+    let not_built = |label: &str| line(label, "not built yet", Command::Nothing, "Not built yet.");
+    vec![
+        line("Shake", "", Command::Write(Want::Place), shake),
+        not_built("Moments"),
+        not_built("Nearby"),
+        not_built("Wallet"),
+        not_built("Mini programs"),
+    ]
+}

@@ -1,0 +1,163 @@
+//! What entries say, in words.
+
+use magpie_client::{Body, ConversationId, ConversationKind, Entry, Kind, Message, UserId};
+
+use super::{
+    names::Names,
+    state::State,
+    text::{clean, size},
+};
+
+/// What a message says, for the conversation.
+pub(super) fn kind(kind: &Kind) -> String {
+    let file = |what: &str, blob: &magpie_client::message::BlobRef| format!("[{what}, {}]", size(blob.len));
+    match kind {
+        Kind::Text(text) => clean(text),
+        Kind::Picture(picture) if picture.width > 0 => {
+            format!("[Picture {}×{}, {}]", picture.width, picture.height, size(picture.blob.len))
+        }
+        Kind::Picture(picture) => file("Picture", &picture.blob),
+        Kind::Voice(voice) => format!("[Voice, {} s]", voice.duration_ms.div_ceil(1000)),
+        Kind::Video(video) => {
+            format!("[Video, {} s, {}]", video.duration_ms.div_ceil(1000), size(video.blob.len))
+        }
+        Kind::File(sent) => format!("[File {}, {}]", line(&sent.name), size(sent.blob.len)),
+        Kind::Location(place) => format!(
+            "[Place] {} {} ({:.5}, {:.5})",
+            line(&place.name),
+            line(&place.address),
+            f64::from(place.latitude_e7) / 1e7,
+            f64::from(place.longitude_e7) / 1e7
+        ),
+        Kind::Card(card) => {
+            let name = if card.nickname.is_empty() { &card.handle } else { &card.nickname };
+            format!("[Contact card] {} ({})", line(name), line(&card.handle))
+        }
+        Kind::Sticker(sticker) => format!("[Sticker] {}", line(&sticker.meaning)),
+        Kind::Link(link) => format!("{}\n{}\n{}", line(&link.title), line(&link.summary), line(&link.url)),
+        Kind::Custom(custom) => format!("[{}: only its app can show this]", line(&custom.name)),
+        Kind::Forwarded(forwarded) => {
+            let items = forwarded.items.iter().map(|item| {
+                let said = item.kind().map_or_else(|_| "[?]".to_owned(), |said| self::kind(&said).replace('\n', " "));
+                format!("\n  {}: {said}", line(&item.sender))
+            });
+            format!("[{}]{}", line(&forwarded.title), items.collect::<String>())
+        }
+        Kind::Unknown(_) => "[only a newer version can show this]".to_owned(),
+    }
+}
+
+fn line(text: &str) -> String {
+    clean(text).replace('\n', " ")
+}
+
+/// The message of an entry, if it is one that still stands.
+pub(super) fn message(entry: &Entry) -> Option<Message> {
+    match &entry.body {
+        Body::Text(text) => Some(Message::new(Kind::Text(text.clone()))),
+        Body::Message(said) => Some(said.message.clone()),
+        _ => None,
+    }
+}
+
+/// Whether an entry is a message, without copying it.
+pub(super) fn is_message(entry: &Entry) -> bool {
+    matches!(entry.body, Body::Text(_) | Body::Message(_))
+}
+
+/// Whether a message means this person in particular.
+pub(super) fn mentions(entry: &Entry, user: UserId) -> bool {
+    let Body::Message(said) = &entry.body else { return false };
+    said.message.mentions.iter().any(|meant| *meant == user || *meant == UserId::EVERYONE)
+}
+
+/// What happened, other than that something was said; `None` for what goes without saying.
+pub(super) fn event(entry: &Entry, conversation: ConversationId, names: &Names, me: UserId) -> Option<String> {
+    let direct = conversation.kind() == Some(ConversationKind::Direct);
+    let name = |user: UserId| if user == me { "you".to_owned() } else { names.name_in(conversation, user) };
+    let by = name(entry.sender);
+    Some(match &entry.body {
+        Body::Created(_) if direct => "you can talk now".to_owned(),
+        Body::Created(created) => format!("{by} made the group {}", line(&created.title)),
+        Body::Joined(_) if direct => return None,
+        Body::Joined(joined) if joined.user == joined.by => format!("{} joined", name(joined.user)),
+        Body::Joined(joined) => format!("{} brought {} in", name(joined.by), name(joined.user)),
+        Body::Left(user) => format!("{} left", name(*user)),
+        Body::Removed(removed) => format!("{} removed {}", name(removed.by), name(removed.user)),
+        Body::Renamed(title) => format!("{by} named the group {}", line(title)),
+        Body::Gone(_) => format!("{by} recalled a message"),
+        Body::AdminSet(set) if set.on => format!("{} is an administrator now", name(set.user)),
+        Body::AdminSet(set) => format!("{} is no longer an administrator", name(set.user)),
+        Body::OwnerChanged(user) => format!("the group belongs to {} now", name(*user)),
+        Body::Dissolved(_) => format!("{by} ended the group"),
+        Body::Announced(text) if text.is_empty() => format!("{by} took the announcement down"),
+        Body::Announced(text) => format!("announcement by {by}: {}", clean(text)),
+        Body::AllMuted(true) => "only administrators may write now".to_owned(),
+        Body::AllMuted(false) => "everyone may write again".to_owned(),
+        Body::Muted(muted) if muted.until_ms == 0 => format!("{} may write again", name(muted.user)),
+        Body::Muted(muted) => format!("{} may not write for a while", name(muted.user)),
+        Body::Nicknamed(name) if name.is_empty() => format!("{by} goes by their own name here"),
+        Body::Nicknamed(name) => format!("{} is called {} here", names.handle(entry.sender), line(name)),
+        Body::JoinSet(set) if set.open => format!("{by} opened the group to who has its code"),
+        Body::JoinSet(_) => format!("{by} closed the group's code"),
+        Body::JoinAsked(user) => format!("{0} asks to be let in (/admit {0})", name(*user)),
+        Body::JoinRefused(user) => format!("{} was not let in", name(*user)),
+        Body::Unknown(_) => "something that only a newer version can show".to_owned(),
+        _ => return None,
+    })
+}
+
+/// An entry on one line, for a list or a notice.
+pub(super) fn summary(entry: &Entry, conversation: ConversationId, state: &State) -> Option<String> {
+    let group = conversation.kind() == Some(ConversationKind::Group);
+    match message(entry) {
+        Some(message) => {
+            let said = kind(&message.kind).replace('\n', " ");
+            let by_me = entry.sender == state.me;
+            Some(match (by_me, group) {
+                (true, _) => format!("you: {said}"),
+                (false, true) => format!("{}: {said}", state.names.name_in(conversation, entry.sender)),
+                (false, false) => said,
+            })
+        }
+        None => event(entry, conversation, &state.names, state.me).map(|text| text.replace('\n', " ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use magpie_client::{
+        entry::{Joined, Said},
+        message::{BlobRef, File, Forwarded, ForwardedItem},
+    };
+
+    #[test]
+    fn every_kind_says_something_and_nothing_acts_on_the_terminal() {
+        let blob = BlobRef { blob: magpie_client::ids::BlobId::from_hash([0; 32]), len: 2048, media_type: "x".into() };
+        let file = Kind::File(File { blob, name: "a\u{1b}b.txt".into() });
+        assert_eq!(kind(&file), "[File a\u{fffd}b.txt, 2.0 KiB]");
+        let item = ForwardedItem { sender: "ann".into(), time_ms: 1, kind: Vec::new() };
+        let forwarded = Kind::Forwarded(Forwarded { title: "Chat".into(), items: vec![item] });
+        assert_eq!(kind(&forwarded), "[Chat]\n  ann: [?]");
+    }
+
+    #[test]
+    fn what_happens_is_told_from_where_one_stands() {
+        let (me, bob) = (UserId::from_bits(1), UserId::from_bits(2));
+        let mut state = State::new(me, "alice", "");
+        state.names.learn(bob, "bob");
+        let group = ConversationId::group(me, 7);
+        let entry = |body| Entry { number: 1, time_ms: 0, sender: bob, body };
+        let told = |body| event(&entry(body), group, &state.names, me);
+        assert_eq!(told(Body::Joined(Joined { user: me, by: bob })).unwrap(), "bob brought you in");
+        assert_eq!(told(Body::Left(bob)).unwrap(), "bob left");
+        assert_eq!(told(Body::Recalled(3)), None);
+        let said =
+            Said { message: Message { mentions: vec![me], ..Message::new(Kind::Text("hi\nyou".into())) }, edited: 0 };
+        let said = entry(Body::Message(said));
+        assert!(mentions(&said, me) && !mentions(&said, bob));
+        assert_eq!(summary(&said, group, &state).unwrap(), "bob: hi you");
+        assert_eq!(summary(&said, ConversationId::direct(me, bob), &state).unwrap(), "hi you");
+    }
+}
