@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod media;
 pub mod node;
 pub mod people;
+pub mod picture;
 pub mod raw;
 pub mod receiver;
 pub mod relay;
@@ -19,6 +20,7 @@ pub mod scene;
 pub mod simulation;
 pub mod small_disk;
 pub mod story;
+pub mod tmux;
 
 use std::time::Duration;
 

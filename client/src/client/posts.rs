@@ -84,6 +84,12 @@ impl Client {
         Ok(Sending { conversation, id, answer })
     }
 
+    /// What was posted in an earlier run of this store and is not resolved yet: in the order in which it is sent,
+    /// within each conversation.
+    pub fn unsent(&self) -> Vec<(ConversationId, Content)> {
+        self.shared().lock().outgoing.earlier()
+    }
+
     /// Says something. See [`post`](Self::post).
     ///
     /// # Errors

@@ -275,6 +275,16 @@ impl Outgoing {
         self.lanes.iter().map(|(&conversation, lane)| lane.row(conversation)).collect()
     }
 
+    /// What an earlier run posted, lane by lane, in order.
+    pub(crate) fn earlier(&self) -> Vec<(ConversationId, Content)> {
+        let mut earlier = Vec::new();
+        for (conversation, lane) in &self.lanes {
+            let items = lane.queue.iter().filter(|item| item.waiter.sending == 0);
+            earlier.extend(items.map(|item| (*conversation, item.content.clone())));
+        }
+        earlier
+    }
+
     /// How many posts wait for their answer.
     pub(crate) fn unresolved(&self) -> usize {
         self.lanes.values().map(|lane| lane.queue.len()).sum()

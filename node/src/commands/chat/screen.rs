@@ -13,6 +13,8 @@ mod message;
 mod names;
 mod pages;
 mod rows;
+#[cfg(test)]
+mod sample;
 mod state;
 mod terminal;
 mod text;
@@ -290,6 +292,7 @@ impl Shell {
                 self.refresh_soon();
             }
             Event::Resolved { result: Err(error), .. } => {
+                self.refresh_soon();
                 self.on(Input::Say(format!("✗ not sent, of an earlier run: {}", show::error(&error))));
             }
             Event::Signalled { conversation, user, kind } => self.on(Input::Signalled { conversation, user, kind }),

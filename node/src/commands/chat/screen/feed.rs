@@ -79,7 +79,7 @@ impl Lists {
             chats.push(chat);
         }
         let (cards, profile) = (client.known_cards()?, client.profile()?);
-        Ok(Input::Lists { chats, cards, profile, unresolved: client.unresolved() })
+        Ok(Input::Lists { chats, cards, profile, unresolved: client.unresolved(), earlier: client.unsent() })
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Input {
         cards: Vec<ContactCard>,
         profile: Profile,
         unresolved: usize,
+        /// What an earlier run posted and is not in its conversation yet.
+        earlier: Vec<(ConversationId, Content)>,
     },
     /// What is loaded of a conversation.
     Window {

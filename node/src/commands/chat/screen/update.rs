@@ -46,7 +46,8 @@ impl State {
                 self.synced = true;
                 Vec::new()
             }
-            Input::Lists { chats, cards, profile, unresolved } => {
+            Input::Lists { chats, cards, profile, unresolved, earlier } => {
+                self.keep_earlier(earlier);
                 self.names.learn_cards(cards);
                 (self.profile, self.unresolved) = (profile, unresolved);
                 self.on_chats(chats)
@@ -329,6 +330,13 @@ impl State {
             self.say("not connected: it is kept, and sent as soon as possible");
         }
         vec![Effect::Post { key, conversation, content }]
+    }
+
+    /// What an earlier run posted is shown as waiting too, before what came after it.
+    fn keep_earlier(&mut self, earlier: Vec<(ConversationId, Content)>) {
+        self.pending.retain(|pending| pending.key > 0);
+        let waiting = |(conversation, content)| Pending { key: 0, conversation, content, state: Sent::Waiting };
+        self.pending.splice(0..0, earlier.into_iter().map(waiting));
     }
 
     fn on_posted(&mut self, key: u64, result: Result<magpie_client::Posted, String>) {
