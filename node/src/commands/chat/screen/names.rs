@@ -74,8 +74,13 @@ impl Names {
 
     /// Of these, whom to ask the node about: each once.
     pub(super) fn unknown(&mut self, users: impl IntoIterator<Item = UserId>) -> Vec<UserId> {
-        let unknown = users.into_iter().filter(|user| *user != UserId::EVERYONE && !self.profiles.contains_key(user));
-        unknown.filter(|user| self.asked.insert(*user)).collect()
+        let people = users.into_iter().filter(|user| *user != UserId::EVERYONE && *user != UserId::default());
+        people.filter(|user| self.asked.insert(*user)).collect()
+    }
+
+    /// This person may have another name by now.
+    pub(super) fn ask_again_about(&mut self, user: UserId) {
+        self.asked.remove(&user);
     }
 
     /// People may have other names by now.

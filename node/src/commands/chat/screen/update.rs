@@ -188,6 +188,10 @@ impl State {
         self.talk = Some(talk);
         self.pending.retain(|pending| pending.conversation != id || !matches!(pending.state, Sent::Refused(_)));
         let mut effects = vec![Effect::Load { conversation: id, from }];
+        if let Some(other) = self.names.other(id) {
+            self.names.ask_again_about(other);
+            effects.extend(self.ask_names(vec![other]));
+        }
         effects.extend(self.ask_group());
         effects.extend(self.ask_online());
         effects
@@ -207,6 +211,7 @@ impl State {
         let Some(talk) = self.talk.as_mut().filter(|talk| talk.id == id) else { return Vec::new() };
         let last = talk.entries.last().map_or(0, |entry| entry.number);
         let scrolled = talk.scroll > 0 && last > 0;
+        let sought = talk.chosen.is_some_and(|number| talk.entry(number).is_none());
         (talk.entries, talk.reactions, talk.at_start, talk.loading) = (entries, reactions, at_start, false);
         if talk.chosen.is_some_and(|number| talk.entry(number).is_none()) {
             talk.chosen = None;
@@ -224,6 +229,9 @@ impl State {
             if let Some(talk) = &mut self.talk {
                 talk.scroll += below;
             }
+        }
+        if sought {
+            self.show_chosen();
         }
         let mut effects: Vec<Effect> = self.ask_names(people).into_iter().collect();
         effects.extend(self.mark_read());

@@ -26,6 +26,12 @@ fn moved(key: &KeyEvent, at: usize, len: usize, page: usize) -> Option<usize> {
     })
 }
 
+/// The line of a menu that begins with this key's letter and two blanks.
+fn named(menu: &Menu, key: &KeyEvent) -> Option<usize> {
+    let KeyCode::Char(c) = key.code else { return None };
+    menu.items.iter().position(|(label, _)| label.strip_prefix(c).is_some_and(|rest| rest.starts_with("  ")))
+}
+
 /// Keys that change what is being written.
 pub(super) fn edit(editor: &mut Editor, key: &KeyEvent) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
@@ -172,7 +178,8 @@ impl State {
                 }
             },
             Overlay::Text(title, text, at) => {
-                let lines = text.lines().count();
+                // The last line need not go further up than to the bottom.
+                let lines = (text.lines().count() + 1).saturating_sub(usize::from(self.size.1.saturating_sub(4)));
                 match moved(key, at, lines, usize::from(self.size.1 / 2)) {
                     Some(at) => self.overlays.push(Overlay::Text(title, text, at)),
                     None if matches!(key.code, KeyCode::Enter | KeyCode::Char('q')) => {}
@@ -186,6 +193,8 @@ impl State {
     fn on_menu_key(&mut self, mut menu: Menu, key: &KeyEvent) -> Vec<Effect> {
         if let Some(at) = moved(key, menu.at, menu.items.len(), usize::from(self.size.1 / 2)) {
             menu.at = at;
+        } else if let Some(at) = named(&menu, key) {
+            return self.run(menu.items[at].1.clone());
         } else if let KeyCode::Enter | KeyCode::Char(' ') = key.code {
             match menu.items.get(menu.at) {
                 None | Some((_, Command::Nothing)) => {}

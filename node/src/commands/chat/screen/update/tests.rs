@@ -277,3 +277,41 @@ fn a_text_that_is_too_long_is_not_lost() {
     assert_eq!(state.draft().unwrap().text().len(), 20_000);
     assert!(state.requests() == 1 && state.names.cards[&UserId::from_bits(4)].state == Some(ContactState::Waiting));
 }
+
+#[test]
+fn what_was_found_is_gone_to() {
+    let mut state = state();
+    let hit = text(40, CAROL, "the word");
+    state.on(Input::Answer(Answer::Hits { words: "WORD".into(), hits: vec![(sample::group(), hit)], more: false }));
+    let effects = press(&mut state, KeyCode::Enter);
+    let load = Effect::Load { conversation: sample::group(), from: 0 };
+    assert!(effects.contains(&load) && effects.iter().filter(|e| matches!(e, Effect::Load { .. })).count() == 1);
+    let entries = (1..=300).map(|n| text(n, CAROL, if n == 40 { "the word" } else { "other" })).collect();
+    state.on(sample::window(sample::group(), entries));
+    let (columns, height) = state.talk_size();
+    let rows = rows::rows(&state, columns);
+    let to = rows.len() - state.talk.as_ref().unwrap().scroll;
+    assert!(rows[to - height..to].iter().any(|row| row.number == Some(40)));
+    // A contact is found by name.
+    state.on(Input::Answer(Answer::Hits { words: "bob".into(), hits: vec![], more: false }));
+    let Some(Overlay::Menu(menu)) = state.overlays.last() else { panic!() };
+    assert_eq!(menu.items[0].0, "☺ Bob B");
+}
+
+#[test]
+fn what_an_earlier_run_did_not_send_is_shown_as_waiting() {
+    let mut state = talking();
+    let lists = |earlier| Input::Lists {
+        chats: sample::chats(),
+        cards: sample::cards(),
+        profile: Default::default(),
+        unresolved: 1,
+        earlier,
+    };
+    line(&mut state, "now");
+    state.on(lists(vec![(direct(), Content::Text("then".into()))]));
+    let said: Vec<_> = state.pending.iter().filter_map(rows::said).collect();
+    assert_eq!(said, ["then", "now"]);
+    state.on(lists(vec![]));
+    assert_eq!(state.pending.len(), 1);
+}
