@@ -63,7 +63,7 @@ fn two_people_live_in_it() {
     alice.press(&["Enter"]);
     bob.shows(&["alice would like to talk to you", "(1)"]);
     bob.press(&["F2"]);
-    bob.shows(&["who asks to talk to you"]);
+    bob.shows(&["new requests"]);
     bob.press(&["Down", "Down", "Down", "Down", "Enter"]);
     bob.shows(&["asks to talk to you", "Accept", "Refuse"]);
     bob.press(&["Enter"]);

@@ -54,6 +54,9 @@ const GATHER: Duration = Duration::from_millis(30);
 /// Events that are heeded before the screen is drawn.
 const EVENTS_AT_ONCE: usize = 512;
 
+/// Lost messages that are shown; the newest.
+const LOST_SHOWN: usize = 20;
+
 /// How it ended.
 enum End {
     Quit,
@@ -272,6 +275,17 @@ impl Shell {
         None
     }
 
+    /// A restored node no longer has what this person wrote last.
+    fn show_lost(&mut self, count: u64) {
+        let mut text = format!("The backup is older than {count} of your messages. They are gone for everybody:\n");
+        for (_, entry) in self.client.lost().unwrap_or_default().iter().rev().take(LOST_SHOWN).rev() {
+            if let Some(message) = words::message(entry) {
+                text.push_str(&format!("\n{}", words::kind(&message.kind)));
+            }
+        }
+        self.on(Input::Answer(Answer::Show("The node was restored".to_owned(), text)));
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Online => self.on(Input::Link(Link::Online)),
@@ -301,6 +315,7 @@ impl Shell {
                 self.lists.forget();
                 self.on(Input::Say("the node was restored from a backup; what it holds is read anew".to_owned()));
             }
+            Event::HistoryLost { count } => self.show_lost(count),
             Event::StoreFailed { detail } => {
                 self.on(Input::Say(format!("✗ what this device keeps cannot be written: {}", show::safe(&detail))));
             }

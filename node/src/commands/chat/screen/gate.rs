@@ -123,3 +123,31 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratatui::{Terminal, backend::TestBackend};
+
+    fn press(gate: &mut Gate, code: KeyCode) -> Answered {
+        gate.on_key(&KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    #[test]
+    fn a_name_and_a_password_are_asked_for_and_the_password_is_never_shown() {
+        let mut gate = Gate::new("127.0.0.1:4433");
+        assert_eq!(press(&mut gate, KeyCode::Enter), Answered::Nothing, "a name is needed");
+        " alice ".chars().for_each(|c| drop(press(&mut gate, KeyCode::Char(c))));
+        assert_eq!(press(&mut gate, KeyCode::Enter), Answered::Name("alice".into()));
+        gate.question = Question::Password;
+        "secret".chars().for_each(|c| drop(press(&mut gate, KeyCode::Char(c))));
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| gate.draw(frame, Theme::new(true))).unwrap();
+        let shown: String = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
+        assert!(shown.contains("Name       alice") && shown.contains("••••••") && !shown.contains("secret"));
+        assert_eq!(press(&mut gate, KeyCode::Enter), Answered::Password("secret".into()));
+        gate.question = Question::Wait;
+        assert_eq!(press(&mut gate, KeyCode::Char('x')), Answered::Nothing);
+        assert_eq!(press(&mut gate, KeyCode::Esc), Answered::Quit);
+    }
+}

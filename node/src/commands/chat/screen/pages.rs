@@ -76,10 +76,10 @@ impl State {
         cards.sort_by_cached_key(|card| (self.names.name(card.user).to_lowercase(), card.user));
         let is = |card: &ContactCard, state| card.state == Some(state) && !card.blocked;
         let parts: [(&str, Box<dyn Fn(&ContactCard) -> bool>); 5] = [
-            ("who asks to talk to you", Box::new(|card| is(card, ContactState::Waiting))),
+            ("new requests", Box::new(|card| is(card, ContactState::Waiting))),
             ("★ starred", Box::new(|card| is(card, ContactState::Accepted) && card.starred)),
             ("contacts", Box::new(|card| is(card, ContactState::Accepted) && !card.starred)),
-            ("asked, no answer yet", Box::new(|card| is(card, ContactState::Requested))),
+            ("asked", Box::new(|card| is(card, ContactState::Requested))),
             ("blocked", Box::new(|card| card.blocked)),
         ];
         for (at, (title, belongs)) in parts.iter().enumerate() {
@@ -142,7 +142,7 @@ impl State {
                 Command::MyCode,
                 "Who has it finds you. Enter shows it; /newcode makes the old one void.",
             ),
-            heading("who finds you, what others see"),
+            heading("privacy"),
             line(
                 "Found by phone",
                 known(|a| a.by_phone),

@@ -6,9 +6,10 @@ use ratatui::{
     Frame, Terminal,
     backend::CrosstermBackend,
     crossterm::{
+        cursor,
         event::{self, DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange, Event},
         execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, SetTitle, disable_raw_mode, enable_raw_mode},
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
 };
 use tokio::sync::mpsc;
@@ -34,7 +35,7 @@ impl Screen {
         enable_raw_mode()?;
         // From here on, dropping it gives the terminal back.
         let screen = Self { terminal: Terminal::new(CrosstermBackend::new(io::stdout()))? };
-        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange, SetTitle("magpie"))?;
+        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange)?;
         Ok(screen)
     }
 
@@ -64,12 +65,8 @@ impl Drop for Screen {
 
 fn give_back() {
     // Nobody can be told that there is nobody to tell.
-    let _ = execute!(io::stdout(), DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, crossterm_show());
+    let _ = execute!(io::stdout(), DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();
-}
-
-fn crossterm_show() -> ratatui::crossterm::cursor::Show {
-    ratatui::crossterm::cursor::Show
 }
 
 /// What the person does, from a thread of its own that ends with the terminal, or with the process.

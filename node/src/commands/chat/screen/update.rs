@@ -95,6 +95,7 @@ impl State {
         if was {
             return Vec::new();
         }
+        self.notice = self.notice.take().filter(|notice| !notice.text.starts_with("not connected"));
         self.names.ask_again();
         let mut effects = vec![Effect::Ask(Ask::Account), Effect::Refresh];
         effects.extend(self.ask_names(self.names.cards.keys().copied().collect()));
@@ -159,12 +160,14 @@ impl State {
     fn reload(&self) -> Option<Effect> {
         let talk = self.talk.as_ref()?;
         let cursor = self.chats.get(&talk.id)?.cursor;
-        let newest = cursor.saturating_sub(PAGE);
+        let many = talk.entries.len() >= KEPT_MAX && talk.scroll == 0 && talk.chosen.is_none();
         let from = match talk.entries.first() {
-            Some(first) if talk.scroll > 0 || talk.chosen.is_some() || talk.entries.len() < KEPT_MAX => first.number,
-            _ => newest,
+            _ if many => cursor.saturating_sub(PAGE),
+            Some(_) if talk.at_start => 0,
+            Some(first) => first.number,
+            None => cursor.saturating_sub(PAGE),
         };
-        Some(Effect::Load { conversation: talk.id, from: if talk.at_start { 0 } else { from } })
+        Some(Effect::Load { conversation: talk.id, from })
     }
 
     /// Opens a conversation.
@@ -177,6 +180,8 @@ impl State {
             self.pane = Pane::List;
             return Vec::new();
         };
+        // It may be about what is before one's eyes now.
+        self.notice = self.notice.take().filter(|notice| !notice.text.starts_with('✉'));
         self.chat_at = Some(id);
         if self.talk.as_ref().is_some_and(|talk| talk.id == id) {
             return self.mark_read();

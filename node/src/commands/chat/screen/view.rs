@@ -99,7 +99,7 @@ fn chats(frame: &mut Frame, state: &State, theme: Theme, area: Rect) {
     let list = state.list();
     if list.is_empty() {
         let text = if state.synced || state.link != Link::Online {
-            "No conversations yet.\n\nPress a to add a contact by name, or ask somebody for yours: it is above, on the right."
+            "No conversations yet.\n\nPress a to add a contact by the name that they have here. Others find you by yours."
         } else {
             "Fetching what was missed…"
         };
@@ -232,7 +232,8 @@ fn keys(frame: &mut Frame, state: &State, theme: Theme, area: Rect) {
             ("n", "group"),
             ("a", "add"),
             ("/", "search"),
-            ("p d h", "pin quiet hide"),
+            ("p", "pin"),
+            ("h", "hide"),
             ("?", "help"),
             ("q", "quit"),
         ],

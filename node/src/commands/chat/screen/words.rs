@@ -80,6 +80,8 @@ pub(super) fn event(entry: &Entry, conversation: ConversationId, names: &Names, 
         Body::Created(_) if direct => "you can talk now".to_owned(),
         Body::Created(created) => format!("{by} made the group {}", line(&created.title)),
         Body::Joined(_) if direct => return None,
+        // Whoever made the group.
+        Body::Joined(joined) if joined.user == joined.by && entry.number <= 2 => return None,
         Body::Joined(joined) if joined.user == joined.by => format!("{} joined", name(joined.user)),
         Body::Joined(joined) => format!("{} brought {} in", name(joined.by), name(joined.user)),
         Body::Left(user) => format!("{} left", name(*user)),

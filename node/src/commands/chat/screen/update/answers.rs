@@ -51,7 +51,11 @@ impl State {
             Answer::Joined { joined: false, .. } => self.said("asked; an administrator has to let you in"),
             Answer::Group { conversation, info, members } => {
                 self.names.learn_group(conversation, &info.nicknames);
-                let people = members.iter().chain(&info.waiting).copied().collect();
+                let people: Vec<_> = members.iter().chain(&info.waiting).copied().collect();
+                if people.len() <= magpie_client::limits::PROFILES_MAX {
+                    // One question tells what all of them are called by now.
+                    people.iter().for_each(|user| self.names.ask_again_about(*user));
+                }
                 if let Some(talk) = self.talk.as_mut().filter(|talk| talk.id == conversation) {
                     (talk.group, talk.members) = (Some(info), members);
                 }

@@ -120,7 +120,7 @@ impl State {
         let mut effects = self.open(id);
         if let Some(talk) = self.talk.as_mut().filter(|talk| talk.id == id && number > 0) {
             talk.chosen = Some(number);
-            let known = talk.entries.first().is_some_and(|first| first.number <= number);
+            let known = talk.entry(number).is_some();
             if !known {
                 effects.retain(|effect| !matches!(effect, Effect::Load { .. }));
                 effects.push(Effect::Load { conversation: id, from: number.saturating_sub(50) });

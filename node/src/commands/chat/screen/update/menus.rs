@@ -67,6 +67,7 @@ impl State {
         let card = self.names.cards.get(&user).cloned();
         let state = card.as_ref().and_then(|card| card.state);
         let blocked = card.as_ref().is_some_and(|card| card.blocked);
+        items.push((String::new(), Command::Nothing));
         if user != self.me {
             match state {
                 Some(ContactState::Waiting) => {
@@ -202,7 +203,7 @@ impl State {
         if mine || self.is_admin() {
             items.push(message("x  Recall", WithMessage::Recall));
         }
-        items.push(message("d  Delete for me", WithMessage::Delete));
+        items.push(("d  Delete for me".to_owned(), super::talk_keys::delete_if_sure()));
         items.push(message("f  Keep in favourites", WithMessage::Keep));
         items.push(message("w  Forward", WithMessage::Forward));
         let person = Command::With(Person::Is(entry.sender), WithPerson::Card);

@@ -17,6 +17,11 @@ use super::{
 /// How often others are told that this person types, at most.
 const TYPING_EVERY_MS: u64 = 4_000;
 
+/// Deleting a message for oneself, with a question before it.
+pub(super) fn delete_if_sure() -> Command {
+    Command::Sure("Delete this message, for you alone?".to_owned(), Box::new(Command::Message(WithMessage::Delete)))
+}
+
 impl State {
     pub(super) fn on_talk_key(&mut self, key: &KeyEvent) -> Vec<Effect> {
         let page = self.talk_size().1.saturating_sub(2).max(1);
@@ -83,11 +88,12 @@ impl State {
 
     /// Goes to the next message that can be chosen, up or down.
     fn choose(&mut self, by: i32) -> Vec<Effect> {
+        let lowest = self.lowest_in_sight();
         let Some(talk) = &mut self.talk else { return Vec::new() };
         let can: Vec<u64> = talk.entries.iter().filter(|e| words::is_message(e)).map(|e| e.number).collect();
         let at = talk.chosen.and_then(|number| can.binary_search(&number).ok());
         talk.chosen = match (at, by < 0) {
-            (None, _) => can.last().copied(),
+            (None, _) => can.iter().rev().find(|number| **number <= lowest).copied(),
             (Some(0), true) => can.first().copied(),
             (Some(at), true) => can.get(at - 1).copied(),
             (Some(at), false) => can.get(at + 1).copied(),
@@ -98,6 +104,13 @@ impl State {
         let wants_more = at == Some(0) && by < 0;
         self.show_chosen();
         if wants_more { self.scroll(1) } else { Vec::new() }
+    }
+
+    /// The last entry that is shown now.
+    fn lowest_in_sight(&self) -> u64 {
+        let rows = rows::rows(self, self.talk_size().0);
+        let to = rows.len().saturating_sub(self.talk.as_ref().map_or(0, |talk| talk.scroll));
+        rows[..to].iter().rev().find_map(|row| row.number).unwrap_or(u64::MAX)
     }
 
     /// Scrolls so that the chosen message is in sight.
@@ -121,7 +134,7 @@ impl State {
             KeyCode::Char('r') => WithMessage::Quote,
             KeyCode::Char('e') => WithMessage::Edit(None),
             KeyCode::Char('x') => WithMessage::Recall,
-            KeyCode::Char('d') => WithMessage::Delete,
+            KeyCode::Char('d') => return self.run(delete_if_sure()),
             KeyCode::Char('f') => WithMessage::Keep,
             KeyCode::Char('w') => WithMessage::Forward,
             KeyCode::Char('s') => WithMessage::SaveFile(None),

@@ -24,7 +24,8 @@ fn boxed(frame: &mut Frame, title: &str, columns: usize, rows: usize) -> Rect {
     let outer = Rect { x, y, width, height };
     frame.render_widget(Clear, outer);
     let title = format!(" {} ", cut(title, usize::from(width.saturating_sub(6))));
-    frame.render_widget(Block::bordered().title(title), outer);
+    let block = if title.trim().is_empty() { Block::bordered() } else { Block::bordered().title(title) };
+    frame.render_widget(block, outer);
     Rect { x: x + 2, y: y + 1, width: width.saturating_sub(4), height: height.saturating_sub(2) }
 }
 
