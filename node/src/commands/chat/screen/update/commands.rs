@@ -15,7 +15,7 @@ use super::super::{
 
 impl State {
     /// Does what was asked for.
-    pub(super) fn run(&mut self, command: Command) -> Vec<Effect> {
+    pub(in crate::commands::chat::screen) fn run(&mut self, command: Command) -> Vec<Effect> {
         match command {
             Command::With(person, what) => self.with_person(person, what),
             Command::Message(what) => self.with_message(what),
