@@ -5,6 +5,7 @@
 //! the hot path.
 
 pub mod base;
+mod chain;
 pub mod key;
 pub mod layers;
 pub mod memory;

@@ -282,13 +282,22 @@ async fn a_state_that_is_gone_or_covered_in_garbage_comes_back_from_the_truth() 
             }
             assert_eq!(left.must_tell(work.path(), "with garbage in place of a checkpoint"), None);
         }
-        for file in runs(&work.path().join("state")) {
-            let what = format!("with half of {}", file.display());
-            let half = fs::metadata(&file).unwrap().len() / 2;
-            fs::File::options().write(true).open(&file).unwrap().set_len(half).unwrap();
-            assert!(left.must_tell(work.path(), &what).is_some(), "{what}: nothing was reported");
-            fs::remove_file(&file).unwrap();
-            left.must_tell(work.path(), "without a file of runs");
+        let names = runs(&work.path().join("state"));
+        assert!(!names.is_empty(), "no runs of entries lie beside the store");
+        for name in names.iter().flat_map(|file| file.file_name()) {
+            for half in [true, false] {
+                let work = left.copy();
+                let file = work.path().join("state").join(name);
+                match half {
+                    true => {
+                        let len = fs::metadata(&file).unwrap().len() / 2;
+                        fs::File::options().write(true).open(&file).unwrap().set_len(len).unwrap();
+                    }
+                    false => fs::remove_file(&file).unwrap(),
+                }
+                let what = format!("with half ({half}) or nothing of {}", file.display());
+                assert_eq!(left.must_tell(work.path(), &what), None);
+            }
         }
         fs::write(work.path().join("state/sled/db"), b"no database").unwrap();
         left.must_tell(work.path(), "with garbage in place of the store");

@@ -89,6 +89,8 @@ pub trait StateBase: Send + Sync + 'static {
 const RECORD_VERSION: u8 = 1;
 /// The same of one whose payload is where the record lies instead.
 pub(super) const FAR_VERSION: u8 = 2;
+/// The same of one that holds several runs of entries.
+pub(super) const CHAIN_VERSION: u8 = 3;
 
 /// Puts a record in its envelope: `version u8 | payload | checksum u64`, the checksum seeded with the key, so
 /// that a record under another's key does not check out either.

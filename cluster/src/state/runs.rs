@@ -2,10 +2,10 @@
 //!
 //! sled keeps up to sixteen values in a page and writes the page anew every ten changes; with long values that is
 //! two to three times their bytes. Of a run it keeps the place alone. What a crash leaves behind the last place that
-//! sled knows is never read.
+//! sled knows is never read, and cut off at the next start.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
@@ -15,9 +15,12 @@ use std::{
 
 use bincode::{Decode, Encode};
 use magpie_protocol::ShardId;
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// A file that has grown to this is followed by another.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Runs are gathered up to this, in bytes, and written at once.
+const GATHERED_BYTES: usize = 1 << 20;
 
 /// Where a run lies, and the checksum at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -35,39 +38,51 @@ impl Place {
     }
 }
 
+/// Up to where each file is in use.
+#[derive(Debug, Default)]
+pub(super) struct InUse(BTreeMap<u32, u64>);
+
+impl InUse {
+    /// Something lies here.
+    pub(super) fn add(&mut self, place: &Place) {
+        let end = self.0.entry(place.file).or_default();
+        *end = (*end).max(place.offset + u64::from(place.len));
+    }
+}
+
 /// One shard's files.
 pub(super) struct Runs {
     dir: PathBuf,
     prefix: String,
-    inner: Mutex<Inner>,
+    files: Mutex<HashMap<u32, Arc<File>>>,
+    end: Mutex<End>,
 }
 
-#[derive(Default)]
-struct Inner {
-    files: HashMap<u32, Arc<File>>,
-    /// The file that grows, and its length; none before the first run.
-    current: u32,
+/// The file that grows, and its length; 0 before the first run.
+#[derive(Clone, Copy, Default)]
+struct End {
+    file: u32,
     len: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Runs {
     /// The files of this shard in `dir`. What is written goes behind what is there.
     pub(super) fn open(dir: &Path, shard: ShardId) -> io::Result<Self> {
-        let runs = Self { dir: dir.to_owned(), prefix: format!("runs-{shard}-"), inner: Mutex::default() };
-        let mut inner = runs.lock();
+        let prefix = format!("runs-{shard}-");
+        let runs = Self { dir: dir.to_owned(), prefix, files: Mutex::default(), end: Mutex::default() };
         for number in runs.numbers()? {
             let file = File::options().read(true).write(true).open(runs.path(number))?;
-            if number >= inner.current {
-                (inner.current, inner.len) = (number, file.metadata()?.len());
+            let mut end = lock(&runs.end);
+            if number >= end.file {
+                *end = End { file: number, len: file.metadata()?.len() };
             }
-            inner.files.insert(number, Arc::new(file));
+            lock(&runs.files).insert(number, Arc::new(file));
         }
-        drop(inner);
         Ok(runs)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, number: u32) -> PathBuf {
@@ -84,52 +99,110 @@ impl Runs {
         Ok(numbers)
     }
 
-    /// Writes runs one behind the other, each with its checksum at its end; says where they lie.
-    pub(super) fn append(&self, runs: &[Vec<u8>]) -> io::Result<Vec<Place>> {
-        if runs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut inner = self.lock();
-        if inner.current == 0 || inner.len >= FILE_BYTES_MAX {
-            let number = inner.current + 1;
-            let file = File::options().read(true).write(true).create_new(true).open(self.path(number))?;
-            inner.files.insert(number, Arc::new(file));
-            (inner.current, inner.len) = (number, 0);
-        }
-        let (number, mut offset) = (inner.current, inner.len);
-        let file = inner.files.get(&number).cloned().ok_or_else(|| missing(number))?;
-        let mut places = Vec::with_capacity(runs.len());
-        for run in runs {
-            file.write_all_at(run, offset)?;
-            let checksum = run.last_chunk::<8>().map_or(0, |sum| u64::from_le_bytes(*sum));
-            places.push(Place { file: number, offset, len: run.len() as u32, checksum });
-            offset += run.len() as u64;
-        }
-        inner.len = offset;
-        Ok(places)
+    fn file(&self, number: u32) -> io::Result<Arc<File>> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the file {number} of runs is missing"));
+        lock(&self.files).get(&number).cloned().ok_or_else(missing)
+    }
+
+    /// Begins to write behind what is there. One at a time.
+    pub(super) fn append(&self) -> Appending<'_> {
+        let end = lock(&self.end);
+        Appending { runs: self, written: *end, end, gathered: Vec::new() }
     }
 
     /// The run at a place. Its content is checked by who asked.
     pub(super) fn read(&self, place: Place) -> io::Result<Vec<u8>> {
-        let file = self.lock().files.get(&place.file).cloned().ok_or_else(|| missing(place.file))?;
         let mut run = vec![0; place.len()];
-        file.read_exact_at(&mut run, place.offset)?;
+        self.file(place.file)?.read_exact_at(&mut run, place.offset)?;
         Ok(run)
+    }
+
+    /// Gives back what lies behind everything that is in use. Whether all of that is there.
+    pub(super) fn cut(&self, in_use: &InUse) -> io::Result<bool> {
+        let (mut end, mut whole) = (lock(&self.end), 0);
+        *end = End::default();
+        for number in self.numbers()? {
+            let Some(&len) = in_use.0.get(&number) else {
+                lock(&self.files).remove(&number);
+                fs::remove_file(self.path(number))?;
+                continue;
+            };
+            let file = self.file(number)?;
+            let found = file.metadata()?.len();
+            if found > len {
+                file.set_len(len)?;
+            }
+            whole += usize::from(found >= len);
+            if number >= end.file {
+                *end = End { file: number, len: found.min(len) };
+            }
+        }
+        Ok(whole == in_use.0.len())
+    }
+
+    /// Gives back the room of runs that nothing leads to any more, as far as the file system can. Who is still reading
+    /// one finds zeros, and looks again.
+    pub(super) fn give_back(&self, dead: &[Place]) {
+        for place in dead {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let punched =
+                self.file(place.file).and_then(|file| Ok(fallocate(&file, how, place.offset, place.len.into())?));
+            if let Err(error) = punched {
+                tracing::debug!(%error, "the room of a run is not given back");
+            }
+        }
     }
 
     /// Removes every file.
     pub(super) fn clear(&self) -> io::Result<()> {
-        let mut inner = self.lock();
-        for number in self.numbers()? {
-            fs::remove_file(self.path(number))?;
-        }
-        *inner = Inner::default();
-        Ok(())
+        self.cut(&InUse::default()).map(|_| ())
     }
 }
 
-fn missing(number: u32) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("the file {number} of runs is missing"))
+/// Runs on their way to the end of a file. Nothing counts before [`Appending::finish`].
+pub(super) struct Appending<'a> {
+    runs: &'a Runs,
+    end: MutexGuard<'a, End>,
+    written: End,
+    gathered: Vec<u8>,
+}
+
+impl Appending<'_> {
+    /// Writes a run, which ends with its checksum, behind the others; says where it will lie.
+    pub(super) fn push(&mut self, run: &[u8]) -> io::Result<Place> {
+        if self.written.file == 0 || self.written.len + self.gathered.len() as u64 >= FILE_BYTES_MAX {
+            self.write()?;
+            let number = self.written.file + 1;
+            // One that was begun and not finished holds nothing.
+            let file =
+                File::options().read(true).write(true).create(true).truncate(true).open(self.runs.path(number))?;
+            lock(&self.runs.files).insert(number, Arc::new(file));
+            self.written = End { file: number, len: 0 };
+        }
+        let offset = self.written.len + self.gathered.len() as u64;
+        let checksum = run.last_chunk::<8>().map_or(0, |sum| u64::from_le_bytes(*sum));
+        self.gathered.extend_from_slice(run);
+        if self.gathered.len() >= GATHERED_BYTES {
+            self.write()?;
+        }
+        Ok(Place { file: self.written.file, offset, len: run.len() as u32, checksum })
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if !self.gathered.is_empty() {
+            self.runs.file(self.written.file)?.write_all_at(&self.gathered, self.written.len)?;
+            self.written.len += self.gathered.len() as u64;
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+
+    /// Returns when everything is in its file.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.write()?;
+        *self.end = self.written;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -19,18 +19,21 @@ use magpie_protocol::{ShardId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    base::{
-        Applied, FAR_VERSION, StateBase, StateError, Stored, Visit, VisitWhile, Write, hex, seal, seal_as, unseal,
-        unseal_as,
-    },
-    key::table,
-    runs::{Place, Runs},
+    base::{Applied, StateBase, StateError, Stored, Visit, VisitWhile, Write, hex, seal, unseal},
+    chain::split_key,
+    runs::{InUse, Runs},
 };
 
 const APPLIED_KEY: &[u8] = b"\xff\xff\xffapplied";
 const TRUST_FILE: &str = "trusted";
-/// Runs of entries from this length on lie beside sled.
-const FAR_LEN_MIN: usize = 512;
+/// Stands behind what that file says since chains are written: earlier builds take it for the mark of another boot, and
+/// rebuild the state instead of stumbling over a chain.
+const FORM: &str = " chains";
+const CLOSED: &str = "closed";
+
+mod history;
+
+use history::Folded;
 
 /// The database that holds the trees of all shards of a node.
 #[derive(Clone)]
@@ -66,7 +69,8 @@ impl SledDb {
         let trust = dir.join(TRUST_FILE);
         let trusted = fs::read_to_string(&trust).unwrap_or_default();
         let fresh = !dir.join("sled").exists();
-        if !fresh && trusted != "closed" && trusted != boot_id() {
+        let mark = trusted.strip_suffix(FORM).unwrap_or(&trusted);
+        if !fresh && mark != CLOSED && mark != boot_id() {
             tracing::warn!(dir = %dir.display(), "the state was not closed before the machine went down: rebuilding it");
             Self::wipe(dir)?;
         }
@@ -84,7 +88,7 @@ impl SledDb {
                 open()?
             }
         };
-        fs::write(&trust, boot_id()).map_err(io(&trust))?;
+        fs::write(&trust, boot_id() + FORM).map_err(io(&trust))?;
         Ok(Self { db, dir: dir.to_owned() })
     }
 
@@ -123,8 +127,8 @@ impl SledDb {
             File::open(&dir).and_then(|f| f.sync_all()).ok();
         }
         let trust = self.dir.join(TRUST_FILE);
-        if fs::read_to_string(&trust).is_ok_and(|t| t == boot_id()) {
-            fs::write(&trust, "closed").map_err(io(&trust))?;
+        if fs::read_to_string(&trust).is_ok_and(|t| t == boot_id() + FORM) {
+            fs::write(&trust, [CLOSED, FORM].concat()).map_err(io(&trust))?;
         }
         Ok(())
     }
@@ -196,11 +200,12 @@ impl SledBase {
             }
             None => Default::default(),
         };
-        let mut found = Digest::default();
+        let (mut found, mut in_use) = (Digest::default(), InUse::default());
         let mut records = self.tree.iter();
         while let Some((key, sealed)) = guarded(&self.place, || records.next().transpose())? {
             if key != APPLIED_KEY {
                 found.add(&sealed);
+                self.note_places(&key, &sealed, &mut in_use)?;
             }
         }
         if found != marker.1 {
@@ -208,6 +213,10 @@ impl SledBase {
                 "it holds {} records where {} were written",
                 found.records, marker.1.records
             )));
+        }
+        // What a crash left between the runs and their redo file.
+        if !self.runs.cut(&in_use).map_err(io(&self.dir))? {
+            return Err(damaged("a file of runs is missing or too short"));
         }
         *self.lock() = marker;
         Ok(())
@@ -228,41 +237,6 @@ impl SledBase {
         Ok(())
     }
 
-    /// Seals these writes; those of long runs become their places.
-    fn seal_all(&self, writes: Vec<Write>) -> Result<Sealed, StateError> {
-        let mut sealed: Sealed = Vec::with_capacity(writes.len());
-        let (mut far, mut runs) = (Vec::new(), Vec::new());
-        for (key, value) in writes {
-            let key = key.as_bytes();
-            let value = value.map(|value| seal(key, &value));
-            match value {
-                Some(run) if key.get(2) == Some(&table::TIMELINE) && run.len() >= FAR_LEN_MIN => {
-                    far.push(sealed.len());
-                    runs.push(run);
-                    sealed.push((key.to_vec(), None));
-                }
-                value => sealed.push((key.to_vec(), value)),
-            }
-        }
-        let places = self.runs.append(&runs).map_err(io(&self.dir))?;
-        for (at, place) in far.into_iter().zip(places) {
-            let (key, value) = &mut sealed[at];
-            *value = Some(seal_as(FAR_VERSION, key, &codec::encode(&place)));
-        }
-        Ok(sealed)
-    }
-
-    /// What is stored under a key, fetched from where it lies.
-    fn fetch(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, StateError> {
-        if stored.first() != Some(&FAR_VERSION) {
-            return Ok(stored.to_vec());
-        }
-        let damaged = |what: String| StateError::Damaged { place: format!("{}, {}", self.place, hex(key)), what };
-        let place: Place =
-            codec::decode_stored(unseal_as(FAR_VERSION, key, stored)?).map_err(|e| damaged(e.to_string()))?;
-        self.runs.read(place).map_err(|e| damaged(format!("its run: {e}")))
-    }
-
     fn write_redo(&self, chunks: &[Redo]) -> std::io::Result<()> {
         let mut body = Vec::new();
         chunks.iter().for_each(|chunk| codec::encode_into(chunk, &mut body));
@@ -279,30 +253,24 @@ impl StateBase for SledBase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        if let Some((front, _)) = split_key(key) {
+            let run = self.next(front, key)?.filter(|(found, _)| found == key);
+            return Ok(run.map(|(_, run)| run));
+        }
         let found = guarded(&self.place, || self.tree.get(key))?;
-        found.map(|stored| self.fetch(key, &stored)).transpose()
+        Ok(found.map(|stored| stored.to_vec()))
     }
 
     fn next(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Stored>, StateError> {
-        let found = guarded(&self.place, || self.tree.range(from..).next().transpose())?;
-        let found = found.filter(|(key, _)| key.starts_with(prefix));
-        found.map(|(key, stored)| Ok((key.to_vec(), self.fetch(&key, &stored)?))).transpose()
+        self.next_run(prefix, from)
     }
 
     fn last(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let found = guarded(&self.place, || self.tree.scan_prefix(prefix).next_back().transpose())?;
-        Ok(found.map(|(key, _)| key.to_vec()))
+        self.last_key(prefix)
     }
 
     fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError> {
-        let mut digest = self.lock().1;
-        let sealed = self.seal_all(writes)?;
-        for (key, value) in &sealed {
-            if let Some(old) = guarded(&self.place, || self.tree.get(key))? {
-                digest.remove(&old);
-            }
-            value.iter().for_each(|value| digest.add(value));
-        }
+        let Folded { sealed, digest, dead } = self.fold(writes, self.lock().1)?;
         let marker = codec::encode(&(applied.to_bytes(), digest));
         let mut chunks: Vec<Redo> = Vec::new();
         let mut rest = sealed.into_iter().peekable();
@@ -323,23 +291,18 @@ impl StateBase for SledBase {
         guarded(&self.place, || self.tree.flush())?;
         fs::remove_file(&self.redo).map_err(io(&self.redo))?;
         *self.lock() = (applied.clone(), digest);
+        self.runs.give_back(&dead);
         Ok(())
     }
 
     fn scan(&self, visit: &mut Visit<'_>) -> Result<(), StateError> {
-        let mut records = self.tree.iter();
-        while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
-            if key != APPLIED_KEY {
-                visit(&key, &self.fetch(&key, &value)?)?;
-            }
-        }
-        Ok(())
+        self.scan_from(&[], &mut |key, stored| visit(key, stored).map(|()| true))
     }
 
     fn scan_from(&self, from: &[u8], visit: &mut VisitWhile<'_>) -> Result<(), StateError> {
         let mut records = self.tree.range(from..);
-        while let Some((key, value)) = guarded(&self.place, || records.next().transpose())? {
-            if key != APPLIED_KEY && !visit(&key, &self.fetch(&key, &value)?)? {
+        while let Some((key, stored)) = guarded(&self.place, || records.next().transpose())? {
+            if key != APPLIED_KEY && !self.unfold(&key, &stored, from, visit)? {
                 break;
             }
         }
@@ -380,5 +343,10 @@ pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
     vec![
         Golden::coded("state.marker", &(Applied::default().to_bytes(), Digest { records: 3, sum: 4 })),
         Golden::coded("state.place", &super::runs::place_for_golden()),
+        Golden::coded("state.chain", &super::chain::chain_for_golden()),
     ]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+mod tests;
