@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a planned change of leader may take. Commands wait meanwhile.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// How long one step towards other replicas may take.
+const RESHAPE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked how far the next leader is.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -165,7 +167,14 @@ impl<M: Machine> Shard<M> {
     pub(crate) async fn reshape(&self, to: BTreeSet<NodeId>) -> Result<Reshaping, AskError> {
         self.lead()?;
         let group = self.group().ok_or(AskError::Unavailable)?;
-        group.reshape(to).await.map_err(|error| match error {
+        let mut leadership = self.follow_leadership();
+        // Whoever stops leading may never learn what became of it, and who asks would wait for ever.
+        let reshaped = tokio::select! {
+            reshaped = group.reshape(to) => reshaped,
+            _ = leadership.wait_for(|now| !now.leads) => Err(ProposeError::LostLead),
+            () = tokio::time::sleep(RESHAPE_MAX) => Err(ProposeError::Stopped("no majority answers".to_owned())),
+        };
+        reshaped.map_err(|error| match error {
             ProposeError::NotLeader | ProposeError::LostLead => AskError::NotLeader { leader: None },
             ProposeError::Stopped(why) => {
                 tracing::warn!(shard = %self.0.id, %why, "the replicas of the shard do not change");
