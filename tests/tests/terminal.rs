@@ -96,6 +96,20 @@ fn two_people_live_in_it() {
     alice.shows(&["at the lake"]);
     picture(&alice, "chat.svg", 100);
 
+    // A file, byte for byte; nothing is saved over something else.
+    let bytes: Vec<u8> = (0..300_000_u32).map(|n| u8::try_from(n * 31 % 251).unwrap()).collect();
+    let (sent, saved) = (dir.path().join("notes.bin"), dir.path().join("saved.bin"));
+    std::fs::write(&sent, &bytes).unwrap();
+    alice.line(&format!("/send {}", sent.display()));
+    bob.shows(&["[File notes.bin, 293.0 KiB]"]);
+    bob.line(&format!("/savefile {}", saved.display()));
+    bob.shows(&["saved /"]);
+    assert!(std::fs::read(&saved).unwrap() == bytes);
+    bob.line(&format!("/savefile {}", saved.display()));
+    bob.shows(&["is there already"]);
+    alice.line("/send /nowhere/at/all");
+    alice.shows(&["✗ all not sent"]);
+
     // The node goes and comes: what is said meanwhile is kept, and nobody has to do anything.
     let (code, parts) = node.stop();
     assert_eq!(code, 0);

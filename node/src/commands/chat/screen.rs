@@ -7,6 +7,7 @@ mod command;
 mod editor;
 mod enter;
 mod feed;
+mod files;
 mod gate;
 mod layout;
 mod message;
@@ -54,6 +55,8 @@ const GATHER: Duration = Duration::from_millis(30);
 /// Events that are heeded before the screen is drawn.
 const EVENTS_AT_ONCE: usize = 512;
 
+/// What was heard of files and not shown yet.
+const FAR_MAX: usize = 16;
 /// Lost messages that are shown; the newest.
 const LOST_SHOWN: usize = 20;
 
@@ -111,6 +114,8 @@ struct Shell {
     state: State,
     lists: feed::Lists,
     jobs: FuturesUnordered<BoxFuture<'static, Option<Input>>>,
+    /// How far files are.
+    far: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// What the node is to be told about what was read.
     reads: BTreeMap<ConversationId, u64>,
     tell_read_at: Option<Instant>,
@@ -144,6 +149,7 @@ impl Shell {
             state,
             lists: feed::Lists::default(),
             jobs: FuturesUnordered::new(),
+            far: mpsc::channel(FAR_MAX),
             reads: BTreeMap::new(),
             tell_read_at: None,
             refresh_at: Some(Instant::now()),
@@ -190,6 +196,7 @@ impl Shell {
                         self.on(input);
                     }
                 }
+                Some(input) = self.far.1.recv() => self.on(input),
                 () = at(self.refresh_at) => self.refresh(),
                 () = at(self.tell_read_at) => self.tell_read(),
                 _ = clock.tick() => self.on(Input::Tick(now_ms())),
@@ -267,6 +274,12 @@ impl Shell {
                 };
                 self.jobs.push(told.boxed());
             }
+            Effect::SendFile { key, conversation, path } => {
+                self.jobs.push(files::send(client, key, conversation, path, self.far.0.clone()).boxed());
+            }
+            Effect::SaveFile { key, message, blob, path } => {
+                self.jobs.push(files::save(client, key, message, blob, path, self.far.0.clone()).boxed());
+            }
             Effect::Search(words) => self.jobs.push(feed::search(client, words).map(answered).boxed()),
             Effect::Refresh => self.refresh_soon(),
             Effect::Bell => self.screen.bell(),
@@ -316,6 +329,10 @@ impl Shell {
                 self.on(Input::Say("the node was restored from a backup; what it holds is read anew".to_owned()));
             }
             Event::HistoryLost { count } => self.show_lost(count),
+            Event::FileNotSent { path, error, .. } => {
+                let why = show::error(&error);
+                self.on(Input::Say(format!("✗ {} was not sent: {why}", show::safe(&path.display().to_string()))));
+            }
             Event::StoreFailed { detail } => {
                 self.on(Input::Say(format!("✗ what this device keeps cannot be written: {}", show::safe(&detail))));
             }

@@ -1,6 +1,6 @@
 //! Questions to the node, and what comes of them.
 
-use magpie_client::{Client, ConversationId, Error, ErrorCode, Found, UserCode, UserId};
+use magpie_client::{Client, ConversationId, Error, ErrorCode, Found, Message, UserCode, UserId};
 
 use super::{
     super::show,
@@ -67,6 +67,13 @@ async fn of_oneself(client: &Client, ask: Ask) -> Result<Answer, Error> {
         }
         Ask::Keep { conversation, number } => {
             client.add_favourite(conversation, number).await.map(|()| done("kept: Me, Favourites"))?
+        }
+        Ask::Forward { from, to, kind } => {
+            for blob in kind.blobs() {
+                client.borrow_blob(from, &blob).await?;
+            }
+            client.send(to, Message::new(kind))?.posted().await?;
+            done("")
         }
         Ask::Unkeep(id) => client.remove_favourite(id).await.map(|()| done("no longer kept"))?,
         Ask::Favourites => Answer::Favourites(client.favourites().await?),

@@ -97,6 +97,8 @@ pub(super) enum Want {
     CloseAccount,
     JoinCode,
     Place,
+    SendFile,
+    SaveFile(String),
 }
 
 /// See the module.
@@ -185,6 +187,8 @@ impl Want {
             Self::AgainPassword(..) => "The new password again",
             Self::CloseAccount => "Your password, to delete the account in 30 days",
             Self::JoinCode => "The group's magpie:g/... code",
+            Self::SendFile => "Which file should be sent? (a path on this machine)",
+            Self::SaveFile(_) => "Save it as",
             Self::Place => "Where are you? Latitude and longitude, such as 52.52 13.41",
         }
     }
@@ -232,6 +236,14 @@ impl Want {
             Self::AgainPassword(..) => return Err("the two are not the same; nothing was changed".to_owned()),
             Self::CloseAccount => Command::CloseAccount(text),
             Self::JoinCode => Command::Join(line.parse().map_err(|e| format!("{e}"))?),
+            Self::SendFile => {
+                needed(&line)?;
+                Command::SendFile(line)
+            }
+            Self::SaveFile(_) => {
+                needed(&line)?;
+                Command::Message(WithMessage::SaveFile(Some(line)))
+            }
             Self::Place => parse::place(&line)?,
         })
     }

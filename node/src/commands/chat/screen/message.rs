@@ -2,7 +2,8 @@
 
 use magpie_client::{
     Account, ContactCard, Content, ConversationId, DeviceId, DeviceInfo, Entry, Favourite, Found, GroupCode, GroupInfo,
-    Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile, Shown, UserId,
+    Kind, MessageId, Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile, Shown, UserId,
+    message::BlobRef,
 };
 use ratatui::crossterm::event::KeyEvent;
 
@@ -53,6 +54,17 @@ pub(super) enum Input {
         key: u64,
         result: Result<Posted, String>,
     },
+    /// A file is so far, in bytes.
+    Progress {
+        key: u64,
+        done: u64,
+        total: u64,
+    },
+    /// It is there, and this says so, or it will not be.
+    Transferred {
+        key: u64,
+        result: Result<String, String>,
+    },
     Answer(Answer),
     /// Something to say.
     Say(String),
@@ -77,6 +89,17 @@ pub(super) enum Effect {
         number: u64,
     },
     Typing(ConversationId),
+    SendFile {
+        key: u64,
+        conversation: ConversationId,
+        path: String,
+    },
+    SaveFile {
+        key: u64,
+        message: MessageId,
+        blob: BlobRef,
+        path: String,
+    },
     /// Look for these words in what is stored.
     Search(String),
     /// Have the lists read from the store again.
@@ -120,6 +143,12 @@ pub(super) enum Ask {
     DeleteUpTo {
         conversation: ConversationId,
         number: u64,
+    },
+    /// A message that names files, to another conversation.
+    Forward {
+        from: MessageId,
+        to: ConversationId,
+        kind: Kind,
     },
     Keep {
         conversation: ConversationId,

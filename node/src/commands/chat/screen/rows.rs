@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::{
     super::local_time::Local,
-    state::{Pending, Sent, State, Talk},
+    state::{Pending, Sent, State, Talk, Transfer},
     text::{cut, fit, width, wrap},
     theme::Theme,
     words,
@@ -78,6 +78,9 @@ pub(super) fn rows(state: &State, columns: usize) -> Vec<Row> {
     }
     for pending in state.pending.iter().filter(|pending| pending.conversation == talk.id) {
         writer.pending(pending);
+    }
+    for transfer in state.transfers.iter().filter(|transfer| transfer.conversation == talk.id) {
+        writer.transfer(transfer);
     }
     writer.rows
 }
@@ -223,6 +226,24 @@ impl Writer<'_> {
         let text = cut(&parts.join("  "), self.columns.saturating_sub(4));
         let before = if mine { self.columns.saturating_sub(width(&text) + 2) } else { 2 };
         self.push(Some(number), Line::styled(format!("{}{text}", " ".repeat(before)), self.theme.faint()));
+    }
+
+    fn transfer(&mut self, transfer: &Transfer) {
+        const BAR: u64 = 12;
+        let full = if transfer.total == 0 { 0 } else { (transfer.done * BAR / transfer.total).min(BAR) };
+        let (mark, way) = if transfer.up { ("↑", "sending") } else { ("↓", "saving") };
+        let bar = format!("{}{}", "█".repeat(full as usize), "░".repeat((BAR - full) as usize));
+        let (text, style) = match &transfer.failed {
+            Some(why) => (format!("✗ {} not sent: {why}", transfer.name), self.theme.bad()),
+            None => {
+                let (done, total) = (super::text::size(transfer.done), super::text::size(transfer.total));
+                (format!("{mark} {way} {} {bar} {done} of {total}", transfer.name), self.theme.name())
+            }
+        };
+        for line in wrap(&text, self.columns.saturating_sub(4)) {
+            let before = if transfer.up { self.columns.saturating_sub(width(&line) + 2) } else { 1 };
+            self.push(None, Line::styled(format!("{}{line}", " ".repeat(before)), style));
+        }
     }
 
     fn pending(&mut self, pending: &Pending) {

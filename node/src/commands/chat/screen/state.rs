@@ -157,6 +157,20 @@ pub(super) enum Sent {
     Refused(String),
 }
 
+/// A file on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Transfer {
+    pub(super) key: u64,
+    pub(super) conversation: ConversationId,
+    pub(super) name: String,
+    /// From here to the node; else the other way.
+    pub(super) up: bool,
+    pub(super) done: u64,
+    pub(super) total: u64,
+    /// Why it will not be.
+    pub(super) failed: Option<String>,
+}
+
 /// A choice of several things to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Menu {
@@ -222,6 +236,7 @@ pub(super) struct State {
     /// What is being written, for each conversation.
     pub(super) drafts: HashMap<ConversationId, Editor>,
     pub(super) pending: Vec<Pending>,
+    pub(super) transfers: Vec<Transfer>,
     pub(super) next_key: u64,
     /// Posts that are not resolved, those of earlier runs too.
     pub(super) unresolved: usize,
@@ -265,6 +280,7 @@ impl State {
             talk: None,
             drafts: HashMap::new(),
             pending: Vec::new(),
+            transfers: Vec::new(),
             next_key: 1,
             unresolved: 0,
             overlays: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod commands;
+mod files;
 mod groups;
 mod keys;
 mod menus;
@@ -66,6 +67,16 @@ impl State {
             }
             Input::Posted { key, result } => {
                 self.on_posted(key, result);
+                Vec::new()
+            }
+            Input::Progress { key, done, total } => {
+                if let Some(transfer) = self.transfers.iter_mut().find(|transfer| transfer.key == key) {
+                    (transfer.done, transfer.total) = (done, total);
+                }
+                Vec::new()
+            }
+            Input::Transferred { key, result } => {
+                self.on_transferred(key, result);
                 Vec::new()
             }
             Input::Answer(answer) => self.on_answer(answer),
@@ -192,6 +203,7 @@ impl State {
         let from = chat.cursor.saturating_sub(PAGE).min(if unread { chat.read } else { u64::MAX });
         self.talk = Some(talk);
         self.pending.retain(|pending| pending.conversation != id || !matches!(pending.state, Sent::Refused(_)));
+        self.transfers.retain(|transfer| transfer.failed.is_none());
         let mut effects = vec![Effect::Load { conversation: id, from }];
         if let Some(other) = self.names.other(id) {
             self.names.ask_again_about(other);

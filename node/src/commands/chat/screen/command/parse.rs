@@ -37,6 +37,7 @@ Commands, in the line where you write
   /code [approve|off] a code to join this group by
   /admit /deny NAME   who asks to be let in
   /quote /react SIGN /edit TEXT /recall /del /keep /forward   the chosen or newest message
+  /send FILE          send a file or picture; /savefile [PATH] saves the chosen or newest one
   /pin /quiet /hide /save /clear    how this conversation is shown
   /remark NAME TEXT  /tags NAME A,B  /star NAME  /unstar NAME  /card NAME
   /block NAME  /unblock NAME  /forget NAME   (forget: no longer a contact)
@@ -136,7 +137,7 @@ fn message(word: &str, rest: &str) -> Parsed {
         "del" => WithMessage::Delete,
         "keep" => WithMessage::Keep,
         "forward" => WithMessage::Forward,
-        "savefile" => WithMessage::SaveFile(given),
+        "savefile" | "get" => WithMessage::SaveFile(given),
         _ => return None,
     })))
 }

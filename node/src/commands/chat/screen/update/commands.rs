@@ -45,7 +45,7 @@ impl State {
             }
             Command::Quit => vec![Effect::Quit],
             Command::Nothing => Vec::new(),
-            Command::SendFile(_) => self.said("files are not built yet"),
+            Command::SendFile(path) => self.send_file(path),
             command if is_about_oneself(&command) => self.about_oneself(command),
             command => self.about_group(command),
         }
@@ -77,6 +77,7 @@ impl State {
             Want::Field(Field::Region) => self.profile.region.clone(),
             Want::Field(Field::Signature) => self.profile.signature.clone(),
             Want::Phone => self.account.as_ref().map(|account| account.phone.clone()).unwrap_or_default(),
+            Want::SaveFile(name) => name.clone(),
             _ => String::new(),
         })
     }
@@ -161,7 +162,10 @@ impl State {
     fn with_message(&mut self, what: WithMessage) -> Vec<Effect> {
         let me = self.me;
         let mine = matches!(what, WithMessage::Edit(_) | WithMessage::Recall);
-        let Some(number) = self.meant_message(|entry| !mine || entry.sender == me) else {
+        let file = matches!(what, WithMessage::SaveFile(_));
+        let has_file = |entry: &magpie_client::Entry| words::message(entry).is_some_and(|m| !m.kind.blobs().is_empty());
+        let fits = |entry: &magpie_client::Entry| (!mine || entry.sender == me) && (!file || has_file(entry));
+        let Some(number) = self.meant_message(fits) else {
             return self.said("there is no message to do this with");
         };
         let Some(talk) = &mut self.talk else { return Vec::new() };
@@ -194,7 +198,7 @@ impl State {
                 self.overlays.push(Overlay::Menu(Menu { title: "Forward to".into(), items, at: 0 }));
                 Vec::new()
             }
-            WithMessage::SaveFile(_) => self.said("files are not built yet"),
+            WithMessage::SaveFile(path) => self.save_file(number, path),
         }
     }
 
@@ -206,6 +210,9 @@ impl State {
         self.say(format!("forwarded to {}", self.title(to)));
         match message.kind {
             Kind::Text(text) => self.post(to, Content::Text(text)),
+            kind if !kind.blobs().is_empty() => {
+                self.forward_files(magpie_client::MessageId { conversation: from, number }, to, kind)
+            }
             kind => self.post(to, Content::Say(magpie_client::Message::new(kind))),
         }
     }

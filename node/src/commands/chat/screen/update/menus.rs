@@ -142,6 +142,7 @@ impl State {
             Some(other) => items.push(("About the person".into(), Command::With(Person::Is(other), WithPerson::Card))),
             None => items.extend(self.group_items()),
         }
+        items.push(("Send a file".into(), Command::Write(Want::SendFile)));
         items.push(look(if settings.pinned { "Unpin" } else { "Pin to the top" }, Look::Pinned));
         items.push(look(if settings.do_not_disturb { "Disturb again" } else { "Do not disturb" }, Look::Quiet));
         if chat.is_group() {
@@ -196,6 +197,9 @@ impl State {
             vec![message("r  Reply", WithMessage::Quote), ("+  Sign".to_owned(), Command::Write(Want::React))];
         if let Kind::Card(card) = &said.kind {
             items.insert(0, ("Open the card".into(), Command::With(Person::Is(card.user), WithPerson::Card)));
+        }
+        if !said.kind.blobs().is_empty() {
+            items.insert(0, message("s  Save the file", WithMessage::SaveFile(None)));
         }
         if mine && matches!(said.kind, Kind::Text(_)) {
             items.push(message("e  Edit", WithMessage::Edit(None)));
