@@ -218,7 +218,7 @@ fn an_id_belongs_to_one_data_folder() {
 #[test]
 fn an_older_build_does_not_come_back_into_a_cluster_that_has_moved_on() {
     let mut system = cluster(3, 2);
-    assert_eq!(system.changed(Change::Raise { level: LEVEL + 1 }), Err(Refusal::NotYet(node(1), LEVEL)));
+    assert_eq!(system.changed(Change::Raise { level: LEVEL + 1 }), Err(Refusal::NotYet(node(1), FIRST_LEVEL)));
     system.nodes.values_mut().for_each(|member| member.level = LEVEL + 1);
     let raised = system.changed(Change::Raise { level: LEVEL + 1 }).unwrap();
     let register = Change::Register { node: node(2), disk: DiskId(2), token: None, facts: facts(2, "") };
