@@ -53,9 +53,12 @@ pub enum Ending {
     TurnedAway,
 }
 
+/// What is called with why a node ends.
+type End = Arc<dyn Fn(Ending, &str) + Send + Sync>;
+
 /// What happens when the node can no longer keep its promises: it says why and ends.
 #[derive(Clone)]
-pub struct Fatal(Arc<dyn Fn(Ending, &str) + Send + Sync>);
+pub struct Fatal(End);
 
 impl Fatal {
     /// Calls this with the reason. It is expected to end the process, or in a test the node.

@@ -78,9 +78,9 @@ async fn back_up(cluster: &Cluster, at: usize) -> (Arc<dyn Disk>, Manifest) {
                     router.end_backup(&begun).await;
                     return (disk, manifest);
                 }
-                Err(error) => println!("again: {error}"),
+                Err(error) => tracing::info!(%error, "again"),
             },
-            Err(error) => println!("again: {error}"),
+            Err(error) => tracing::info!(%error, "again"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -119,8 +119,11 @@ async fn restore_to(backup: &Arc<dyn Disk>, count: usize) -> (Cluster, System) {
     (Cluster::over((0..count).map(carried).collect(), SHARDS).await, old)
 }
 
+/// What a shard told others, and what it heard of them.
+type Story = (Vec<(u64, u64)>, Vec<(u64, u64)>);
+
 /// Who told whom what, and who has heard it.
-fn stories(cluster: &Cluster) -> Vec<(Vec<(u64, u64)>, Vec<(u64, u64)>)> {
+fn stories(cluster: &Cluster) -> Vec<Story> {
     let look = |n| {
         let shard = user(n).slot().get() % SHARDS;
         let leader = cluster.leader(shard)?;
@@ -131,7 +134,7 @@ fn stories(cluster: &Cluster) -> Vec<(Vec<(u64, u64)>, Vec<(u64, u64)>)> {
 }
 
 /// Everything told was heard once and in order, and nothing else was heard.
-fn is_whole(stories: &[(Vec<(u64, u64)>, Vec<(u64, u64)>)]) -> bool {
+fn is_whole(stories: &[Story]) -> bool {
     let told = |from: usize, to: usize| stories[from].0.iter().filter(move |(t, _)| *t == to as u64).map(|(_, n)| *n);
     let heard = |from: usize, to: usize| stories[to].1.iter().filter(move |(f, _)| *f == from as u64).map(|(_, n)| *n);
     let people = 0..stories.len();
@@ -139,7 +142,7 @@ fn is_whole(stories: &[(Vec<(u64, u64)>, Vec<(u64, u64)>)]) -> bool {
 }
 
 /// Never: heard and not told.
-fn heard_too_much(stories: &[(Vec<(u64, u64)>, Vec<(u64, u64)>)]) -> Vec<(u64, u64)> {
+fn heard_too_much(stories: &[Story]) -> Vec<(u64, u64)> {
     let told: BTreeSet<u64> = stories.iter().flat_map(|(told, _)| told.iter().map(|(_, note)| *note)).collect();
     stories.iter().flat_map(|(_, heard)| heard).filter(|(_, note)| !told.contains(note)).copied().collect()
 }

@@ -48,7 +48,9 @@ fn example(method: &str, path: &str) -> (String, Value) {
         "stand" => json!({ "node": "n9.1", "standing": "active" }),
         "move" => json!({ "shard": "s0", "to": ["n1.1"] }),
         "lead" => json!({ "shard": "s0", "to": "n1.1" }),
+        "balance" => json!({ "go": false }),
         "replicas" => json!({ "replicas": 1 }),
+        "end" => json!({ "cut": 1, "cluster": "0", "epoch": 1, "parts": [] }),
         "sign-out" => json!({}),
         "notice" => json!({ "text": "hello" }),
         "keys" => json!({ "name": "k", "scopes": [] }),
@@ -56,7 +58,11 @@ fn example(method: &str, path: &str) -> (String, Value) {
         "messages" => json!({ "user": "u0000000000000001", "text": "hello" }),
         _ => json!({}),
     };
-    let path = if path == "/api/v1/users" { path + "?handle=somebody" } else { path };
+    let path = match path.as_str() {
+        "/api/v1/users" => path + "?handle=somebody",
+        "/api/v1/backup/part" => path + "?shard=s0&node=n1.1&cut=1&offset=0&len=1",
+        _ => path,
+    };
     (path, if method == "get" { Value::Null } else { body })
 }
 

@@ -11,12 +11,15 @@ use std::{
 
 use magpie_protocol::codec::{self, Decode, Encode};
 
+/// Reads bytes and writes what was read; `None` when they cannot be read.
+type Again = Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>;
+
 /// Some bytes as this build writes them.
 pub(crate) struct Golden {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
     /// Reads bytes of any version, and writes what it read as this build does.
-    pub(crate) again: Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>,
+    pub(crate) again: Again,
 }
 
 impl Golden {

@@ -27,6 +27,7 @@ use crate::{
 /// What a conversation actor is told.
 #[derive(ActixMessage)]
 #[rtype(result = "()")]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one: a box would be an allocation each")]
 pub enum Message {
     /// Pass this on.
     Submit { command: Command, reply: Reply<Replied> },

@@ -5,7 +5,7 @@
 //! another: `*` before or behind it lifts that.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::{Duration, SystemTime},
 };
@@ -150,7 +150,7 @@ impl WordList {
     }
 }
 
-fn follow(list: &Weak<RwLock<Arc<Words>>>, path: &PathBuf, mut seen: Option<(SystemTime, u64)>) {
+fn follow(list: &Weak<RwLock<Arc<Words>>>, path: &Path, mut seen: Option<(SystemTime, u64)>) {
     loop {
         std::thread::sleep(LOOK_EVERY);
         let Some(list) = list.upgrade() else { return };

@@ -106,7 +106,11 @@ impl Rig {
     /// What is scanned piece by piece, as audits do, is what is scanned at once.
     fn check_slices(&self) {
         let (mut whole, mut sliced, mut from) = (Vec::new(), Vec::new(), Some(Vec::new()));
-        self.base().scan(&mut |key, stored| Ok(whole.push((key.to_vec(), stored.to_vec())))).unwrap();
+        let mut keep = |key: &[u8], stored: &[u8]| {
+            whole.push((key.to_vec(), stored.to_vec()));
+            Ok(())
+        };
+        self.base().scan(&mut keep).unwrap();
         while let Some(begin) = from.take() {
             let mut seen = 0;
             let scan = self.base().scan_from(&begin, &mut |key, stored| {

@@ -34,6 +34,9 @@ fn heading(text: &str) -> PageLine {
     line(&format!("── {text}"), "", Command::Nothing, "")
 }
 
+/// Whether a contact is shown in a part of the list.
+type Belongs<'a> = Box<dyn Fn(&ContactCard) -> bool + 'a>;
+
 impl State {
     /// The lines of a tab; the conversations have a list of their own.
     pub(super) fn lines(&self, tab: Tab) -> Vec<PageLine> {
@@ -75,7 +78,7 @@ impl State {
         let mut cards: Vec<&ContactCard> = self.names.cards.values().collect();
         cards.sort_by_cached_key(|card| (self.names.name(card.user).to_lowercase(), card.user));
         let is = |card: &ContactCard, state| card.state == Some(state) && !card.blocked;
-        let parts: [(&str, Box<dyn Fn(&ContactCard) -> bool>); 5] = [
+        let parts: [(&str, Belongs); 5] = [
             ("new requests", Box::new(|card| is(card, ContactState::Waiting))),
             ("★ starred", Box::new(|card| is(card, ContactState::Accepted) && card.starred)),
             ("contacts", Box::new(|card| is(card, ContactState::Accepted) && !card.starred)),

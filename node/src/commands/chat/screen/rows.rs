@@ -176,9 +176,9 @@ impl Writer<'_> {
     }
 
     fn quoted(&self, number: u64) -> String {
-        let quoted = self.talk.entry(number).and_then(|entry| {
+        let quoted = self.talk.entry(number).map(|entry| {
             let said = words::message(entry).map_or_else(|| "a recalled message".to_owned(), |m| words::kind(&m.kind));
-            Some(format!("{}: {}", self.name(entry.sender), said.replace('\n', " ")))
+            format!("{}: {}", self.name(entry.sender), said.replace('\n', " "))
         });
         let text = quoted.unwrap_or_else(|| "an earlier message".to_owned());
         format!("┃ {}", cut(&text, self.limit().saturating_sub(4)))
@@ -230,7 +230,7 @@ impl Writer<'_> {
 
     fn transfer(&mut self, transfer: &Transfer) {
         const BAR: u64 = 12;
-        let full = if transfer.total == 0 { 0 } else { (transfer.done * BAR / transfer.total).min(BAR) };
+        let full = (transfer.done * BAR).checked_div(transfer.total).unwrap_or(0).min(BAR);
         let (mark, way) = if transfer.up { ("↑", "sending") } else { ("↓", "saving") };
         let bar = format!("{}{}", "█".repeat(full as usize), "░".repeat((BAR - full) as usize));
         let (text, style) = match &transfer.failed {
