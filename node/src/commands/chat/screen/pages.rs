@@ -1,6 +1,6 @@
 //! The lines of Contacts, Discover and Me, each with what Enter does.
 
-use magpie_client::{ContactCard, ContactState, UserId};
+use magpie_client::{Account, ContactCard, ContactState, UserId};
 
 use super::{
     command::{Command, Field, Person, Privacy, Want, WithPerson},
@@ -115,71 +115,29 @@ impl State {
     }
 
     fn my_lines(&self) -> Vec<PageLine> {
-        let on = |on: bool| if on { "on" } else { "off" };
-        let account = self.account.as_ref();
-        let known = |flag: fn(&magpie_client::Account) -> bool| account.map_or("?", |account| on(flag(account)));
-        let switch =
-            |what, flag: fn(&magpie_client::Account) -> bool| Command::Privacy(what, !account.is_some_and(flag));
         let shown = |text: &str| if text.is_empty() { "–".to_owned() } else { clean(text) };
-        let phone = account.map_or_else(|| "?".to_owned(), |account| shown(&account.phone));
+        let phone = self.account.as_ref().map_or_else(|| "?".to_owned(), |account| shown(&account.phone));
         let write = |field| Command::Write(Want::Field(field));
-        vec![
-            line(
-                "Handle",
-                self.handle.clone(),
-                Command::Nothing,
-                "The name that you sign in with, and that people find you by.",
-            ),
+        let handle = "The name that you sign in with, and that people find you by.";
+        let number = "Only people who know it find you by it, if you let them.";
+        let code = "Who has it finds you. Enter shows it; /newcode makes the old one void.";
+        let mut lines = vec![
+            line("Handle", self.handle.clone(), Command::Nothing, handle),
             line("Nickname", shown(&self.profile.nickname), write(Field::Nickname), "The name that others see."),
             line("Region", shown(&self.profile.region), write(Field::Region), "Where you are from."),
             line("Signature", shown(&self.profile.signature), write(Field::Signature), "A line about yourself."),
-            line(
-                "Phone",
-                phone,
-                Command::Write(Want::Phone),
-                "Only people who know it find you by it, if you let them.",
-            ),
-            line(
-                "My code",
-                "",
-                Command::MyCode,
-                "Who has it finds you. Enter shows it; /newcode makes the old one void.",
-            ),
+            line("Phone", phone, Command::Write(Want::Phone), number),
+            line("My code", "", Command::MyCode, code),
             heading("privacy"),
-            line(
-                "Found by phone",
-                known(|a| a.by_phone),
-                switch(Privacy::ByPhone, |a| a.by_phone),
-                "Enter switches it.",
-            ),
-            line(
-                "Found by handle",
-                known(|a| a.by_handle),
-                switch(Privacy::ByHandle, |a| a.by_handle),
-                "Enter switches it.",
-            ),
-            line(
-                "Typing shown",
-                known(|a| a.show_typing),
-                switch(Privacy::Typing, |a| a.show_typing),
-                "Enter switches it.",
-            ),
-            line(
-                "Online shown",
-                known(|a| a.show_online),
-                switch(Privacy::Online, |a| a.show_online),
-                "Enter switches it.",
-            ),
+        ];
+        lines.extend(self.privacy_lines());
+        let stays = "What this device keeps stays here; you need the password to come back.";
+        lines.extend([
             heading("what is yours"),
             line("Favourites", "", Command::Favourites, "Messages that you kept."),
             line("Devices", "", Command::Devices, "Where you are signed in; Enter on one of them signs it out."),
             line("Change password", "", Command::Write(Want::OldPassword), "Other devices stay signed in."),
-            line(
-                "Sign out here",
-                "",
-                self.sign_out_here(),
-                "What this device keeps stays here; you need the password to come back.",
-            ),
+            line("Sign out here", "", self.sign_out_here(), stays),
             line(
                 "Delete account",
                 "",
@@ -187,7 +145,26 @@ impl State {
                 "In thirty days; a sign-in before that keeps it.",
             ),
             line("Help", "", Command::Help, "All keys and commands."),
-        ]
+        ]);
+        lines
+    }
+
+    /// What others may find and see; Enter switches it, once the node has said how it is.
+    fn privacy_lines(&self) -> Vec<PageLine> {
+        type Flag = fn(&Account) -> bool;
+        let switches: [(&str, Privacy, Flag, &str); 4] = [
+            ("Found by phone", Privacy::ByPhone, |a| a.by_phone, "Who knows your number finds you."),
+            ("Found by handle", Privacy::ByHandle, |a| a.by_handle, "Who knows your handle finds you."),
+            ("Typing shown", Privacy::Typing, |a| a.show_typing, "Others see that you are writing to them."),
+            ("Online shown", Privacy::Online, |a| a.show_online, "Your contacts see that you are online."),
+        ];
+        let switch = |(label, what, flag, about): (&str, Privacy, Flag, &str)| {
+            let now = self.account.as_ref().map(flag);
+            let value = now.map_or("?", |on| if on { "on" } else { "off" });
+            let command = now.map_or(Command::Nothing, |on| Command::Privacy(what, !on));
+            line(label, value, command, &format!("{about} Enter switches it."))
+        };
+        switches.into_iter().map(switch).collect()
     }
 
     fn sign_out_here(&self) -> Command {
