@@ -20,7 +20,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// So many entries behind the furthest is caught up: more are on their way at any moment.
 const NEAR: u64 = 50;
 
-type Parts = (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr);
+type Parts = crate::node::Parts;
 
 /// One node, or what is needed to start it again.
 enum Node {

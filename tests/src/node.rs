@@ -29,6 +29,9 @@ pub fn test_config(dir: &Path) -> Config {
     config
 }
 
+/// What a process was started from: program, folder, environment, address.
+pub type Parts = (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr);
+
 enum End {
     Stop,
     Crash,
@@ -217,14 +220,14 @@ impl Process {
     }
 
     /// Kills it with -9; returns what is needed to start it again with [`Process::restart`].
-    pub fn kill(mut self) -> (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr) {
+    pub fn kill(mut self) -> Parts {
         _ = self.child.kill();
         _ = self.child.wait();
         (self.program.clone(), self.dir.clone(), std::mem::take(&mut self.environment), self.address)
     }
 
     /// Starts a node again on its address.
-    pub fn restart(parts: (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr)) -> Result<Self, String> {
+    pub fn restart(parts: Parts) -> Result<Self, String> {
         Self::spawn(&parts.0, &parts.1, parts.2, parts.3)
     }
 
@@ -249,7 +252,7 @@ impl Process {
     }
 
     /// The same; returns its exit code, and what is needed to start it again with [`Process::restart`].
-    pub fn stop(mut self) -> (i32, (PathBuf, PathBuf, Vec<(String, String)>, SocketAddr)) {
+    pub fn stop(mut self) -> (i32, Parts) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

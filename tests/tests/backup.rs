@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::{
         Arc, Mutex,
@@ -57,7 +57,7 @@ fn fails(arguments: &[&str], why: &str) {
 
 /// One node or several, that are all lost and begin anew from a backup.
 enum Nodes {
-    One(Option<Process>, Option<(PathBuf, PathBuf, Vec<(String, String)>, std::net::SocketAddr)>),
+    One(Option<Process>, Option<magpie_tests::node::Parts>),
     Several(Cluster),
 }
 
@@ -290,10 +290,9 @@ impl Town {
     fn inboxes_repeat_nothing(&self) {
         for person in &self.people {
             let mut seen = BTreeSet::new();
-            let mut expected = 1;
-            for entry in person.client.timeline_history(TimelineId::Inbox(person.id), 0, u32::MAX).unwrap() {
+            let inbox = person.client.timeline_history(TimelineId::Inbox(person.id), 0, u32::MAX).unwrap();
+            for (expected, entry) in (1..).zip(inbox) {
                 assert_eq!(entry.number, expected, "{}'s inbox has a gap", person.name);
-                expected += 1;
                 if let Body::ConversationAdded(added) = &entry.body {
                     let new = seen.insert((added.conversation, added.first));
                     assert!(new, "{} was added twice to {}", person.name, added.conversation);
@@ -333,7 +332,7 @@ async fn one_history_ends_and_another_begins(mut nodes: Nodes, dir: &Path) {
     nodes.ready().await;
     town.come_back().await;
     until("nobody knows who came late", PATIENCE, async || late.client.status() == Status::SignedOut).await;
-    check(&town, &before, &acked).await;
+    check(&town, &before, &acked);
     // It goes on: everybody says something everywhere, and everybody has it.
     for (n, rooms) in town.rooms.iter().enumerate() {
         for &room in rooms {
@@ -364,7 +363,7 @@ async fn one_history_ends_and_another_begins(mut nodes: Nodes, dir: &Path) {
 
 /// What was acknowledged before the backup is there; of the rest each text is there once, or its sender is told that it
 /// is lost.
-async fn check(town: &Town, before: &[(String, ConversationId, u64)], acked: &[(String, ConversationId, u64)]) {
+fn check(town: &Town, before: &[(String, ConversationId, u64)], acked: &[(String, ConversationId, u64)]) {
     let mut places: BTreeMap<(ConversationId, String), u64> = BTreeMap::new();
     for (n, rooms) in town.rooms.iter().enumerate() {
         for &room in rooms {

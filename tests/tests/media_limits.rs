@@ -314,9 +314,9 @@ async fn long_files_take_no_more_memory_than_short_ones() {
         };
         tokio::join!(one(0), one(1), one(2), one(3));
     };
-    round(2 * MB, 100).await;
+    Box::pin(round(2 * MB, 100)).await;
     let before = peak(process.pid());
-    round(mb * MB, 200).await;
+    Box::pin(round(mb * MB, 200)).await;
     let after = peak(process.pid());
     println!("peak {} MiB after 4 x 2 MiB, {} MiB after 4 x {mb} MiB", before / MB, after / MB);
     // Four transfers of up to 2 MB, and what an allocator holds back of them.

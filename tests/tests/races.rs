@@ -60,7 +60,8 @@ async fn acts_that_race_end_equal_on_all_devices() {
     let (go, talk) =
         (people[0].client.remove(group, people[3].id).unwrap(), people[2].client.say(group, "go").unwrap());
     let (go, talk) = tokio::join!(go.posted(), talk.posted());
-    (go.unwrap(), talk.unwrap());
+    go.unwrap();
+    talk.unwrap();
     let last = people[0].say(group, "the end").await;
     let late = Person::another(&place, "ben").await;
     for person in people[..3].iter().chain([&late]) {
@@ -107,7 +108,8 @@ async fn a_device_whose_address_changes_goes_on_where_it_was() {
     }
     ann.has(talk, last, SOON).await;
     ben.has(talk, last, SOON).await;
-    (ann.assert_in_order(talk), ben.assert_in_order(talk));
+    ann.assert_in_order(talk);
+    ben.assert_in_order(talk);
     let said: Vec<String> = ann.texts(talk).into_iter().filter(|text| text.starts_with("ben")).collect();
     assert_eq!(said, (0..20).map(|round| format!("ben {round}")).collect::<Vec<_>>(), "once each, in order");
     let lost = |person: &Person| person.seen().events.iter().filter(|event| event.contains("Offline")).count();
