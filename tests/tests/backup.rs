@@ -40,7 +40,7 @@ fn succeeds_at_last(arguments: &[&str]) -> String {
     let begun = std::time::Instant::now();
     loop {
         let output = admin(arguments);
-        let waits = text_of(&output).contains("needs level") && begun.elapsed() < PATIENCE;
+        let waits = text_of(&output).contains("need level") && begun.elapsed() < PATIENCE;
         if !waits {
             assert!(output.status.success(), "{arguments:?}: {}", text_of(&output));
             return text_of(&output);
