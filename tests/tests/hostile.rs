@@ -118,7 +118,7 @@ async fn what_is_not_known_or_not_yet_allowed_is_refused_and_the_session_goes_on
     assert_eq!(raw.refused(hello()).await.code, ErrorCode::BadFrame, "once");
     let (mut known, _) = Raw::sign_up(&scene.net, "mallory", &Key::new(1)).await;
     for raw in [&mut raw, &mut known] {
-        for tag in [0, 2, 21, 67, 1_000, u16::MAX] {
+        for tag in [0, 2, 250, 1_000, u16::MAX] {
             let id = 1_000 + u32::from(tag);
             let mut bytes = crafted(1, tag, &[1, 2, 3]);
             bytes[7..11].copy_from_slice(&id.to_le_bytes());
