@@ -70,6 +70,8 @@ async fn a_cluster_is_upgraded_node_by_node_while_people_talk() {
     let shape = Shape { people: 8, second_devices: 2, groups: vec![0..4, 0..8] };
     let mut crowd = Crowd::gather(&cluster.place(), &shape).await;
     crowd.talk(seed, PAUSE);
+    // A new cluster takes a moment to reach what its builds can do.
+    until("the level is theirs", SOON, async || (0..3).all(|at| cluster.known(at)["level"] == LEVEL)).await;
     let newer = (LEVEL + 1).to_string();
     let files: Vec<PathBuf> = (0..3).map(|at| dir.path().join(format!("later{at}"))).collect();
     let environment = |at: usize| {

@@ -124,7 +124,8 @@ async fn what_is_no_message_is_refused_and_nothing_is_stored() {
     let forwarded = |items| Kind::Forwarded(Forwarded { title: "t".into(), items });
     let refused = [
         (text(""), ErrorCode::Invalid),
-        (long, ErrorCode::TooLarge),
+        // Nobody brought the blob that it names.
+        (long, ErrorCode::NotFound),
         (forwarded(vec![]), ErrorCode::Invalid),
         (forwarded(vec![nested]), ErrorCode::Invalid),
         (forwarded(vec![junk]), ErrorCode::Invalid),

@@ -130,3 +130,18 @@ pub fn message(message: &Message) -> Result<(), WireError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use magpie_protocol::{BlobId, message::Voice};
+
+    use super::*;
+
+    #[test]
+    fn a_voice_message_has_a_length_and_it_is_at_most_a_minute() {
+        let blob = BlobRef { blob: BlobId::from_hash([1; 32]), len: 9, media_type: "audio/ogg".into() };
+        let said = |duration_ms| kind(&Kind::Voice(Voice { blob: blob.clone(), duration_ms })).map_err(|e| e.code);
+        assert_eq!((said(1), said(60_000)), (Ok(()), Ok(())));
+        assert_eq!((said(0), said(60_001)), (Err(ErrorCode::TooLarge), Err(ErrorCode::TooLarge)));
+    }
+}
