@@ -96,7 +96,7 @@ impl Pane<'_> {
 
     /// The same with colours, as escape sequences.
     pub fn coloured(&self) -> String {
-        self.tmux.command(&["capture-pane", "-e", "-p", "-t", &self.name])
+        self.tmux.command(&["capture-pane", "-e", "-N", "-p", "-t", &self.name])
     }
 
     /// Waits until the screen is as it should be.

@@ -67,10 +67,10 @@ fn two_people_live_in_it() {
     bob.press(&["Down", "Down", "Down", "Down", "Enter"]);
     bob.shows(&["asks to talk to you", "Accept", "Refuse"]);
     bob.press(&["Enter"]);
-    bob.shows(&["you can talk now", "> "]);
+    bob.shows(&["you can talk now", "│>"]);
 
     // They talk, both ways. Alice waits for nothing else, so that the conversation is open when it is there.
-    alice.shows(&["bob is a contact now", "> "]);
+    alice.shows(&["bob is a contact now", "│>"]);
     bob.line("hello alice");
     alice.shows(&["hello alice"]);
     alice.line("你好 bob, fine weather 👍");
@@ -94,19 +94,26 @@ fn two_people_live_in_it() {
     alice.shows(&["👍 bob"]);
     bob.line("at the lake");
     alice.shows(&["at the lake"]);
-    picture(&alice, "chat.svg", 100);
+    alice.press(&["Up"]);
+    alice.shows(&["▶", "r reply"]);
+    alice.press(&["r"]);
+    alice.line("good, 12:30 then. 到时候见!");
+    bob.shows(&["┃ you: at the lake", "到时候见!"]);
 
     // A file, byte for byte; nothing is saved over something else.
     let bytes: Vec<u8> = (0..300_000_u32).map(|n| u8::try_from(n * 31 % 251).unwrap()).collect();
-    let (sent, saved) = (dir.path().join("notes.bin"), dir.path().join("saved.bin"));
+    let (sent, saved) = (dir.path().join("menu.pdf"), dir.path().join("saved.bin"));
     std::fs::write(&sent, &bytes).unwrap();
     alice.line(&format!("/send {}", sent.display()));
-    bob.shows(&["[File notes.bin, 293.0 KiB]"]);
+    bob.shows(&["[File menu.pdf, 293.0 KiB]"]);
     bob.line(&format!("/savefile {}", saved.display()));
     bob.shows(&["saved /"]);
     assert!(std::fs::read(&saved).unwrap() == bytes);
     bob.line(&format!("/savefile {}", saved.display()));
     bob.shows(&["is there already"]);
+    alice.line("/pin");
+    alice.shows_no("contact now");
+    picture(&alice, "chat.svg", 100);
     alice.line("/send /nowhere/at/all");
     alice.shows(&["✗ all not sent"]);
 
@@ -127,10 +134,13 @@ fn two_people_live_in_it() {
     bob.press(&["C-c"]);
     bob.shows(&["Ctrl-C again stops"]);
     bob.press(&["C-c"]);
-    let ended = bob.shows(&["ended with 0"]);
-    assert!(ended.contains(" echo ") && !ended.contains("lunch club"), "the terminal is as it was:\n{ended}");
+    let ended = bob.shows(&["ended with 0", "echo"]);
+    assert!(!ended.contains("-echo") && !ended.contains("lunch club"), "the terminal is as it was:\n{ended}");
     let again = tmux.start("again", &chat(&node, &dir.path().join("b"), "--user bob"), 80, 24);
-    again.shows(&["● online", "lunch club", "said while the node"]);
+    again.shows(&["● online", "lunch club"]);
+    again.press(&["Enter"]);
+    again.shows(&["2 members", "said while the node was away"]);
+    again.press(&["Tab"]);
     again.press(&["q"]);
     again.shows(&["ended with 0"]);
     alice.press(&["Escape"]);
