@@ -51,7 +51,8 @@ pub(super) fn short_time(state: &State, time_ms: u64) -> String {
 /// All rows of what is loaded, and of what is on its way.
 pub(super) fn rows(state: &State, columns: usize) -> Vec<Row> {
     let Some(talk) = &state.talk else { return Vec::new() };
-    let mut writer = Writer { state, talk, theme: Theme::new(state.colour), columns: columns.max(8), rows: Vec::new() };
+    let mut writer =
+        Writer { state, talk, theme: Theme::new(state.colour), columns: columns.max(8), rows: Vec::new(), long: false };
     if talk.at_start {
         writer.rule("the beginning");
     } else if !talk.entries.is_empty() {
@@ -91,6 +92,8 @@ struct Writer<'a> {
     theme: Theme,
     columns: usize,
     rows: Vec<Row>,
+    /// The message before this one took several lines.
+    long: bool,
 }
 
 impl Writer<'_> {
@@ -154,6 +157,12 @@ impl Writer<'_> {
             _ => "",
         };
         let chosen = self.talk.chosen == Some(entry.number);
+        let long = lines.iter().map(|text| wrap(text, self.limit()).len()).sum::<usize>() > 1;
+        if follows && (long || self.long) {
+            // Or two of them would read as one.
+            self.push(Some(entry.number), Line::default());
+        }
+        self.long = long;
         self.bubble(Some(entry.number), &lines, mine, chosen);
         self.signs(entry.number, note, mine);
     }

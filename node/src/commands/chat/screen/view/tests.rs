@@ -99,6 +99,20 @@ fn a_group_shows_its_names_what_is_new_and_how_many_are_in_it() {
 }
 
 #[test]
+fn long_messages_of_one_person_stand_apart_and_short_ones_together() {
+    let mut state = state();
+    state.open(direct());
+    let entries = ["one", "two", "three\nlines\nlong", "four"];
+    let entries = entries.iter().zip(11..).map(|(text, n)| sample::text(n, BOB, text)).collect();
+    state.on(sample::window(direct(), entries));
+    let screen = shown(&mut state, 80, 24);
+    let line = |text: &str| screen.lines().position(|line| line.contains(text)).unwrap();
+    assert_eq!(line("two") - line("one"), 1, "{screen}");
+    assert_eq!(line("three") - line("two"), 2, "{screen}");
+    assert_eq!(line("four") - line("long"), 2, "{screen}");
+}
+
+#[test]
 fn what_is_on_its_way_or_refused_says_so() {
     let mut state = talking();
     line(&mut state, "first");
