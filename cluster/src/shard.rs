@@ -17,6 +17,7 @@ pub mod hosting;
 pub mod level;
 pub mod outbox;
 pub mod reading;
+pub mod watching;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use magpie_protocol::{NodeId, ShardId, TimelineId};
+use magpie_protocol::{NodeId, ShardId};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -44,7 +45,7 @@ use crate::{
     state::Store,
     system::{Change, Refusal, System, SystemView},
     transport::Transport,
-    watch::{Signal, Sinks, WatchTable},
+    watch::{Sinks, WatchTable},
     work::Background,
 };
 use batch::{BatchBuilder, Waits};
@@ -396,52 +397,6 @@ impl<M: Machine> Shard<M> {
             Some(fault) => Err(self.0.state_failed(&fault)),
             None => Ok(view),
         }
-    }
-
-    /// Registers a node's watch of these timelines; a query that is answered after it misses no entry.
-    pub fn watch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
-        self.lead()?;
-        let mut core = lock(&self.0.core);
-        for timeline in timelines {
-            core.watches.watch(node, *timeline);
-        }
-        Ok(())
-    }
-
-    /// Ends a node's watch of these timelines.
-    pub fn unwatch(&self, node: NodeId, timelines: &[TimelineId]) {
-        let mut core = lock(&self.0.core);
-        for timeline in timelines {
-            core.watches.unwatch(node, *timeline);
-        }
-    }
-
-    /// Those of these timelines that some node watches for its sessions.
-    pub fn watched(&self, timelines: &[TimelineId]) -> Result<Vec<TimelineId>, AskError> {
-        self.lead()?;
-        let core = lock(&self.0.core);
-        Ok(timelines.iter().filter(|timeline| core.watches.watchers(timeline).is_some()).copied().collect())
-    }
-
-    /// Tells the nodes that watch a timeline of something passing.
-    pub fn signal(&self, signal: Signal) -> Result<(), AskError> {
-        self.lead()?;
-        let watchers = lock(&self.0.core).watches.watchers(&signal.timeline).cloned();
-        for node in watchers.iter().flat_map(|nodes| nodes.iter()) {
-            self.0.sinks.of(*node).on_signal(signal);
-        }
-        Ok(())
-    }
-
-    /// Those of these timelines that no node watches. Where this replica has not led for long, nodes may not have
-    /// registered all that they watch: `Unavailable`.
-    pub fn unwatched(&self, timelines: &[TimelineId]) -> Result<Vec<TimelineId>, AskError> {
-        self.lead()?;
-        let mut core = lock(&self.0.core);
-        if !core.watches.is_settled() {
-            return Err(AskError::Unavailable);
-        }
-        Ok(timelines.iter().filter(|timeline| core.watches.watchers(timeline).is_none()).copied().collect())
     }
 
     /// Says to each node that watches how many hints it was sent; every second, by the leader.
