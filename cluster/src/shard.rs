@@ -17,6 +17,7 @@ pub mod hosting;
 pub mod level;
 pub mod outbox;
 pub mod reading;
+mod snapshots;
 pub mod watching;
 
 use std::{
