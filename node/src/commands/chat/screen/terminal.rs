@@ -1,6 +1,10 @@
 //! The terminal: taken for the whole screen, and given back whatever happens. The one file that knows how.
 
-use std::{io, panic, thread};
+use std::{
+    io, panic,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use ratatui::{
     Frame, Terminal,
@@ -19,6 +23,9 @@ use super::message::Input;
 /// Keys that wait.
 const KEYS_MAX: usize = 256;
 
+/// The terminal is to be given back.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 /// While it lives, the terminal is ours.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<io::Stdout>>,
@@ -33,6 +40,7 @@ impl Screen {
             told(info);
         }));
         enable_raw_mode()?;
+        TAKEN.store(true, Ordering::Release);
         // From here on, dropping it gives the terminal back.
         let screen = Self { terminal: Terminal::new(CrosstermBackend::new(io::stdout()))? };
         execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange)?;
@@ -64,6 +72,10 @@ impl Drop for Screen {
 }
 
 fn give_back() {
+    // Once: another time, the cursor would go back to where it was before.
+    if !TAKEN.swap(false, Ordering::AcqRel) {
+        return;
+    }
     // Nobody can be told that there is nobody to tell.
     let _ = execute!(io::stdout(), DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();
