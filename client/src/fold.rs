@@ -99,7 +99,7 @@ pub(crate) fn changes(timeline: TimelineId, entry: &Entry) -> Vec<Change> {
             let (number, user, emoji, on) = (reacted.number, entry.sender, reacted.emoji.clone(), reacted.on);
             vec![Change::React { number, user, emoji, on }]
         }
-        (TimelineId::Inbox(_), body) => of_inbox(body),
+        (TimelineId::Inbox(_), body) => of_inbox(body, entry.time_ms),
         _ => Vec::new(),
     }
 }
@@ -118,10 +118,14 @@ fn card(user: UserId, handle: &str, state: ContactState, greeting: &str) -> Cont
     }
 }
 
-fn of_inbox(body: &Body) -> Vec<Change> {
+/// How long a request waits for an answer, in milliseconds; see docs/protocol.md.
+const REQUEST_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+fn of_inbox(body: &Body, time_ms: u64) -> Vec<Change> {
     match body {
         Body::ContactRequested(asked) => {
-            let card = card(asked.from, &asked.handle, ContactState::Waiting, &asked.greeting);
+            let mut card = card(asked.from, &asked.handle, ContactState::Waiting, &asked.greeting);
+            card.expires_ms = time_ms + REQUEST_MS;
             vec![Change::Befriend { user: asked.from, card }]
         }
         Body::ContactAccepted(accepted) => {

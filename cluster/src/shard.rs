@@ -66,6 +66,9 @@ pub struct ShardLimits {
     pub checkpoint_ms: u64,
     /// No new snapshot before the log has grown by this many bytes since the last.
     pub snapshot_bytes_min: u64,
+    /// A shard that is too quiet for that makes one this long after the last, if anything was applied, in milliseconds:
+    /// what was recalled leaves the log and older snapshots with it.
+    pub snapshot_age_ms: u64,
     /// Memory for records and timelines in use, in bytes.
     pub cache_bytes: usize,
 }
@@ -79,6 +82,7 @@ impl Default for ShardLimits {
             checkpoint_bytes: 8 * 1024 * 1024,
             checkpoint_ms: 10_000,
             snapshot_bytes_min: 32 * 1024 * 1024,
+            snapshot_age_ms: 3 * 24 * 3_600 * 1_000,
             cache_bytes: 32 * 1024 * 1024,
         }
     }

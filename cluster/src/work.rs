@@ -34,6 +34,11 @@ impl Background {
         Self(None)
     }
 
+    /// Whether there is a thread: a simulation has none.
+    pub fn has_thread(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Queues a job behind those before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         match &self.0 {

@@ -83,7 +83,7 @@ async fn what_is_new_waits_until_all_can_and_begins_everywhere_at_once() {
         cluster.start(at).await;
         cluster.settled().await;
         for shard in cluster.node(at).storage.shards() {
-            until(|| shard.level() == NEWER).await;
+            until(|| shard.is_hosted() && shard.level() == NEWER).await;
             shard.snapshot_now().await.unwrap();
         }
         cluster.crash(at).await;

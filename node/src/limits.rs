@@ -117,6 +117,11 @@ impl Shared {
         }
     }
 
+    /// Whether a person may bring or fetch a file now: an act like others.
+    pub fn transfer(&self, me: UserId, now_ms: u64) -> Result<(), Duration> {
+        self.acts.take(me, now_ms)
+    }
+
     /// Whether a person may ask this now.
     pub fn take(&self, request: &Request, me: UserId, now_ms: u64) -> Result<(), Duration> {
         match request {
@@ -124,10 +129,15 @@ impl Shared {
             | Request::CreateGroup(_)
             | Request::Join(_)
             | Request::RequestContact(_)
+            | Request::Block(_)
+            | Request::DeleteContact(_)
+            | Request::MarkRead(_)
             | Request::Signal(_) => self.acts.take(me, now_ms),
-            Request::Find(_) | Request::FindPhone(_) | Request::FindCode(_) | Request::Shake(_) => {
-                self.lookups.take(me, now_ms)
-            }
+            Request::Find(_)
+            | Request::FindPhone(_)
+            | Request::FindCode(_)
+            | Request::SetPhone(_)
+            | Request::Shake(_) => self.lookups.take(me, now_ms),
             _ => Ok(()),
         }
     }

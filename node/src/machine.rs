@@ -62,6 +62,23 @@ pub enum Outcome {
     Media(Box<media::state::Reply>),
 }
 
+/// What a person changes of what is their own.
+macro_rules! commands {
+    ($($subsystem:ident => $variant:ident;)+) => {
+        $(impl From<$subsystem::Command> for Command {
+            fn from(command: $subsystem::Command) -> Self {
+                Self::$variant(command)
+            }
+        })+
+    };
+}
+
+commands! {
+    account => Account;
+    contact => Contact;
+    personal => Personal;
+}
+
 /// What a subsystem replies.
 pub type Replied = Result<Outcome, WireError>;
 

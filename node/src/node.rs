@@ -19,7 +19,7 @@ use magpie_cluster::{
     system::Standing,
     transport::{Transport, quic::Underlay},
 };
-use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError};
+use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError, frame::hello::Done};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
     media::{self, Media},
     overload::Overload,
     session::{
+        Identity,
         outbound::{Outbound, ask_error},
         writer::Writer,
     },
@@ -169,6 +170,11 @@ impl Shared {
         self.router.submit(entity, command, Box::new(reply));
     }
 
+    /// Changes what is a person's own. The answer says only that it is done.
+    pub(crate) fn own(&self, out: &Arc<Outbound>, request: RequestId, me: Identity, command: impl Into<Command>) {
+        self.submit(EntityId::user(me.user), command.into(), out, request, |_| Answer::Done(Done));
+    }
+
     /// Reads for a device.
     pub(crate) fn read(
         &self,
@@ -254,6 +260,7 @@ fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageCo
             checkpoint_bytes: storage.checkpoint_bytes,
             checkpoint_ms: storage.checkpoint_ms,
             snapshot_bytes_min: storage.snapshot_bytes_min,
+            snapshot_age_ms: storage.snapshot_age_s * 1_000,
             cache_bytes: storage.cache_bytes / usize::from(storage.shards),
             ..ShardLimits::default()
         },

@@ -1,6 +1,7 @@
 //! What the whole-system suites share: nodes to test, people to talk, and patience.
 
 pub mod cluster;
+pub mod company;
 pub mod crowd;
 pub mod faulty;
 pub mod honest;
@@ -22,10 +23,14 @@ pub mod small_disk;
 pub mod story;
 pub mod tmux;
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
+pub use company::Company;
 pub use node::{InProcess, Process};
 pub use people::{Person, Place};
 
@@ -36,6 +41,18 @@ pub async fn until(what: &str, within: Duration, mut holds: impl AsyncFnMut() ->
         assert!(Instant::now() < deadline, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Every file below a folder, also in the folders within it.
+pub fn files_under(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() { folders.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found
 }
 
 /// A number from the environment, for the long forms of tests.

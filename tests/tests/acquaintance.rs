@@ -8,31 +8,13 @@ use magpie_client::{
 };
 use magpie_node::Options;
 use magpie_tests::{
-    InProcess, Person, Place,
+    Company, InProcess, Person, Place,
     node::test_config,
     people::{PASSWORD, befriend},
     until,
 };
 
 const SOON: Duration = Duration::from_secs(10);
-
-struct Scene {
-    node: InProcess,
-    place: Place,
-    people: Vec<Person>,
-    _dir: tempfile::TempDir,
-}
-
-async fn scene(names: &[&str]) -> Scene {
-    let dir = tempfile::tempdir().unwrap();
-    let node = InProcess::start(test_config(dir.path()), Options::default());
-    let place = Place::new(node.address, node.ca.clone());
-    let mut people = Vec::new();
-    for name in names {
-        people.push(Person::new(&place, name).await);
-    }
-    Scene { node, place, people, _dir: dir }
-}
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
     match result {
@@ -51,7 +33,7 @@ async fn state(person: &Person, other: UserId) -> Option<ContactState> {
 
 #[tokio::test]
 async fn a_profile_is_seen_by_others_as_it_is_set() {
-    let scene = scene(&["ann", "ben"]).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let set = SetProfile {
         nickname: Some("Ann of the Hill".into()),
@@ -77,7 +59,7 @@ async fn a_profile_is_seen_by_others_as_it_is_set() {
 
 #[tokio::test]
 async fn people_are_found_by_what_they_allow_and_by_nothing_else() {
-    let scene = scene(&["ann", "ben"]).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     assert_eq!(ben.client.find("ann").await.unwrap().user, ann.id);
     for phone in ["", "4912345678", "+0912345678", "+49 123 45678", "+4912345678901234", "+49"] {
@@ -108,7 +90,7 @@ async fn people_are_found_by_what_they_allow_and_by_nothing_else() {
 
 #[tokio::test]
 async fn requests_are_accepted_or_refused_and_cards_follow() {
-    let scene = scene(&["ann", "ben", "cat"]).await;
+    let scene = Company::new(&["ann", "ben", "cat"], |_| {}).await;
     let [ann, ben, cat] = &scene.people[..] else { panic!() };
     let talk = befriend(ann, ben).await;
     cat.client.request_contact(ann.id, "it is me, cat").await.unwrap();
@@ -142,6 +124,7 @@ async fn requests_are_accepted_or_refused_and_cards_follow() {
     assert!(!format!("{:?}", ben.client.cards().await.unwrap()).contains("Benny"), "what one keeps is one's own");
     // Whom one deletes cannot write, nor one to them, until both agree again.
     ann.client.delete_contact(ben.id).await.unwrap();
+    until("the conversation knows", SOON, async || ben.act(ben.client.say(talk, "you there?")).await.is_err()).await;
     for person in [ann, ben] {
         let refused = person.act(person.client.say(talk, "still there?")).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NotContacts);
@@ -150,12 +133,49 @@ async fn requests_are_accepted_or_refused_and_cards_follow() {
     ben.client.request_contact(ann.id, "sorry").await.unwrap();
     until("ann accepts", SOON, async || ann.client.accept_contact(ben.id).await.is_ok()).await;
     until("they write again", SOON, async || ben.act(ben.client.say(talk, "thanks")).await.is_ok()).await;
+    // Who deleted the other can ask, too: the other never stopped having them.
+    ann.client.delete_contact(ben.id).await.unwrap();
+    until("ben is off the list", SOON, async || state(ann, ben.id).await.is_none()).await;
+    ann.client.request_contact(ben.id, "sorry, too").await.unwrap();
+    until("they write again", SOON, async || ann.act(ann.client.say(talk, "thanks")).await.is_ok()).await;
+    ben.say(talk, "no harm done").await;
+    scene.node.stop();
+}
+
+#[tokio::test]
+async fn the_last_word_on_a_friendship_holds_however_fast_it_comes() {
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
+    let (ann, ben) = (&scene.people[0], &scene.people[1]);
+    let talk = ConversationId::direct(ann.id, ben.id);
+    // A request that is taken back, before there is a conversation.
+    ann.client.request_contact(ben.id, "hello").await.unwrap();
+    until("ben was asked", SOON, async || state(ben, ann.id).await.is_some()).await;
+    ann.client.delete_contact(ben.id).await.unwrap();
+    ben.client.accept_contact(ann.id).await.unwrap();
+    until("ann is not drawn in", SOON, async || {
+        ben.act(ben.client.say(talk, "hi")).await.is_err_and(|e| e.code == ErrorCode::NotContacts)
+    })
+    .await;
+    assert_eq!(state(ann, ben.id).await, None);
+    // Accepted and deleted in one breath: deleted it stays.
+    for round in 0..5 {
+        ann.client.request_contact(ben.id, "again").await.unwrap();
+        until("they are contacts", SOON, async || state(ann, ben.id).await == Some(ContactState::Accepted)).await;
+        if round % 2 == 0 {
+            until("they write", SOON, async || ann.act(ann.client.say(talk, "hi")).await.is_ok()).await;
+        }
+        ann.client.delete_contact(ben.id).await.unwrap();
+        until("it holds", SOON, async || ben.act(ben.client.say(talk, "hi")).await.is_err()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let refused = ben.act(ben.client.say(talk, "still?")).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotContacts, "nothing that was under way undoes it");
+    }
     scene.node.stop();
 }
 
 #[tokio::test]
 async fn nothing_of_who_is_blocked_comes_through() {
-    let scene = scene(&["ann", "ben", "eve"]).await;
+    let scene = Company::new(&["ann", "ben", "eve"], |_| {}).await;
     let [ann, ben, eve] = &scene.people[..] else { panic!() };
     let talk = befriend(ann, ben).await;
     let head = ann.say(talk, "before").await;
@@ -166,11 +186,17 @@ async fn nothing_of_who_is_blocked_comes_through() {
     assert_eq!(own.code, ErrorCode::NotAllowed, "one's own block is said plainly");
     // A stranger who is blocked asks in vain, and is not told.
     ann.client.block(eve.id, true).await.unwrap();
+    assert!(ben.client.signal(talk, 1).await.is_ok() && ben.act(ben.client.recall(talk, head)).await.is_err());
     until("the block is on the list", SOON, async || {
         ann.client.cards().await.unwrap().iter().any(|card| card.user == eve.id && card.blocked)
     })
     .await;
     eve.client.request_contact(ann.id, "please").await.unwrap();
+    let trap = eve.client.create_group("come here", vec![ann.id]).await.unwrap();
+    until("ann is in no group of eve's", SOON, async || eve.client.members(trap).await.unwrap().members == [eve.id])
+        .await;
+    assert!(ann.client.conversations().iter().all(|c| c.id != trap));
+    assert!(!ann.seen().events.iter().any(|event| event.contains("Signalled")), "nor heard typing");
     ann.client.block(ben.id, false).await.unwrap();
     let next = ben.say(talk, "after").await;
     assert_eq!(next, head + 1, "nothing was stored meanwhile");
@@ -183,7 +209,7 @@ async fn nothing_of_who_is_blocked_comes_through() {
 
 #[tokio::test]
 async fn those_who_shake_together_find_each_other() {
-    let scene = scene(&["ann", "ben", "far"]).await;
+    let scene = Company::new(&["ann", "ben", "far"], |_| {}).await;
     let [ann, ben, far] = &scene.people[..] else { panic!() };
     let (a, b, c) =
         tokio::join!(ann.client.shake(5_077, 608), ben.client.shake(5_079, 610), far.client.shake(4_800, 200));
@@ -200,7 +226,7 @@ async fn those_who_shake_together_find_each_other() {
 
 #[tokio::test]
 async fn online_is_shown_only_to_contacts_and_only_by_choice() {
-    let scene = scene(&["ann", "ben", "eve"]).await;
+    let scene = Company::new(&["ann", "ben", "eve"], |_| {}).await;
     let [ann, ben, eve] = &scene.people[..] else { panic!() };
     befriend(ann, ben).await;
     assert_eq!(ben.client.online(vec![ann.id]).await.unwrap(), [], "off by default");
@@ -214,7 +240,7 @@ async fn online_is_shown_only_to_contacts_and_only_by_choice() {
 
 #[tokio::test]
 async fn devices_are_signed_out_within_a_second_and_passwords_change() {
-    let scene = scene(&["ann"]).await;
+    let scene = Company::new(&["ann"], |_| {}).await;
     let ann = &scene.people[0];
     let tablet = Person::another(&scene.place, "ann").await;
     let devices = ann.client.devices().await.unwrap();

@@ -11,7 +11,7 @@ use magpie_protocol::frame::{
     media::{Download, Upload},
 };
 use magpie_tests::{
-    InProcess, Person, Place, Process, from_env,
+    InProcess, Person, Place, Process, files_under, from_env,
     media::{RawMedia, TYPE, blob, blob_of, bytes, refusal, share, upload},
     node::test_config,
     people::befriend,
@@ -33,14 +33,7 @@ fn node(change: impl FnOnce(&mut Config)) -> (tempfile::TempDir, InProcess, Plac
 
 /// Files that lie in the media folder of a node.
 fn objects(dir: &std::path::Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![dir.join("node/media")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() { folders.push(entry.path()) } else { found.push(entry.path()) }
-        }
-    }
-    found
+    files_under(&dir.join("node/media"))
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::{path::Path, sync::mpsc, time::Duration};
 use magpie_tests::{
     Person, Place, Process,
     cluster::Cluster,
+    files_under,
     media::{TYPE, blob, blob_of, bytes, refusal, share},
     people::befriend,
     s3::{self, S3},
@@ -22,8 +23,7 @@ fn program() -> &'static Path {
 
 /// Objects that lie under a folder.
 fn objects(dir: &Path) -> usize {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { objects(&entry.path()) } else { 1 }).sum()
+    files_under(dir).len()
 }
 
 /// The server, or why there is none: without npm and its registry this cannot be tested.

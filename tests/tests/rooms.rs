@@ -7,33 +7,18 @@ use magpie_client::{
     Body, ConversationId, Entry, ErrorCode, Kind, Message, SetConversation, StorePlace, UserId, WireError,
     message::{Custom, Forwarded, ForwardedItem, Location, Voice},
 };
-use magpie_node::{Config, Options};
-use magpie_tests::{InProcess, Person, Place, node::test_config, people::befriend, until};
+use magpie_tests::{Company, Person, people::befriend, until};
 
 const SOON: Duration = Duration::from_secs(10);
 
-struct Scene {
-    node: InProcess,
-    place: Place,
-    people: Vec<Person>,
-    _dir: tempfile::TempDir,
-}
-
-async fn scene(names: &[&str], change: impl FnOnce(&mut Config)) -> Scene {
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = test_config(dir.path());
-    change(&mut config);
-    let node = InProcess::start(config, Options::default());
-    let place = Place::new(node.address, node.ca.clone());
-    let mut people = Vec::new();
-    for name in names {
-        people.push(Person::new(&place, name).await);
-    }
-    Scene { node, place, people, _dir: dir }
-}
-
-impl Scene {
+trait Rooms {
     /// A group of all, made by the first.
+    async fn group(&self) -> ConversationId;
+    /// Every device holds the same entries of a conversation, in its store, from where it may read.
+    async fn all_equal(&self, conversation: ConversationId, who: &[&Person]) -> Vec<Entry>;
+}
+
+impl Rooms for Company {
     async fn group(&self) -> ConversationId {
         let members = self.people[1..].iter().map(|p| p.id).collect();
         let group = self.people[0].client.create_group("team", members).await.unwrap();
@@ -44,7 +29,6 @@ impl Scene {
         group
     }
 
-    /// Every device holds the same entries of a conversation, in its store, from where it may read.
     async fn all_equal(&self, conversation: ConversationId, who: &[&Person]) -> Vec<Entry> {
         let head = who.iter().map(|p| p.client.cursor(magpie_client::TimelineId::Conversation(conversation))).max();
         for person in who {
@@ -75,7 +59,7 @@ fn body(history: &[Entry], number: u64) -> Body {
 
 #[tokio::test]
 async fn messages_of_every_kind_arrive_as_they_were_sent() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let item = ForwardedItem {
@@ -109,7 +93,7 @@ async fn messages_of_every_kind_arrive_as_they_were_sent() {
 
 #[tokio::test]
 async fn what_is_no_message_is_refused_and_nothing_is_stored() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let blob = magpie_client::message::BlobRef {
@@ -156,7 +140,7 @@ async fn what_is_no_message_is_refused_and_nothing_is_stored() {
 
 #[tokio::test]
 async fn a_recalled_message_is_gone_everywhere_and_its_words_with_it() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let said = ann.say(talk, "the words that are taken back").await;
@@ -180,7 +164,7 @@ async fn a_recalled_message_is_gone_everywhere_and_its_words_with_it() {
 
 #[tokio::test]
 async fn recalls_and_edits_have_their_time_and_the_operator_sets_it() {
-    let scene = scene(&["ann", "ben", "cat"], |config| {
+    let scene = Company::new(&["ann", "ben", "cat"], |config| {
         config.policy.version = 1;
         config.policy.recall_s = 0;
         config.policy.edit_s = 1;
@@ -207,7 +191,7 @@ async fn recalls_and_edits_have_their_time_and_the_operator_sets_it() {
 
 #[tokio::test]
 async fn an_edited_message_reads_as_it_is_now_on_every_device() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let said = ann.say(talk, "frist words").await;
@@ -230,7 +214,7 @@ async fn an_edited_message_reads_as_it_is_now_on_every_device() {
 
 #[tokio::test]
 async fn reactions_fold_the_same_everywhere() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let said = ann.say(talk, "look").await;
@@ -254,7 +238,7 @@ async fn reactions_fold_the_same_everywhere() {
 
 #[tokio::test]
 async fn a_group_is_run_by_its_owner_and_administrators() {
-    let scene = scene(&["ann", "ben", "cat", "dan"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben", "cat", "dan"], |_| {}).await;
     let [ann, ben, cat, dan] = &scene.people[..] else { panic!() };
     let group = scene.group().await;
     // A plain member may do none of it, and nothing changes.
@@ -310,13 +294,51 @@ async fn a_group_is_run_by_its_owner_and_administrators() {
     for person in [ann, ben, dan] {
         assert_eq!(code(person.act(person.client.say(group, "hello?")).await), ErrorCode::NotAllowed);
     }
-    scene.all_equal(group, &[ann, ben, dan]).await;
+    let d = &dan.client;
+    for sending in
+        [d.announce(group, "hear me"), d.mute_all(group, true), d.remove(group, ben.id), d.transfer(group, ben.id)]
+    {
+        assert_eq!(code(dan.act(sending).await), ErrorCode::NotAllowed, "nor anything else, by its owner either");
+    }
+    ben.act(ben.client.leave(group)).await.expect("but to go");
+    scene.all_equal(group, &[ann, dan]).await;
+    scene.node.stop();
+}
+
+#[tokio::test]
+async fn a_group_whose_owner_goes_says_whose_it_is_now() {
+    let scene = Company::new(&["ann", "ben", "cat"], |_| {}).await;
+    let [ann, ben, cat] = &scene.people[..] else { panic!() };
+    let group = scene.group().await;
+    ann.act(ann.client.set_admin(group, ben.id, true)).await.unwrap();
+    let left = ann.act(ann.client.leave(group)).await.unwrap();
+    ben.has(group, left + 1, SOON).await;
+    let history = scene.all_equal(group, &[ben, cat]).await;
+    let heir = ben.client.group(group).await.unwrap();
+    assert_eq!(body(&history, left + 1), Body::OwnerChanged(heir.owner));
+    assert!(!heir.admins.contains(&heir.owner), "an owner is no administrator besides");
+    scene.node.stop();
+}
+
+#[tokio::test]
+async fn what_a_member_did_not_find_can_be_asked_for_again() {
+    let scene = Company::new(&["ann", "eve"], |_| {}).await;
+    let (ann, eve) = (&scene.people[0], &scene.people[1]);
+    let group = ann.client.create_group("open house", vec![]).await.unwrap();
+    let (code_, sending) = ann.client.set_join(group, true, true).unwrap();
+    ann.act(Ok(sending)).await.unwrap();
+    assert_eq!(code(ann.act(ann.client.admit(group, eve.id, true)).await), ErrorCode::NotFound, "she has not asked");
+    assert!(!eve.client.join(code_).await.unwrap());
+    ann.act(ann.client.admit(group, eve.id, true)).await.expect("now she has: the old answer is not the new one's");
+    let too_long = Kind::Custom(Custom { name: "n".into(), data: vec![0; 70_000] });
+    assert!(ann.client.send(group, Message::new(too_long)).is_err(), "what no node can read is not even kept");
+    ann.say(group, "and goes on").await;
     scene.node.stop();
 }
 
 #[tokio::test]
 async fn people_join_by_code_and_with_approval_and_read_from_there() {
-    let scene = scene(&["ann", "ben", "cat", "dan", "eve"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben", "cat", "dan", "eve"], |_| {}).await;
     let [ann, ben, cat, dan, eve] = &scene.people[..] else { panic!() };
     let group = ann.client.create_group("open house", vec![ben.id]).await.unwrap();
     ann.say(group, "before anybody came").await;
@@ -355,7 +377,7 @@ async fn people_join_by_code_and_with_approval_and_read_from_there() {
 
 #[tokio::test]
 async fn settings_and_deleted_messages_are_the_same_on_all_devices_of_a_person() {
-    let scene = scene(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |_| {}).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = befriend(ann, ben).await;
     let dir = tempfile::tempdir().unwrap();
@@ -406,7 +428,7 @@ async fn settings_and_deleted_messages_are_the_same_on_all_devices_of_a_person()
 
 #[tokio::test]
 async fn typing_is_seen_by_those_who_are_there_and_only_by_them() {
-    let scene = scene(&["ann", "ben", "eve"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben", "eve"], |_| {}).await;
     let [ann, ben, eve] = &scene.people[..] else { panic!() };
     let talk = befriend(ann, ben).await;
     let saw = |person: &Person| person.seen().events.iter().any(|event| event.contains("Signalled"));

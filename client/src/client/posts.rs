@@ -1,9 +1,9 @@
 //! Acts in conversations: numbered and stored before they are sent.
 
 use magpie_protocol::{
-    ConversationId, UserId,
+    ConversationId, UserId, codec,
     frame::conversation::{Content, Leave, Posted},
-    limits::{TEXT_LEN_MAX, TITLE_LEN_MAX},
+    limits::{FRAME_LEN_MAX, TEXT_LEN_MAX, TITLE_LEN_MAX},
 };
 use tokio::sync::oneshot;
 
@@ -131,8 +131,19 @@ impl Client {
     }
 }
 
+/// Bytes of a frame that a post takes besides its content, with room to spare.
+const POST_LEN: usize = 256;
+
 /// What the node could not even read must not use up a number.
 fn check(content: &Content) -> Result<(), Error> {
+    let (len, max) = match content {
+        // It has a limit of its own, well below.
+        Content::Text(_) => (0, 1),
+        content => (codec::encode(content).len(), FRAME_LEN_MAX - POST_LEN),
+    };
+    if len > max {
+        return Err(Error::Invalid { field: "content", detail: format!("{len} bytes, more than {max}") });
+    }
     let (field, len, max) = match content {
         Content::Text(text) => ("text", text.len(), TEXT_LEN_MAX),
         Content::Rename(title) => ("title", title.len(), TITLE_LEN_MAX),

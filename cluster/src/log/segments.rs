@@ -207,9 +207,12 @@ impl Segments {
         self.floors.insert(shard, floor);
     }
 
-    /// Begins a new segment when this one is full, and removes those that nobody needs.
+    /// Begins a new segment when this one is full, or when nothing in it is needed any more: words that were taken back
+    /// must not stay in it until it is full. Removes those that nobody needs.
     pub fn roll(&mut self) -> io::Result<()> {
-        if self.len >= self.limits.segment_bytes {
+        let holds = self.facts.get(&self.segment).is_some_and(|facts| !facts.last_index.is_empty());
+        let spent = holds && self.facts.get(&self.segment).is_some_and(|facts| self.is_needless(facts));
+        if self.len >= self.limits.segment_bytes || spent {
             let next = self.segment + 1;
             // The room that was not used goes back.
             self.file.truncate(self.len)?;
@@ -217,13 +220,9 @@ impl Segments {
             self.segment = next;
             self.start_segment()?;
         }
-        let purged = &self.purged;
-        let needless = |facts: &SegmentFacts| {
-            facts.last_index.iter().all(|(shard, last)| purged.get(shard).is_some_and(|p| p.index >= *last))
-        };
         // Only from the front: what recovery reads must be contiguous.
         while let Some((&oldest, facts)) = self.facts.first_key_value() {
-            if oldest >= self.segment || !needless(facts) {
+            if oldest >= self.segment || !self.is_needless(facts) {
                 break;
             }
             // What lets it go must be durable first: after a power loss it would be missed.
@@ -232,6 +231,11 @@ impl Segments {
             self.disk.remove(&segment_path(&self.dir, oldest))?;
         }
         Ok(())
+    }
+
+    /// Whether every entry in a segment is in a snapshot.
+    fn is_needless(&self, facts: &SegmentFacts) -> bool {
+        facts.last_index.iter().all(|(shard, last)| self.purged.get(shard).is_some_and(|p| p.index >= *last))
     }
 
     /// How long the next write and sync take where time is simulated.

@@ -11,7 +11,7 @@ use magpie_protocol::ShardId;
 
 use super::{
     anchors::Anchors,
-    format::{Position, Record, RecordKind},
+    format::{PAYLOAD_LEN_MAX, Position, Record, RecordKind},
     segments::{Location, LogError, Recovered, segment_path},
     writer::{Done, Job, LogWriter, Note},
 };
@@ -154,6 +154,8 @@ impl ShardLog {
         for entry in entries {
             let start = records.len();
             let payload = &entry.payload;
+            // What cannot be read back must not be acknowledged.
+            assert!(payload.len() <= PAYLOAD_LEN_MAX, "an entry of {} bytes", payload.len());
             Record { kind: RecordKind::Entry, shard: self.shard, position: entry.position, payload }
                 .write(&mut records);
             let len = (records.len() - start) as u32;

@@ -366,7 +366,7 @@ impl<M: Machine> Applier for Inner<M> {
             self.cuts.begin(cut, || {
                 // An audit gives way, as to a snapshot.
                 core.store.release();
-                core.store.freeze().filter(|_| outcome.commands == 1)
+                if outcome.commands == 1 { core.store.freeze() } else { None }
             });
         }
         let before = core.watches.count(self.me, outcome.hints.len()) - outcome.hints.len() as u64;

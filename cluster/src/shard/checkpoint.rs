@@ -13,6 +13,8 @@ use crate::{
 
 /// A quiet shard makes a snapshot when it holds back this many times what a busy one writes between two.
 const HELD_BACK_FACTOR: u64 = 4;
+/// How long after a start the first snapshot is made that only age asks for, in milliseconds.
+const AFTER_START_MS: u64 = 3_600 * 1_000;
 /// How often a shard looks whether a checkpoint is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -20,6 +22,9 @@ impl<M: Machine> Shard<M> {
     /// Checkpoints and snapshots the shard as long as it runs.
     pub(crate) async fn keep_checkpoints(self) {
         let mut last_ms = (self.0.node.clock)();
+        let age_ms = self.0.limits.snapshot_age_ms;
+        // How old the last one is when a node starts is not known: an hour later there is a new one.
+        let mut snapshot_ms = last_ms.saturating_sub(age_ms.saturating_sub(AFTER_START_MS));
         while !self.0.stopping.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = (self.0.node.clock)();
@@ -32,7 +37,10 @@ impl<M: Machine> Shard<M> {
                 continue;
             }
             self.checkpoint().await;
-            self.snapshot_if_due().await;
+            let old = now.saturating_sub(snapshot_ms) >= age_ms && self.applied_index() > self.snapshot_index();
+            if self.snapshot_if_due(old).await {
+                snapshot_ms = now;
+            }
         }
     }
 
@@ -86,17 +94,19 @@ impl<M: Machine> Shard<M> {
 
     /// A new snapshot is due when the log behind the last has outgrown it, so that writing is amplified by a small
     /// constant; and when the few entries of a quiet shard hold back much of the log that all share.
-    async fn snapshot_if_due(&self) {
+    /// True when one was begun.
+    async fn snapshot_if_due(&self, old: bool) -> bool {
         let enough = self.0.limits.snapshot_bytes_min.max(self.0.snapshot_len.load(Ordering::Relaxed));
         let held_back = self.0.log.bytes_held_back();
-        if self.0.log.bytes_since_purge() < enough && held_back < HELD_BACK_FACTOR * enough {
-            return;
+        if self.0.log.bytes_since_purge() < enough && held_back < HELD_BACK_FACTOR * enough && !old {
+            return false;
         }
-        if let Some(consensus) = self.group()
-            && let Err(error) = consensus.snapshot().await
-        {
+        let Some(consensus) = self.group() else { return false };
+        let begun = consensus.snapshot().await;
+        if let Err(error) = &begun {
             tracing::warn!(shard = %self.0.id, %error, "no snapshot was made");
         }
+        begun.is_ok()
     }
 }
 

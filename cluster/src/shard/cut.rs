@@ -163,12 +163,18 @@ impl<M: Machine> Shard<M> {
 
     /// Makes this cut, if it is not made: of the leader. Returns when it is applied.
     pub(crate) async fn cut(&self, cut: u64) -> Result<u64, AskError> {
-        if self.last_cut() >= cut { Ok(self.last_cut()) } else { self.make_cut(|_| cut).await }
+        if self.last_cut() >= cut { Ok(self.last_cut()) } else { self.spawn_cut(move |_| cut).await }
     }
 
     /// Makes the next cut.
     pub(crate) async fn next_cut(&self) -> Result<u64, AskError> {
-        self.make_cut(|last| last + 1).await
+        self.spawn_cut(|last| last + 1).await
+    }
+
+    /// On a task of its own: who waits may be dropped, and what is fixed must still be written.
+    async fn spawn_cut(&self, which: impl FnOnce(u64) -> u64 + Send + 'static) -> Result<u64, AskError> {
+        let shard = self.clone();
+        tokio::spawn(async move { shard.make_cut(which).await }).await.unwrap_or(Err(AskError::Unknown))
     }
 
     async fn make_cut(&self, which: impl FnOnce(u64) -> u64) -> Result<u64, AskError> {
@@ -233,10 +239,14 @@ impl<M: Machine> Shard<M> {
         if wanted == 0 {
             return Ok((held, Vec::new()));
         }
-        let read = self.0.clone().in_background(move |inner| {
-            Ok(inner.node.disk.read_at(&path(&inner.node.snapshot_dir, inner.id, cut), offset, wanted)?)
-        });
-        match read.await {
+        let (disk, path) = (self.0.node.disk.clone(), path(&self.0.node.snapshot_dir, self.0.id, cut));
+        // The file does not change any more, and the storage thread may be busy with the next for long.
+        let read = move || disk.read_at(&path, offset, wanted);
+        let read = match self.0.node.background.has_thread() {
+            true => tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(std::io::Error::other(e))),
+            false => read(),
+        };
+        match read {
             Ok(bytes) => Ok((held, bytes)),
             Err(error) => {
                 tracing::warn!(shard = %self.0.id, cut, %error, "a part of a backup cannot be read");

@@ -8,7 +8,7 @@
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use magpie_protocol::TimelineId;
+use magpie_protocol::{TimelineId, codec};
 use tokio::sync::{oneshot, watch};
 
 use super::{Shard, Waiter, lock};
@@ -27,6 +27,10 @@ const PIECE_ITEMS: u64 = 1024;
 const FOLLOWERS_MAX: usize = 8;
 /// Longest name of a follower, in bytes.
 const NAME_LEN_MAX: usize = 16;
+/// What a follower keeps is in so many parts.
+pub const KEPT_PARTS: u16 = 4_096;
+/// Longest change that is proposed, in bytes: an entry of the log holds no more than a few of them.
+const CHANGE_LEN_MAX: usize = 2 * 1024 * 1024;
 /// From here on the number of an item is what happened, and not that of an entry.
 const NOTE: u64 = 1 << 63;
 
@@ -85,7 +89,7 @@ pub(crate) enum FeedChange {
     /// To be fed no more.
     Unfollow { follower: String },
     /// It has what lies up to `to`, and keeps this; if its cursor is still at `from`.
-    Move { follower: String, from: u64, to: u64, keep: Vec<(u8, Vec<u8>)> },
+    Move { follower: String, from: u64, to: u64, keep: Vec<(u16, Vec<u8>)> },
 }
 
 /// Something that was appended.
@@ -127,6 +131,8 @@ pub struct FeedCursor {
     pub waiting: u64,
     /// So many it did not get, because it was too far behind.
     pub lost: u64,
+    /// The last place that there is, or was.
+    pub end: u64,
 }
 
 fn feed_key() -> Key {
@@ -137,8 +143,8 @@ fn piece_key(piece: u64) -> Key {
     Key::new(SHARD_SLOT, table::FEED_PIECE).u64(piece)
 }
 
-fn kept_key(follower: &str, part: u8) -> Key {
-    Key::new(SHARD_SLOT, table::FEED_KEPT).bytes(follower.as_bytes()).bytes(&[0, part])
+fn kept_key(follower: &str, part: u16) -> Key {
+    Key::new(SHARD_SLOT, table::FEED_KEPT).bytes(follower.as_bytes()).bytes(&[0]).bytes(&part.to_be_bytes())
 }
 
 fn load(store: &mut Store) -> Result<Feed, StateError> {
@@ -233,7 +239,7 @@ pub(super) fn change(store: &mut Store, time_ms: u64, change: FeedChange) -> Res
         FeedChange::Unfollow { follower } => {
             feed.followers.retain(|f| f.name != follower);
             let mut tx = Tx::new(store, time_ms);
-            (0..=u8::MAX).for_each(|part| tx.delete(kept_key(&follower, part)));
+            (0..KEPT_PARTS).for_each(|part| tx.delete(kept_key(&follower, part)));
             tx.commit();
         }
         FeedChange::Move { follower, from, to, keep } => {
@@ -242,6 +248,9 @@ pub(super) fn change(store: &mut Store, time_ms: u64, change: FeedChange) -> Res
                 return Ok(false);
             }
             if to > from {
+                if to / PIECE_ITEMS < feed.first {
+                    return Ok(false);
+                }
                 let reached = piece(store, to / PIECE_ITEMS)?;
                 let upto = (to % PIECE_ITEMS + 1).min(reached.items.len() as u64);
                 (known.after, known.count) = (to, reached.before + upto);
@@ -263,7 +272,8 @@ pub(super) fn change(store: &mut Store, time_ms: u64, change: FeedChange) -> Res
 fn cursor(store: &mut Store, follower: &str) -> Result<Option<FeedCursor>, StateError> {
     let feed = load(store)?;
     let known = feed.followers.iter().find(|f| f.name == follower);
-    Ok(known.map(|f| FeedCursor { after: f.after, waiting: feed.added - f.count, lost: f.lost }))
+    let end = (feed.next.max(1) * PIECE_ITEMS).saturating_sub(1);
+    Ok(known.map(|f| FeedCursor { after: f.after, waiting: feed.added - f.count, lost: f.lost, end: end.max(f.after) }))
 }
 
 /// Items after a place, at most so many, and of entries about so many bytes; at least one if there is one.
@@ -318,13 +328,18 @@ impl<M: Machine> Shard<M> {
         follower: &str,
         from: u64,
         to: u64,
-        keep: Vec<(u8, Vec<u8>)>,
+        keep: Vec<(u16, Vec<u8>)>,
     ) -> Result<bool, AskError> {
         self.change_feed(FeedChange::Move { follower: follower.to_owned(), from, to, keep }).await
     }
 
     async fn change_feed(&self, change: FeedChange) -> Result<bool, AskError> {
         self.admit()?;
+        let len = codec::encode(&change).len();
+        if len > CHANGE_LEN_MAX {
+            tracing::error!(shard = %self.0.id, len, "a follower of the feed keeps more than can be written down");
+            return Err(AskError::StorageFull);
+        }
         let (done, changed) = oneshot::channel();
         let reply = Box::new(move |result| drop(done.send(result)));
         self.enqueue(|builder| builder.feed(&change), Waiter::Fed(reply));
@@ -351,7 +366,7 @@ impl<M: Machine> Shard<M> {
     }
 
     /// What a follower kept under this number; empty for nothing.
-    pub fn kept(&self, follower: &str, part: u8) -> Result<Vec<u8>, AskError> {
+    pub fn kept(&self, follower: &str, part: u16) -> Result<Vec<u8>, AskError> {
         self.read(|store| {
             Ok(store.get::<Kept>(&kept_key(follower, part))?.map(|kept| kept.0.clone()).unwrap_or_default())
         })

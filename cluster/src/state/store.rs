@@ -262,7 +262,9 @@ impl Store {
     /// Begins a checkpoint after which no other begins before [`Store::release`]: the base can be read piece by piece.
     pub fn freeze_and_hold(&mut self) -> Option<Frozen> {
         let frozen = self.freeze();
-        self.held = frozen.as_ref().map(|frozen| frozen.applied.index());
+        if let Some(frozen) = &frozen {
+            self.held = Some(frozen.applied.index());
+        }
         frozen
     }
 

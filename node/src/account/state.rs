@@ -16,7 +16,7 @@ use magpie_protocol::{
 
 use super::command::{Command, NewDevice};
 use crate::{
-    chat,
+    chat, contact,
     hooks::event::note,
     machine::{self, Outcome, Replied, table, user_of},
     service,
@@ -339,7 +339,8 @@ fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String
         }
     }
     let full = known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX;
-    if user(tx, me).is_none() || full {
+    // Who is blocked takes nobody into a group.
+    if user(tx, me).is_none() || full || contact::state::blocks(tx, me, by) {
         // The conversation believes in a member that cannot be one.
         let undo = machine::Command::Chat(chat::Command::Forget { user: me });
         tx.send(EntityId::conversation(conversation), &undo);

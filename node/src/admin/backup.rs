@@ -68,7 +68,7 @@ impl actix_web::ResponseError for Turned {
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::build(self.status_code()).content_type("text/plain; charset=utf-8").body(format!("{self}\n"))
+        super::plain(self.status_code(), &self.to_string())
     }
 }
 

@@ -185,9 +185,13 @@ pub(crate) fn signal(shared: &Arc<Shared>, out: &Arc<Outbound>, request: Request
     if !shared.watches.is_granted(timeline, me) {
         return out.answer(request, not_found("conversation"));
     }
-    let (shared, kind) = (shared.clone(), body.kind);
+    let (shared, kind, conversation) = (shared.clone(), body.kind, body.conversation);
     tokio::spawn(async move {
-        if kind > TYPING_MAX || account::api::shows_typing(&shared, me.user).await {
+        // Who may not write is not heard typing either.
+        let may = Query::MayWrite { user: me.user, conversation, now_ms: (shared.clock)() };
+        let may = shared.router.query(conversation.slot(), machine::Query::Chat(may)).await;
+        let may = matches!(may, Ok(machine::View::Chat(View::MayWrite(true))));
+        if may && (kind > TYPING_MAX || account::api::shows_typing(&shared, me.user).await) {
             _ = shared.router.signal(Signal { timeline, user: me.user, kind }).await;
         }
     });

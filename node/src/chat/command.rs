@@ -18,8 +18,8 @@ pub enum Command {
     Join { user: UserId, code: u64 },
     /// `by` lets nothing of `other` through, or again. Asked of their direct conversation, there or not.
     Block { by: UserId, other: UserId, on: bool },
-    /// `by` took `other` off their contacts. Asked of their direct conversation.
-    Unfriend { by: UserId, other: UserId },
+    /// `by` took the other off their contacts. Asked of their direct conversation, there or not.
+    Unfriend { by: UserId },
     /// One numbered act of one member, of which somebody said something before it was submitted.
     Judged(Judged),
 }

@@ -18,8 +18,8 @@ pub struct Rules {
     /// Who knows it may join; 0 for nobody.
     pub join_code: u64,
     pub join_approval: bool,
-    /// Who asked to be let in, the first first.
-    pub waiting: Vec<UserId>,
+    /// Who is to be let in, and who asked for it: they themselves or a member; the first first.
+    pub waiting: Vec<(UserId, UserId)>,
     pub dissolved: bool,
     /// Of a direct conversation: who lets nothing of the other through.
     pub blocked_by: Vec<UserId>,
@@ -82,7 +82,31 @@ impl Rules {
     pub fn forget(&mut self, user: UserId) {
         self.set_admin(user, false);
         self.set_nickname(user, String::new());
-        self.waiting.retain(|there| *there != user);
+        self.muted.retain(|(there, _)| *there != user);
+        self.waiting.retain(|(there, _)| *there != user);
+    }
+
+    /// Nobody can write any more.
+    pub fn dissolve(&mut self) {
+        self.dissolved = true;
+        self.join_code = 0;
+        self.waiting.clear();
+    }
+
+    /// Who asked for somebody to be let in, if anybody did.
+    pub fn asked_for(&self, user: UserId) -> Option<UserId> {
+        self.waiting.iter().find(|(there, _)| *there == user).map(|(_, by)| *by)
+    }
+
+    /// Whether anything can still be done in it but leaving.
+    ///
+    /// # Errors
+    /// That the group was dissolved.
+    pub fn is_there(&self) -> Result<(), WireError> {
+        if self.dissolved {
+            return Err(WireError::detail(ErrorCode::NotAllowed, "this group was dissolved"));
+        }
+        Ok(())
     }
 
     /// Whether a member may write now.
@@ -103,14 +127,14 @@ impl Rules {
             if !self.blocked_by.is_empty() {
                 return Err(WireError::new(ErrorCode::Blocked));
             }
-            if !self.deleted_by.is_empty() && !strangers {
+            // The other's account may be no more.
+            let alone = conversation.active().count() < 2;
+            if alone || (!self.deleted_by.is_empty() && !strangers) {
                 return Err(WireError::new(ErrorCode::NotContacts));
             }
             return Ok(());
         }
-        if self.dissolved {
-            return Err(WireError::detail(ErrorCode::NotAllowed, "this group was dissolved"));
-        }
+        self.is_there()?;
         if self.runs(conversation, me) {
             return Ok(());
         }

@@ -62,7 +62,7 @@ pub fn apply(tx: &mut Tx<'_>, id: ConversationId, command: Command) -> Replied {
         Command::Forget { user } => forget(tx, id, user),
         Command::Join { user, code } => join(tx, id, user, code),
         Command::Block { by, other, on } => block(tx, id, by, other, on),
-        Command::Unfriend { by, other } => unfriend(tx, id, by, other),
+        Command::Unfriend { by } => unfriend(tx, id, by),
     }
 }
 
@@ -74,6 +74,14 @@ fn create(
     title: String,
     mut members: Vec<UserId>,
 ) -> Replied {
+    if kind == ConversationKind::Direct {
+        // Each side says for itself that it has the other again, in order with that it has not.
+        let mut rules = (*rules(tx, id)).clone();
+        if rules.deleted_by.contains(&creator) {
+            rules.set_deleted(creator, false);
+            tx.put(rules_key(id), rules);
+        }
+    }
     members.retain(|m| *m != creator);
     members.sort();
     members.dedup();
@@ -83,14 +91,6 @@ fn create(
     };
     if let Some(existing) = tx.get::<Conversation>(&key(id)) {
         let same = existing.kind == kind && existing.made_from == made_from;
-        if same && kind == ConversationKind::Direct {
-            // Who took the other off their contacts has them again.
-            let mut rules = (*rules(tx, id)).clone();
-            if !rules.deleted_by.is_empty() {
-                rules.deleted_by.clear();
-                tx.put(rules_key(id), rules);
-            }
-        }
         let reused = || WireError::field(ErrorCode::IdReused, "nonce", "it made a group with another title or members");
         return if same { Ok(Outcome::Created(id)) } else { Err(reused()) };
     }
@@ -138,6 +138,9 @@ pub fn open_direct(tx: &mut Tx<'_>, id: ConversationId, a: UserId, b: UserId) ->
     if tx.get::<Conversation>(&key(id)).is_some() {
         return Ok(());
     }
+    if rules(tx, id).blocked_by.contains(&b) {
+        return Err(WireError::new(ErrorCode::Blocked));
+    }
     create(tx, id, ConversationKind::Direct, a, String::new(), vec![b]).map(drop)
 }
 
@@ -150,9 +153,7 @@ pub fn dissolve(tx: &mut Tx<'_>, id: ConversationId) -> Replied {
     }
     let mut rules = (*rules(tx, id)).clone();
     if !rules.dissolved {
-        rules.dissolved = true;
-        rules.join_code = 0;
-        rules.waiting.clear();
+        rules.dissolve();
         tx.put(rules_key(id), rules);
         let body = Body::Dissolved(magpie_protocol::entry::Dissolved);
         tx.append(TimelineId::Conversation(id), UserId::default(), body, conversation.rights, None);
@@ -235,6 +236,9 @@ impl Room<'_, '_> {
             let detail = "only groups have members and titles to change";
             return Err(WireError::field(ErrorCode::NotAllowed, "content", detail));
         }
+        if !matches!(content, Content::Leave(_)) {
+            self.rules().is_there()?;
+        }
         match content {
             Content::Text(text) => self.text(text),
             Content::Say(message) => self.say(message),
@@ -312,7 +316,11 @@ fn rules(tx: &mut Tx<'_>, id: ConversationId) -> Arc<Rules> {
 
 /// One side of a direct conversation lets nothing of the other through, or again. The conversation need not be there.
 fn block(tx: &mut Tx<'_>, id: ConversationId, by: UserId, other: UserId, on: bool) -> Replied {
-    let mut rules = (*rules(tx, id)).clone();
+    let before = rules(tx, id);
+    if before.blocked_by.contains(&by) == on {
+        return Ok(Outcome::Done);
+    }
+    let mut rules = (*before).clone();
     rules.set_block(by, on);
     tx.put(rules_key(id), rules);
     let noted = contact::Command::Blocked { user: other, on };
@@ -320,12 +328,11 @@ fn block(tx: &mut Tx<'_>, id: ConversationId, by: UserId, other: UserId, on: boo
     Ok(Outcome::Done)
 }
 
-/// One side took the other off their contacts.
-fn unfriend(tx: &mut Tx<'_>, id: ConversationId, by: UserId, other: UserId) -> Replied {
+/// One side took the other off their contacts; their own list says so already.
+fn unfriend(tx: &mut Tx<'_>, id: ConversationId, by: UserId) -> Replied {
     let mut rules = (*rules(tx, id)).clone();
     rules.set_deleted(by, true);
     tx.put(rules_key(id), rules);
-    tx.send(EntityId::user(by), &machine::Command::Contact(contact::Command::Removed { user: other }));
     Ok(Outcome::Done)
 }
 
@@ -337,12 +344,7 @@ fn join(tx: &mut Tx<'_>, id: ConversationId, user: UserId, code: u64) -> Replied
 
 fn forget(tx: &mut Tx<'_>, id: ConversationId, user: UserId) -> Replied {
     if let Some(conversation) = tx.get::<Conversation>(&key(id)).filter(|c| c.is_member(user)) {
-        let change = Some(RightsChange { user, granted: false });
-        let timeline = TimelineId::Conversation(id);
-        let number = tx.append(timeline, user, Body::Left(user), conversation.rights, change);
-        let mut conversation = (*conversation).clone();
-        conversation.leave(user, number);
-        tx.put(key(id), conversation);
+        Room { tx, id, conversation, me: user }.part(user, Body::Left(user));
     }
     Ok(Outcome::Done)
 }

@@ -30,6 +30,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             if !config.admin.token.is_empty() {
                 config.admin.token = "(set)".to_owned();
             }
+            if !config.hooks.secret.is_empty() {
+                config.hooks.secret = "(set)".to_owned();
+            }
             toml::to_string(&config)?
         }
     };

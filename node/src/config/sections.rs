@@ -119,6 +119,9 @@ section! {
         checkpoint_ms: u64 = 10_000,
         /// No new snapshot of a shard before its log has grown by this many bytes.
         snapshot_bytes_min: u64 = 33_554_432,
+        /// A shard that was written to has a new snapshot after this long at the latest, in seconds: what was recalled
+        /// or edited leaves the log and older snapshots with it.
+        snapshot_age_s: u64 = 259_200,
         /// Memory for records and timelines in use, over all shards, in bytes.
         cache_bytes: usize = 134_217_728,
         /// Cache of the state store below it, in bytes.

@@ -99,11 +99,6 @@ pub(crate) fn contacts(shared: &Shared, out: &Arc<Outbound>, request: RequestId,
     });
 }
 
-fn own(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, command: Command) {
-    let command = machine::Command::Contact(command);
-    shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));
-}
-
 /// Does not accept what a person asked.
 pub(crate) fn refuse(
     shared: &Arc<Shared>,
@@ -112,38 +107,26 @@ pub(crate) fn refuse(
     me: Identity,
     body: &wire::RefuseContact,
 ) {
-    own(shared, out, request, me, Command::Refuse { from: body.user });
+    shared.own(out, request, me, Command::Refuse { from: body.user });
 }
 
 /// Changes what is kept of a contact.
 pub(crate) fn set(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: wire::SetContact) {
     let wire::SetContact { user, remark, tags, starred } = body;
-    own(shared, out, request, me, Command::Set { user, remark, tags, starred });
+    shared.own(out, request, me, Command::Set { user, remark, tags, starred });
 }
 
-/// The truth of a block and of a deleted contact is in the direct conversation; the list follows.
-fn in_direct(
-    shared: &Arc<Shared>,
-    out: &Arc<Outbound>,
-    request: RequestId,
-    me: Identity,
-    other: magpie_protocol::UserId,
-    command: chat::Command,
-) {
-    if other == me.user {
+/// Lets nothing of a person through, or again. The truth of it is in the direct conversation; the list follows.
+pub(crate) fn block(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Block) {
+    if body.user == me.user {
         return out.answer(request, Answer::Refused(WireError::field(ErrorCode::Invalid, "user", "that is you")));
     }
-    let entity = EntityId::conversation(ConversationId::direct(me.user, other));
+    let entity = EntityId::conversation(ConversationId::direct(me.user, body.user));
+    let command = chat::Command::Block { by: me.user, other: body.user, on: body.on };
     shared.submit(entity, machine::Command::Chat(command), out, request, |_| Answer::Done(Done));
 }
 
-/// Lets nothing of a person through, or again.
-pub(crate) fn block(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: &wire::Block) {
-    let command = chat::Command::Block { by: me.user, other: body.user, on: body.on };
-    in_direct(shared, out, request, me, body.user, command);
-}
-
-/// Takes a person off the contacts.
+/// Takes a person off the contacts; the direct conversation follows.
 pub(crate) fn delete(
     shared: &Arc<Shared>,
     out: &Arc<Outbound>,
@@ -151,8 +134,7 @@ pub(crate) fn delete(
     me: Identity,
     body: &wire::DeleteContact,
 ) {
-    let command = chat::Command::Unfriend { by: me.user, other: body.user };
-    in_direct(shared, out, request, me, body.user, command);
+    shared.own(out, request, me, Command::Remove { user: body.user });
 }
 
 /// A page of cards.

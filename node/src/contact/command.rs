@@ -20,8 +20,8 @@ pub enum Command {
     Set { user: UserId, remark: Option<String>, tags: Option<Vec<String>>, starred: Option<bool> },
     /// The direct conversation holds a block by this person, or no longer.
     Blocked { user: UserId, on: bool },
-    /// The direct conversation knows that this person took `user` off their contacts.
-    Removed { user: UserId },
+    /// This person takes `user` off their contacts.
+    Remove { user: UserId },
     /// This person's account is no more: `user` had them as a contact.
     Gone { user: UserId },
 }

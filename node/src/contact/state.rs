@@ -100,7 +100,8 @@ pub fn apply(tx: &mut Tx<'_>, me: UserId, command: Command) -> Replied {
         Command::Refuse { from } => own.refuse(from)?,
         Command::Set { user, remark, tags, starred } => own.set(user, remark, tags, starred)?,
         Command::Blocked { user, on } => own.blocked(user, on),
-        Command::Removed { user } | Command::Gone { user } => own.removed(user),
+        Command::Remove { user } => own.remove(user),
+        Command::Gone { user } => own.removed(user),
     }
     own.keep();
     Ok(Outcome::Done)
@@ -125,7 +126,17 @@ impl Own<'_, '_> {
         self.tx.append(TimelineId::Inbox(self.me), user, Body::ContactSet(card), 0, None);
     }
 
-    fn full(&self) -> bool {
+    /// Whether nobody fits any more, also without the requests that have expired.
+    fn full(&mut self) -> bool {
+        if self.contacts.0.len() >= limits::CONTACTS_MAX {
+            let now = self.tx.time_ms();
+            let open = |c: &ContactInfo| c.state != ContactState::Accepted;
+            let over: Vec<UserId> = (self.contacts.0.iter().filter(|c| open(c)))
+                .map(|c| c.user)
+                .filter(|user| self.book.page(*user).is_expired(now))
+                .collect();
+            over.into_iter().for_each(|user| self.removed(user));
+        }
         self.contacts.0.len().max(self.book.len()) >= limits::CONTACTS_MAX
     }
 
@@ -164,13 +175,15 @@ impl Own<'_, '_> {
         }
         match self.contacts.state(from) {
             // Both asked: that is an answer.
-            Some(ContactState::Requested) => {
+            Some(ContactState::Requested) if !self.book.page(from).is_expired(now) => {
                 self.contacts.set(from, handle, ContactState::Waiting);
                 self.befriend(from);
             }
+            // They took this person off their list, and want them again.
             Some(ContactState::Accepted) => {
                 let accepted = Command::Accepted { by: self.me, handle: self.handle.clone() };
                 self.send(from, accepted);
+                self.open(from);
             }
             Some(ContactState::Waiting) if !self.book.page(from).is_expired(now) => {}
             None if self.full() => {}
@@ -203,6 +216,24 @@ impl Own<'_, '_> {
         self.contacts.set(by, &handle, ContactState::Accepted);
         self.close_request(by);
         self.note_accepted(by, handle);
+        self.open(by);
+    }
+
+    /// The direct conversation is there, and this side has the other. From this person's own shard, as is the opposite:
+    /// so the later of the two holds.
+    fn open(&mut self, other: UserId) {
+        let conversation = ConversationId::direct(self.me, other);
+        let create = machine::Command::Chat(chat::Command::CreateDirect { a: self.me, b: other });
+        self.tx.send(EntityId::conversation(conversation), &create);
+    }
+
+    fn remove(&mut self, user: UserId) {
+        let conversation = ConversationId::direct(self.me, user);
+        if self.contacts.state(user).is_some() {
+            let unfriend = machine::Command::Chat(chat::Command::Unfriend { by: self.me });
+            self.tx.send(EntityId::conversation(conversation), &unfriend);
+        }
+        self.removed(user);
     }
 
     fn close_request(&mut self, user: UserId) {
@@ -254,9 +285,15 @@ impl Own<'_, '_> {
     }
 
     fn blocked(&mut self, user: UserId, on: bool) {
-        if self.book.blocks(user) != on {
-            self.book.change(user, |page| page.blocked = on);
+        // The conversation holds the block, whether there is room for it here or not.
+        if self.book.blocks(user) == on || (on && self.full()) {
+            return;
+        }
+        self.book.change(user, |page| page.blocked = on);
+        if on || self.contacts.state(user).is_some() {
             self.note(user);
+        } else {
+            self.tx.append(TimelineId::Inbox(self.me), user, Body::ContactRemoved(user), 0, None);
         }
     }
 
@@ -286,10 +323,13 @@ impl Own<'_, '_> {
         self.note_accepted(other, handle);
         let accepted = Command::Accepted { by: self.me, handle: self.handle.clone() };
         self.send(other, accepted);
-        let conversation = ConversationId::direct(self.me, other);
-        let create = machine::Command::Chat(chat::Command::CreateDirect { a: self.me, b: other });
-        self.tx.send(EntityId::conversation(conversation), &create);
+        self.open(other);
     }
+}
+
+/// Whether this person lets nothing of another through.
+pub fn blocks(tx: &mut Tx<'_>, me: UserId, other: UserId) -> bool {
+    tx.get::<Book>(&book_key(me)).is_some_and(|book| book.blocks(other))
 }
 
 /// The account of this person is deleted: nothing of theirs stays, and their contacts learn it.

@@ -65,6 +65,9 @@ fn gone(error: impl std::fmt::Display) -> LinkError {
     LinkError::Gone(error.to_string())
 }
 
+/// A device that takes nothing of a media stream for so long is let go.
+pub const MEDIA_STALL: Duration = Duration::from_secs(30);
+
 /// What a stream may have on its way to the node, and the connection before it is signed in, in bytes.
 const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// What may be on its way to a device, in bytes; for each media stream as much again.
@@ -303,9 +306,10 @@ impl MediaStream {
         }
     }
 
-    /// Says how the stream goes on.
+    /// Says how the stream goes on. A device that does not take it within `MEDIA_STALL` is let go.
     pub async fn answer(&mut self, answer: MediaAnswer) -> Result<(), LinkError> {
-        self.write(Frame::push(answer).to_bytes()).await
+        let written = tokio::time::timeout(MEDIA_STALL, self.write(Frame::push(answer).to_bytes())).await;
+        written.unwrap_or_else(|_| Err(LinkError::Gone("the device took nothing for a while".into())))
     }
 
     /// The next bytes; `None` at the end.

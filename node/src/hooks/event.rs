@@ -75,7 +75,7 @@ pub fn message_of(body: &Body) -> Option<(std::borrow::Cow<'_, Kind>, &[UserId])
     use std::borrow::Cow;
     match body {
         Body::Text(text) => Some((Cow::Owned(Kind::Text(text.clone())), &[])),
-        Body::Message(said) if said.edited == 0 => Some((Cow::Borrowed(&said.message.kind), &said.message.mentions)),
+        Body::Message(said) => Some((Cow::Borrowed(&said.message.kind), &said.message.mentions)),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
-use magpie_cluster::{AskError, Shard};
+use magpie_cluster::{AskError, Shard, shard::feed::KEPT_PARTS};
 use magpie_protocol::{TimelineId, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -39,21 +39,21 @@ struct Wait {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Folded {
-    parts: BTreeMap<u8, BTreeMap<TimelineId, Fold>>,
-    changed: BTreeSet<u8>,
+    parts: BTreeMap<u16, BTreeMap<TimelineId, Fold>>,
+    changed: BTreeSet<u16>,
     waits: BTreeMap<TimelineId, Wait>,
 }
 
-fn part_of(subject: TimelineId) -> u8 {
+fn part_of(subject: TimelineId) -> u16 {
     let (kind, id) = subject.to_parts();
-    xxh3_64(&[&[kind][..], &id.to_be_bytes()].concat()) as u8
+    (xxh3_64(&[&[kind][..], &id.to_be_bytes()].concat()) % u64::from(KEPT_PARTS)) as u16
 }
 
 impl Folded {
     /// What this follower of the shard keeps.
     pub fn load(shard: &Shard<Magpie>, follower: &str) -> Result<Self, AskError> {
         let mut all = Self::default();
-        for part in 0..=u8::MAX {
+        for part in 0..KEPT_PARTS {
             let bytes = shard.kept(follower, part)?;
             if bytes.is_empty() {
                 continue;
@@ -144,8 +144,8 @@ impl Folded {
     }
 
     /// The parts that have changed since this was last asked, as they are to be kept.
-    pub fn take_changed(&mut self) -> Vec<(u8, Vec<u8>)> {
-        let encode = |part: u8| match self.parts.get(&part) {
+    pub fn take_changed(&mut self) -> Vec<(u16, Vec<u8>)> {
+        let encode = |part: u16| match self.parts.get(&part) {
             Some(folds) => (part, codec::encode(&folds.values().cloned().collect::<Vec<Fold>>())),
             None => (part, Vec::new()),
         };

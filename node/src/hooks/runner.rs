@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use magpie_cluster::{AskError, Shard, shard::feed::FeedCursor};
+use magpie_cluster::{
+    AskError, Shard,
+    shard::feed::{Fed, FeedCursor},
+};
+use magpie_protocol::Entry;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -115,7 +119,10 @@ impl Runner {
                 at.drops = receiver.drops();
                 self.drop_all(&mut at, &mut folded).await?;
             }
-            self.tell_folded(&mut folded).await;
+            // One that does not answer must not hold up the folding of what comes.
+            if waiting <= receiver.backlog_max {
+                self.tell_folded(&mut folded).await;
+            }
             if folded.is_changed() || at.items >= MOVE_ITEMS || (at.items > 0 && at.since.elapsed() >= MOVE_EVERY) {
                 self.move_to(&mut at, &mut folded).await?;
             }
@@ -178,13 +185,7 @@ impl Runner {
     async fn drop_all(&self, at: &mut At, folded: &mut Folded) -> Result<(), AskError> {
         let dropped = folded.count().1;
         folded.clear();
-        loop {
-            let page = self.shard.feed(at.done, 10_000, usize::MAX)?;
-            if page.last == at.done {
-                break;
-            }
-            at.done = page.last;
-        }
+        at.done = self.waiting()?.end.max(at.done);
         tracing::warn!(shard = %self.shard.id(), receiver = self.receiver.name, dropped, "an operator dropped all events that waited");
         self.move_to(at, folded).await
     }
@@ -258,7 +259,7 @@ impl Runner {
     /// Tells these one after the other. Returns those that are left when it was to give up.
     async fn lane(&self, events: Vec<Event>, mut given_up: watch::Receiver<bool>) -> Vec<Event> {
         let mut events = events.into_iter();
-        while let Some(event) = events.next() {
+        while let Some(mut event) = events.next() {
             let mut tries = 0;
             loop {
                 if *given_up.borrow() {
@@ -271,6 +272,8 @@ impl Runner {
                 if self.receiver.tell(&event.id, event.body()).await {
                     break;
                 }
+                let Some(now) = self.as_it_reads_now(event) else { break };
+                event = now;
                 let pause = Duration::from_millis(pause_ms(tries));
                 tries += 1;
                 tokio::select! {
@@ -281,6 +284,40 @@ impl Runner {
             }
         }
         Vec::new()
+    }
+
+    /// An event that was not taken, in the words that its entry has by now: what was recalled or edited meanwhile does
+    /// not leave. `None` where there is nothing to tell a person of any more.
+    fn as_it_reads_now(&self, mut event: Event) -> Option<Event> {
+        if event.number == 0 {
+            return Some(event);
+        }
+        let item = self.shard.feed(event.place - 1, 1, usize::MAX).ok().and_then(|page| page.items.into_iter().next());
+        let item = item.filter(|item| item.place == event.place);
+        match &self.receiver.role {
+            Role::Webhook { families } => match item {
+                Some(item) => event::webhook_event(&self.prefix(), &item, families).or(Some(event)),
+                None => {
+                    // It cannot be looked up: better without words than with those that were taken back.
+                    if event.data.get("content").is_some() {
+                        event.data["content"] = serde_json::Value::Null;
+                    }
+                    Some(event)
+                }
+            },
+            Role::Push { preview_chars } => {
+                if event.data.get("preview").is_none() {
+                    return Some(event);
+                }
+                let entry = item.and_then(|item| match item.what {
+                    Fed::Entry(_, bytes) => Entry::from_bytes(&bytes).ok(),
+                    Fed::Note(_) => None,
+                })?;
+                let (kind, _) = event::message_of(&entry.body)?;
+                event.data["preview"] = event::preview(&kind, *preview_chars).into();
+                Some(event)
+            }
+        }
     }
 
     /// Tries what is folded and due, each once.

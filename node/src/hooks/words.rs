@@ -109,12 +109,19 @@ impl Words {
 
     /// The text with `*` for each character of a listed word; `None` where there is none.
     pub fn masked(&self, text: &str) -> Option<String> {
-        let found = self.found(text);
+        let mut found = self.found(text);
         if found.is_empty() {
             return None;
         }
-        let hidden = |at: usize| found.iter().any(|(from, to)| (*from..*to).contains(&at));
-        Some(text.char_indices().map(|(at, c)| if hidden(at) && !c.is_whitespace() { '*' } else { c }).collect())
+        found.sort_unstable();
+        let (mut rest, mut until) = (found.into_iter().peekable(), 0);
+        let mask = |(at, c): (usize, char)| {
+            while let Some((_, to)) = rest.next_if(|(from, _)| *from <= at) {
+                until = until.max(to);
+            }
+            if at < until && !c.is_whitespace() { '*' } else { c }
+        };
+        Some(text.char_indices().map(mask).collect())
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     chat,
     gateway::quic::{Link, LinkError, MediaStream},
-    machine,
+    limits, machine,
     node::Shared,
     session::{
         Identity,
@@ -81,6 +81,9 @@ async fn work(shared: &Arc<Shared>, stream: &mut MediaStream, me: Identity) -> R
         }
         request => request?,
     };
+    if let Err(wait) = shared.limits.transfer(me.user, (shared.clock)()) {
+        return Err(limits::refusal(wait).into());
+    }
     // No store, nothing to do; and no more at a time than memory was set aside for.
     shared.media.store()?;
     let _permit = shared.media.begin(me.user)?;

@@ -1,6 +1,6 @@
 //! Giving a blob to a device.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use magpie_protocol::{
     BlobId, ErrorCode, WireError,
@@ -13,14 +13,12 @@ use super::{
     upload::unavailable,
 };
 use crate::{
-    gateway::quic::{LinkError, MediaStream},
+    gateway::quic::{LinkError, MEDIA_STALL, MediaStream},
     node::Shared,
 };
 
 /// Bytes that are read from the store in one go, and in memory for each download.
 const READ_LEN: u64 = 256 * 1024;
-/// A device that takes nothing for so long is let go.
-const STALL: Duration = Duration::from_secs(30);
 
 /// Sends part of a blob; who asks may have it.
 pub(super) async fn serve(
@@ -57,7 +55,7 @@ pub(super) async fn serve(
             }
         };
         at += bytes.len() as u64;
-        let written = tokio::time::timeout(STALL, stream.write(bytes)).await;
+        let written = tokio::time::timeout(MEDIA_STALL, stream.write(bytes)).await;
         written.unwrap_or_else(|_| Err(LinkError::Gone("the device took nothing for a while".into())))?;
     }
     Ok(())

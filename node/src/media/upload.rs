@@ -99,7 +99,11 @@ async fn receive(
         gathered: BytesMut::new(),
         len,
     };
-    incoming.go_on_from(&others).await?;
+    if let Err(error) = incoming.go_on_from(&others).await {
+        // Nothing is written under it yet: it must not count against the next tries.
+        _ = ask(&shared.router, Command::Abandon { blob, attempts: vec![attempt] }).await;
+        return Err(error);
+    }
     let go = MediaAnswer::Go(frames::Go { offset: incoming.offset() });
     let received = match stream.answer(go).await {
         Ok(()) => incoming.receive(stream).await,

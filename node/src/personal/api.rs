@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use magpie_cluster::EntityId;
 use magpie_protocol::{
-    Answer, Body, Entry, ErrorCode, Kind, RequestId, TimelineId, WireError,
-    frame::{hello::Done, personal as wire},
+    Answer, Body, ConversationId, Entry, ErrorCode, Kind, RequestId, TimelineId, WireError, frame::personal as wire,
 };
 
 use super::{Command, Query, View};
@@ -18,9 +16,34 @@ use crate::{
     },
 };
 
-fn own(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, command: Command) {
-    let command = machine::Command::Personal(command);
-    shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));
+/// The newest entry of a conversation that this person may read: nobody sets anything for what is not there yet.
+async fn head_of(shared: &Shared, me: Identity, conversation: ConversationId) -> Result<u64, WireError> {
+    let query = chat::Query::Heads { reader: me.user, conversations: vec![conversation] };
+    match shared.router.query(conversation.slot(), machine::Query::Chat(query)).await {
+        Ok(machine::View::Chat(chat::View::Heads(heads))) => {
+            heads.first().map(|head| head.head).ok_or_else(|| WireError::field(ErrorCode::NotFound, "conversation", ""))
+        }
+        Ok(_) => Err(WireError::new(ErrorCode::Internal)),
+        Err(error) => Err(ask_error(&error)),
+    }
+}
+
+/// Asks the person's shard once the conversation has been looked at.
+fn after_head(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    conversation: ConversationId,
+    command: impl FnOnce(u64) -> Command + Send + 'static,
+) {
+    let (shared, out) = (shared.clone(), out.clone());
+    tokio::spawn(async move {
+        match head_of(&shared, me, conversation).await {
+            Ok(head) => shared.own(&out, request, me, command(head)),
+            Err(error) => out.answer(request, Answer::Refused(error)),
+        }
+    });
 }
 
 /// How a conversation is shown.
@@ -29,9 +52,15 @@ pub(crate) fn set_conversation(
     out: &Arc<Outbound>,
     request: RequestId,
     me: Identity,
-    body: wire::SetConversation,
+    mut body: wire::SetConversation,
 ) {
-    own(shared, out, request, me, Command::SetConversation(body));
+    if body.hidden_at.is_none() {
+        return shared.own(out, request, me, Command::SetConversation(body));
+    }
+    after_head(shared, out, request, me, body.conversation, move |head| {
+        body.hidden_at = body.hidden_at.map(|number| number.min(head));
+        Command::SetConversation(body)
+    });
 }
 
 /// All conversations that are not shown as usual.
@@ -47,7 +76,12 @@ pub(crate) fn settings(shared: &Shared, out: &Arc<Outbound>, request: RequestId,
 
 /// Deletes messages for oneself.
 pub(crate) fn hide(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, body: wire::Hide) {
-    own(shared, out, request, me, Command::Hide(body));
+    let mut body = body;
+    after_head(shared, out, request, me, body.conversation, move |head| {
+        body.up_to = body.up_to.min(head);
+        body.numbers.retain(|number| *number <= head);
+        Command::Hide(body)
+    });
 }
 
 /// What this person may read of an entry: its sender and what it says, if it is a message.
@@ -85,7 +119,7 @@ pub(crate) fn add_favourite(
     let (shared, out) = (shared.clone(), out.clone());
     tokio::spawn(async move {
         match said(&shared, me, &body).await {
-            Ok(command) => own(&shared, &out, request, me, command),
+            Ok(command) => shared.own(&out, request, me, command),
             Err(error) => out.answer(request, Answer::Refused(error)),
         }
     });
@@ -99,7 +133,7 @@ pub(crate) fn remove_favourite(
     me: Identity,
     body: &wire::RemoveFavourite,
 ) {
-    own(shared, out, request, me, Command::RemoveFavourite { id: body.id });
+    shared.own(out, request, me, Command::RemoveFavourite { id: body.id });
 }
 
 /// A page of favourites.

@@ -162,6 +162,16 @@ impl Outbound {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Answers with what `work` comes to.
+    pub fn answer_with(
+        self: &Arc<Self>,
+        request: RequestId,
+        work: impl Future<Output = Result<Answer, WireError>> + Send + 'static,
+    ) {
+        let out = self.clone();
+        tokio::spawn(async move { out.answer(request, work.await.unwrap_or_else(Answer::Refused)) });
+    }
+
     /// The last answer to a request.
     pub fn answer(self: &Arc<Self>, request: RequestId, answer: Answer) {
         if let Answer::Refused(error) = &answer {

@@ -41,7 +41,9 @@ impl Outgoing {
                 lane.unplace(at);
                 None
             }
-            ErrorCode::NotFound => {
+            // Of the conversation, which knows no stranger, or of a blob, before the conversation was asked. What else a
+            // member does not find has used its number up.
+            ErrorCode::NotFound if ["conversation", "blob"].contains(&error.field.as_str()) => {
                 lane.never_seen(at);
                 lane.take(key, at, Err(Error::Refused(error)))
             }

@@ -23,7 +23,7 @@ struct Server {
 impl Server {
     fn post(&mut self, post: &Post) -> Result<Posted, WireError> {
         if self.stranger {
-            return Err(WireError::new(ErrorCode::NotFound));
+            return Err(WireError::field(ErrorCode::NotFound, "conversation", ""));
         }
         let taken = self.taken.entry(post.incarnation).or_default();
         let expected = taken.len() as u64 + 1;
@@ -164,7 +164,7 @@ async fn a_strangers_refusal_hands_the_number_on() {
     let (a, _) = rig.send().unwrap();
     let (b, b_post) = rig.send().unwrap();
     rig.say("c");
-    rig.answer(a, Err(WireError::new(ErrorCode::NotFound)));
+    rig.answer(a, Err(WireError::field(ErrorCode::NotFound, "conversation", "")));
     assert!(rig.send().is_none(), "until it is known what became of b");
     // Made a member in between.
     rig.server.stranger = false;

@@ -60,7 +60,11 @@ fn rewrite(db: &Connection, timeline: TimelineId, number: u64, how: &Rewrite) ->
 fn hide(db: &Connection, timeline: TimelineId, up_to: u64, numbers: &[u64]) -> Result<(), StoreError> {
     let (kind, id) = id_bytes(timeline);
     let mut insert =
-        db.prepare_cached("INSERT OR REPLACE INTO hidden (kind, id, number, all_below) VALUES (?, ?, ?, ?)")?;
+        // One that hides all below it goes on doing so when it is named again.
+        db.prepare_cached(
+            "INSERT INTO hidden (kind, id, number, all_below) VALUES (?, ?, ?, ?)
+             ON CONFLICT (kind, id, number) DO UPDATE SET all_below = MAX(all_below, excluded.all_below)",
+        )?;
     if up_to > 0 {
         insert.execute(params![kind, id, signed(up_to), 1])?;
     }

@@ -23,21 +23,6 @@ use crate::{
     },
 };
 
-fn own(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity, command: Command) {
-    let command = machine::Command::Account(command);
-    shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));
-}
-
-/// Answers with what `work` comes to.
-fn spawn(
-    out: &Arc<Outbound>,
-    request: RequestId,
-    work: impl Future<Output = Result<Answer, WireError>> + Send + 'static,
-) {
-    let out = out.clone();
-    tokio::spawn(async move { out.answer(request, work.await.unwrap_or_else(Answer::Refused)) });
-}
-
 /// A phone number in the form of E.164.
 pub(crate) fn check_phone(phone: &str) -> Result<(), WireError> {
     let digits = phone.strip_prefix('+').unwrap_or_default();
@@ -59,7 +44,7 @@ async fn read(shared: &Shared, user: UserId) -> Result<wire::Account, WireError>
 /// What only oneself sees of one's account.
 pub(crate) fn account(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity) {
     let shared = shared.clone();
-    spawn(out, request, async move { read(&shared, me.user).await.map(Answer::Account) });
+    out.answer_with(request, async move { read(&shared, me.user).await.map(Answer::Account) });
 }
 
 /// Whether others may see that this person types.
@@ -76,12 +61,12 @@ pub(crate) fn set_profile(
     body: wire::SetProfile,
 ) {
     let Some(Some(avatar)) = body.avatar.clone() else {
-        return own(shared, out, request, me, Command::SetProfile(body));
+        return shared.own(out, request, me, Command::SetProfile(body));
     };
     let (shared, out) = (shared.clone(), out.clone());
     tokio::spawn(async move {
         match media::api::may_name(&shared, me, &[avatar]).await {
-            Ok(()) => own(&shared, &out, request, me, Command::SetProfile(body)),
+            Ok(()) => shared.own(&out, request, me, Command::SetProfile(body)),
             Err(error) => out.answer(request, Answer::Refused(error)),
         }
     });
@@ -95,7 +80,7 @@ pub(crate) fn set_privacy(
     me: Identity,
     body: wire::SetPrivacy,
 ) {
-    own(shared, out, request, me, Command::SetPrivacy(body));
+    shared.own(out, request, me, Command::SetPrivacy(body));
 }
 
 /// Takes a phone number first, and then gives the one before back.
@@ -107,7 +92,7 @@ pub(crate) fn set_phone(
     body: wire::SetPhone,
 ) {
     let (shared, phone) = (shared.clone(), body.phone);
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         if !phone.is_empty() {
             check_phone(&phone)?;
             let findable = read(&shared, me.user).await?.by_phone;
@@ -122,7 +107,7 @@ pub(crate) fn set_phone(
 /// A new code to be found by.
 pub(crate) fn new_code(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Identity) {
     let shared = shared.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         let code = rand::rng().random_range(1..=u64::MAX);
         ask(&shared, EntityId::user(me.user), Command::NewCode { code }).await?;
         read(&shared, me.user).await.map(Answer::Account)
@@ -148,7 +133,7 @@ pub(crate) fn change_password(
     body: wire::ChangePassword,
 ) {
     let shared = shared.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         super::check_password(&shared, &body.new)?;
         let old_hash = count_try(&shared, me.user).await?;
         let passwords = &shared.passwords;
@@ -174,7 +159,7 @@ pub(crate) fn close(
     body: wire::CloseAccount,
 ) {
     let shared = shared.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         let hash = count_try(&shared, me.user).await?;
         if !shared.passwords.verify(body.password, Some(hash)).await? {
             return Err(WireError::field(ErrorCode::BadCredentials, "password", ""));
@@ -198,7 +183,7 @@ pub(crate) fn ask_online(
         return out.answer(request, Answer::Refused(error));
     }
     let shared = shared.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         let mut by_shard: BTreeMap<ShardId, Vec<TimelineId>> = BTreeMap::new();
         for user in willing(&shared, me.user, body.users).await? {
             let inbox = TimelineId::Inbox(user);
@@ -221,10 +206,11 @@ pub(crate) fn ask_online(
 async fn willing(shared: &Shared, me: UserId, users: Vec<UserId>) -> Result<Vec<UserId>, WireError> {
     let asked = users.into_iter().map(async |user| {
         let after = UserId::from_bits(me.bits().wrapping_sub(1));
-        let theirs = machine::Query::Contact(contact::Query::After { user, after, limit: 1 });
+        let theirs = machine::Query::Contact(contact::Query::Cards { user, after });
         match shared.router.query(user.slot(), theirs).await {
-            Ok(machine::View::Contact(contact::View::Page { contacts, .. })) => {
-                let knows = contacts.iter().any(|c| c.user == me && c.state == ContactState::Accepted);
+            Ok(machine::View::Contact(contact::View::Cards { cards, .. })) => {
+                let mine = cards.first().filter(|card| card.user == me && !card.blocked);
+                let knows = mine.is_some_and(|card| card.state == Some(ContactState::Accepted));
                 let shows = knows && read(shared, user).await.is_ok_and(|account| account.show_online);
                 Ok(shows.then_some(user))
             }

@@ -10,7 +10,7 @@ use magpie_protocol::{
 
 use super::Room;
 use crate::{
-    chat::check,
+    chat::{check, rules::Rules},
     machine::{Outcome, Replied},
 };
 
@@ -85,12 +85,11 @@ impl Room<'_, '_> {
         if self.conversation.is_full() {
             return Err(full());
         }
-        if self.rules().waiting.contains(&user) {
-            self.change_rules(|rules| rules.waiting.retain(|waits| *waits != user));
-        }
-        let by = self.me;
+        // Who asked for it answers for it, whoever lets them in.
+        let by = self.rules().asked_for(user).unwrap_or(self.me);
+        self.change_rules(|rules| rules.waiting.retain(|(waits, _)| *waits != user));
         let change = Some(RightsChange { user, granted: true });
-        let number = self.append_change(Body::Joined(Joined { user, by }), change);
+        let number = self.append_change(Body::Joined(Joined { user, by: self.me }), change);
         self.change(|conversation| conversation.join(user, number, number));
         super::list(self.tx, self.id, &self.conversation.title.clone(), user, number, by);
         Ok(self.at(number))
@@ -99,26 +98,27 @@ impl Room<'_, '_> {
     /// Notes that a person would like to be let in.
     pub(super) fn ask_in(&mut self, user: UserId) -> Replied {
         let rules = self.rules();
-        if rules.waiting.contains(&user) {
+        if rules.asked_for(user).is_some() {
             return Err(already("waits to be let in"));
         }
         if rules.waiting.len() >= limits::WAITING_MAX {
             let detail = format!("{} wait to be let in", rules.waiting.len());
             return Err(WireError::field(ErrorCode::LimitReached, "waiting", detail).at(limits::WAITING_MAX));
         }
-        self.change_rules(|rules| rules.waiting.push(user));
+        let by = self.me;
+        self.change_rules(|rules| rules.waiting.push((user, by)));
         Ok(self.append(Body::JoinAsked(user)))
     }
 
     pub(super) fn admit(&mut self, admit: Admit) -> Replied {
         self.runners_only()?;
-        if !self.rules().waiting.contains(&admit.user) {
+        if self.rules().asked_for(admit.user).is_none() {
             return Err(WireError::field(ErrorCode::NotFound, "user", "does not wait to be let in"));
         }
         if admit.yes {
             return self.take_in(admit.user);
         }
-        self.change_rules(|rules| rules.waiting.retain(|waits| *waits != admit.user));
+        self.change_rules(|rules| rules.waiting.retain(|(waits, _)| *waits != admit.user));
         Ok(self.append(Body::JoinRefused(admit.user)))
     }
 
@@ -136,10 +136,24 @@ impl Room<'_, '_> {
     }
 
     pub(super) fn end(&mut self, user: UserId, body: Body) -> u64 {
-        let number = self.append_change(body, Some(RightsChange { user, granted: false }));
-        self.change(|conversation| conversation.leave(user, number));
-        self.change_rules(|rules| rules.forget(user));
+        let number = self.part(user, body);
         super::unlist(self.tx, self.id, user, number);
+        number
+    }
+
+    /// Somebody is no longer a member; a group whose owner goes has another one.
+    pub(super) fn part(&mut self, user: UserId, body: Body) -> u64 {
+        let number = self.append_change(body, Some(RightsChange { user, granted: false }));
+        let before = self.conversation.owner;
+        self.change(|conversation| conversation.leave(user, number));
+        let owner = self.conversation.owner;
+        self.change_rules(|rules| {
+            rules.forget(user);
+            rules.set_admin(owner, false);
+        });
+        if owner != before && self.conversation.kind == ConversationKind::Group {
+            self.append(Body::OwnerChanged(owner));
+        }
         number
     }
 
@@ -172,14 +186,7 @@ impl Room<'_, '_> {
 
     pub(super) fn dissolve(&mut self) -> Replied {
         self.owner_only()?;
-        if self.rules().dissolved {
-            return Err(WireError::detail(ErrorCode::AlreadyDone, "the group was dissolved"));
-        }
-        self.change_rules(|rules| {
-            rules.dissolved = true;
-            rules.join_code = 0;
-            rules.waiting.clear();
-        });
+        self.change_rules(Rules::dissolve);
         Ok(self.append(Body::Dissolved(Dissolved)))
     }
 
@@ -238,7 +245,7 @@ impl Room<'_, '_> {
             return Ok(Outcome::Joining { joined: true });
         }
         if rules.join_approval {
-            if !rules.waiting.contains(&me) {
+            if rules.asked_for(me).is_none() {
                 self.ask_in(me)?;
             }
             return Ok(Outcome::Joining { joined: false });

@@ -27,6 +27,8 @@ pub enum Query {
     Members { reader: UserId, conversation: ConversationId },
     /// How the group is run, for one of its members.
     Group { reader: UserId, conversation: ConversationId },
+    /// Whether this person may write there now.
+    MayWrite { user: UserId, conversation: ConversationId, now_ms: u64 },
 }
 
 /// Where a conversation stands for a reader.
@@ -55,6 +57,7 @@ pub enum View {
     Page(Option<PageView>),
     Members(Option<MembersView>),
     Group(Option<GroupView>),
+    MayWrite(bool),
 }
 
 /// How a group is run, as the wire has it.
@@ -107,6 +110,11 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             }))
         }
         Query::Group { reader, conversation } => View::Group(group(store, reader, conversation)?),
+        Query::MayWrite { user, conversation, now_ms } => {
+            let found = store.get::<Conversation>(&key(conversation))?.filter(|c| c.is_member(user));
+            let rules = store.get::<Rules>(&rules_key(conversation))?.unwrap_or_default();
+            View::MayWrite(found.is_some_and(|c| rules.may_write(&c, user, now_ms, false).is_ok()))
+        }
     })
 }
 
@@ -174,7 +182,7 @@ fn group(store: &mut Store, reader: UserId, id: ConversationId) -> Result<Option
         nicknames: rules.nicknames,
         join_code,
         join_approval: rules.join_approval,
-        waiting: if runs { rules.waiting } else { Vec::new() },
+        waiting: if runs { rules.waiting.into_iter().map(|(user, _)| user).collect() } else { Vec::new() },
         dissolved: rules.dissolved,
     }))
 }

@@ -71,6 +71,9 @@ impl Room<'_, '_> {
             return Err(WireError::field(ErrorCode::AlreadyDone, "number", "it was recalled"));
         }
         let (message, edited) = said(&entry.body).ok_or_else(|| not_found("number"))?;
+        if self.conversation.kind == ConversationKind::Direct {
+            self.may_write()?;
+        }
         let rules = self.rules();
         let runs = self.conversation.kind == ConversationKind::Group && rules.runs(&self.conversation, self.me);
         if !runs {

@@ -112,12 +112,12 @@ fn one_name(word: &str, rest: &str) -> Result<String, String> {
 }
 
 /// No handle holds an `@`, but people write one in front.
-fn bare_name(name: &str) -> String {
+pub(super) fn bare_name(name: &str) -> String {
     name.strip_prefix('@').unwrap_or(name).to_owned()
 }
 
 /// Words between blanks; quotes hold a word with blanks together.
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {

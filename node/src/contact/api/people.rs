@@ -47,16 +47,6 @@ async fn shown_of(router: &MagpieRouter, users: impl IntoIterator<Item = UserId>
     Ok(asked.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Answers with what `work` comes to.
-fn spawn(
-    out: &Arc<Outbound>,
-    request: RequestId,
-    work: impl Future<Output = Result<Answer, WireError>> + Send + 'static,
-) {
-    let out = out.clone();
-    tokio::spawn(async move { out.answer(request, work.await.unwrap_or_else(Answer::Refused)) });
-}
-
 fn found(
     shared: &Shared,
     out: &Arc<Outbound>,
@@ -66,7 +56,7 @@ fn found(
     field: &'static str,
 ) {
     let router = shared.router.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         let account::View::User(user) = account_view(&router, slot, query).await? else {
             return Err(WireError::new(ErrorCode::Internal));
         };
@@ -99,7 +89,7 @@ pub(crate) fn profiles(shared: &Shared, out: &Arc<Outbound>, request: RequestId,
         return out.answer(request, Answer::Refused(error));
     }
     let router = shared.router.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         Ok(Answer::ProfileList(ProfileList { profiles: shown_of(&router, body.users).await? }))
     });
 }
@@ -130,7 +120,7 @@ pub(crate) fn shake(shared: &Shared, out: &Arc<Outbound>, request: RequestId, me
         return out.answer(request, Answer::Refused(error));
     }
     let router = shared.router.clone();
-    spawn(out, request, async move {
+    out.answer_with(request, async move {
         let mut people = shaking(&router, me.user, &body, true).await?;
         tokio::time::sleep(SHAKE).await;
         people.extend(shaking(&router, me.user, &body, false).await?);

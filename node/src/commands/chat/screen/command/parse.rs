@@ -1,6 +1,7 @@
 //! What a line that was typed asks for.
 
 use super::{Command, Field, Look, Person, Privacy, Want, WithMessage, WithPerson};
+use crate::commands::chat::parse::{bare_name, words};
 
 /// What `/help` shows.
 pub(in super::super) const HELP: &str = "\
@@ -247,26 +248,6 @@ pub(super) fn place(text: &str) -> Result<Command, String> {
 /// Words between commas.
 pub(super) fn tags(text: &str) -> Vec<String> {
     text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect()
-}
-
-/// No handle holds an `@`, but people write one in front.
-fn bare_name(name: &str) -> String {
-    name.strip_prefix('@').unwrap_or(name).to_owned()
-}
-
-/// Words between blanks; quotes hold a word with blanks together.
-fn words(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (word, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').ok_or("a quotation mark is missing")?,
-            None => rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len())),
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
-    }
-    Ok(words)
 }
 
 #[cfg(test)]
