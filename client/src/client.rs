@@ -20,7 +20,7 @@ use crate::{
     events::EventQueue,
     media,
     session::{self, outgoing::Outgoing, sync::Sync},
-    shared::{Auth, Goal, Shared, State},
+    shared::{Auth, Credentials, Goal, Shared, State},
     store,
 };
 
@@ -149,7 +149,24 @@ impl Client {
     /// [`Error::Refused`], [`Error::Offline`], or [`Error::Unknown`] when the account may have been made
     /// (signing in with the same handle and password tells).
     pub async fn sign_up(&self, handle: &str, password: &str) -> Result<Me, Error> {
-        self.authenticate(handle, password, true).await
+        self.authenticate(handle, Credentials::New { password: password.to_owned(), invitation: None }).await
+    }
+
+    /// The same with the code of an invitation, where the operator asks for one.
+    ///
+    /// # Errors
+    /// As [`Client::sign_up`]; of the invitation `NotFound`, `TooLate` when it has ended, `LimitReached` when it is used up.
+    pub async fn sign_up_invited(&self, handle: &str, password: &str, invitation: &str) -> Result<Me, Error> {
+        let (password, invitation) = (password.to_owned(), Some(invitation.to_owned()));
+        self.authenticate(handle, Credentials::New { password, invitation }).await
+    }
+
+    /// Signs this device in with a token (JWT) of the operator's identity service; the first makes the account.
+    ///
+    /// # Errors
+    /// As [`Client::sign_in`]; `BadCredentials` names what the node does not take of the token.
+    pub async fn sign_in_by_token(&self, token: &str) -> Result<Me, Error> {
+        self.authenticate("", Credentials::Token(token.to_owned())).await
     }
 
     /// Signs this device in with the password.
@@ -158,10 +175,10 @@ impl Client {
     /// [`Error::Refused`], [`Error::Offline`], [`Error::Unknown`]; [`Error::WrongAccount`] when the store belongs to
     /// somebody else.
     pub async fn sign_in(&self, handle: &str, password: &str) -> Result<Me, Error> {
-        self.authenticate(handle, password, false).await
+        self.authenticate(handle, Credentials::Password(password.to_owned())).await
     }
 
-    async fn authenticate(&self, handle: &str, password: &str, new: bool) -> Result<Me, Error> {
+    async fn authenticate(&self, handle: &str, credentials: Credentials) -> Result<Me, Error> {
         let config = &self.shared().config;
         let patience = config.ask_timeout;
         let (reply, answer) = oneshot::channel();
@@ -177,11 +194,9 @@ impl Client {
                 return Err(Error::Invalid { field: "handle", detail: "another sign-in is under way".into() });
             }
             let deadline = Instant::now() + patience;
-            let (handle, password) = (handle.to_owned(), password.to_owned());
             state.goal = Goal::Auth(Auth {
-                handle,
-                password,
-                new,
+                handle: handle.to_owned(),
+                credentials,
                 asked: false,
                 uncertain: false,
                 last_reason: None,

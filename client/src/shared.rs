@@ -28,12 +28,24 @@ pub(crate) struct Ask {
     pub(crate) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
+/// What proves who signs in.
+#[derive(Clone)]
+pub(crate) enum Credentials {
+    /// A sign-up.
+    New {
+        password: String,
+        invitation: Option<String>,
+    },
+    Password(String),
+    /// Of the operator's identity service.
+    Token(String),
+}
+
 /// A sign-up or sign-in under way. Not `Debug`: it holds a password.
 pub(crate) struct Auth {
+    /// Empty where only the token says it.
     pub(crate) handle: String,
-    pub(crate) password: String,
-    /// A sign-up, as against a sign-in.
-    pub(crate) new: bool,
+    pub(crate) credentials: Credentials,
     /// It was sent, and not answered.
     pub(crate) asked: bool,
     /// An earlier try may have succeeded without our knowing.

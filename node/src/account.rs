@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod api;
 pub mod command;
+pub mod jwt;
 pub mod state;
 pub mod token;
 

@@ -1,4 +1,4 @@
-//! The admin HTTP: health, metrics, status, the cluster and its backups, people, conversations, keys, messages of
+//! The admin HTTP: health, metrics, status, the cluster and its backups, people, conversations, keys, invitations, messages of
 //! services, hooks. On a thread of its own, so that no scrape waits on a chat. `openapi.json` beside this file says what
 //! each route takes and gives.
 
@@ -7,6 +7,7 @@ mod audit;
 pub mod backup;
 pub mod cluster;
 pub mod conversations;
+pub mod invitations;
 pub mod keys;
 pub mod messages;
 pub mod node;
@@ -68,6 +69,9 @@ routes! {
     get "/api/v1/keys" => keys::list;
     post "/api/v1/keys" => keys::create;
     delete "/api/v1/keys/{key}" => keys::revoke;
+    get "/api/v1/invitations" => invitations::list;
+    post "/api/v1/invitations" => invitations::create;
+    delete "/api/v1/invitations/{code}" => invitations::revoke;
     get "/api/v1/log" => node::log_level;
     put "/api/v1/log" => node::set_log_level;
     get "/api/v1/hooks" => node::hooks;

@@ -5,6 +5,7 @@ pub mod api;
 pub mod check;
 pub mod command;
 pub mod members;
+pub(crate) mod reading;
 pub mod rules;
 pub mod sender;
 pub mod state;

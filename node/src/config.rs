@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
 use magpie_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Accounts, Admin, Cluster, Gateway, Hooks, Limits, Log, Media, Node, Policy, Storage};
+pub use sections::{Accounts, Admin, Auth, Cluster, Gateway, Hooks, Jwt, Limits, Log, Media, Node, Policy, Storage};
 
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,7 @@ pub struct Config {
     pub admin: Admin,
     pub storage: Storage,
     pub accounts: Accounts,
+    pub jwt: Jwt,
     pub limits: Limits,
     pub policy: Policy,
     pub hooks: Hooks,

@@ -137,6 +137,7 @@ impl Shared {
             | Request::FindPhone(_)
             | Request::FindCode(_)
             | Request::SetPhone(_)
+            | Request::AskReadBy(_)
             | Request::Shake(_) => self.lookups.take(me, now_ms),
             _ => Ok(()),
         }

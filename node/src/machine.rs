@@ -60,6 +60,8 @@ pub enum Outcome {
     /// The account that there is now.
     User(UserId),
     Media(Box<media::state::Reply>),
+    /// Done, but for these, which are not there.
+    Missing(Vec<ConversationId>),
 }
 
 /// What a person changes of what is their own.
@@ -143,6 +145,8 @@ pub mod table {
     pub const SERVICE_KEYS: u8 = FIRST_FREE + 40;
     pub const SERVICE_SENT: u8 = FIRST_FREE + 41;
     pub const DISABLED: u8 = FIRST_FREE + 42;
+    pub const INVITATIONS: u8 = FIRST_FREE + 43;
+    pub const INVITATION: u8 = FIRST_FREE + 44;
     pub const TEST: u8 = u8::MAX;
 }
 

@@ -12,32 +12,28 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, DiskId, Ending, EntityId, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
+    Clock, DiskId, Ending, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
     consensus::{Leadership, openraft::HEARD_WITHIN},
     disk::{Disk, os::OsDisk},
     log::LogLimits,
-    system::Standing,
     transport::{Transport, quic::Underlay},
 };
-use magpie_protocol::{Answer, ErrorCode, NodeId, RequestId, Slot, WireError, frame::hello::Done};
+use magpie_protocol::NodeId;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Config, Magpie, Outcome,
-    account::{actor::Passwords, token::TokenKey},
-    chat::actor::Conversations,
+    Config, Magpie,
+    account::{actor::Passwords, jwt::IdentityService, token::TokenKey},
+    chat::{actor::Conversations, reading::Reading},
+    config::Auth,
     gateway::{self, quic::Listener, tls},
     hooks::{Hooks, ReceiverStatus},
     keys::Keys,
     limits,
-    machine::{Command, MagpieRouter, Query, View},
+    machine::MagpieRouter,
     media::{self, Media},
     overload::Overload,
-    session::{
-        Identity,
-        outbound::{Outbound, ask_error},
-        writer::Writer,
-    },
+    session::writer::Writer,
     sessions::Sessions,
     watches::Watches,
 };
@@ -57,6 +53,8 @@ pub enum NodeError {
     Foreign { dir: String, owner: String, me: NodeId },
     #[error(transparent)]
     Media(#[from] media::store::StoreError),
+    #[error("the identity service cannot sign people in: {0}")]
+    IdentityService(String),
     #[error("the data folder {0} is in use by another process")]
     InUse(String),
 }
@@ -136,64 +134,16 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) watches: Arc<Watches>,
     pub(crate) passwords: Passwords,
+    /// Who signs people in instead of passwords.
+    pub(crate) identity_service: Option<IdentityService>,
     pub(crate) token_key: TokenKey,
     pub(crate) limits: limits::Shared,
+    pub(crate) reading: Reading,
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
     pub(crate) overload: Overload,
     pub(crate) hooks: Hooks,
     pub(crate) media: Arc<Media>,
-}
-
-impl Shared {
-    /// The node gives away what it has, and takes no sessions.
-    pub(crate) fn is_draining(&self) -> bool {
-        let system = self.router.system().now();
-        let standing = system.and_then(|system| Some(system.nodes.get(&self.router.me())?.standing));
-        standing.is_some_and(|standing| standing != Standing::Active)
-    }
-
-    /// Asks an entity for a device: the answer goes straight to the device's queue.
-    pub(crate) fn submit(
-        &self,
-        entity: EntityId,
-        command: Command,
-        out: &Arc<Outbound>,
-        request: RequestId,
-        to_answer: impl FnOnce(Outcome) -> Answer + Send + 'static,
-    ) {
-        let out = out.clone();
-        let reply = move |result: Result<_, magpie_cluster::AskError>| match result {
-            Ok(replied) => out.reply(request, replied, to_answer),
-            Err(error) => out.answer(request, Answer::Refused(ask_error(&error))),
-        };
-        self.router.submit(entity, command, Box::new(reply));
-    }
-
-    /// Changes what is a person's own. The answer says only that it is done.
-    pub(crate) fn own(&self, out: &Arc<Outbound>, request: RequestId, me: Identity, command: impl Into<Command>) {
-        self.submit(EntityId::user(me.user), command.into(), out, request, |_| Answer::Done(Done));
-    }
-
-    /// Reads for a device.
-    pub(crate) fn read(
-        &self,
-        slot: Slot,
-        query: Query,
-        out: &Arc<Outbound>,
-        request: RequestId,
-        to_answer: impl FnOnce(View) -> Option<Answer> + Send + 'static,
-    ) {
-        let answer = move |view| match view {
-            Ok(view) => to_answer(view).unwrap_or_else(|| Answer::Refused(WireError::new(ErrorCode::Internal))),
-            Err(error) => Answer::Refused(ask_error(&error)),
-        };
-        if self.router.answers_here(slot, &query) {
-            return out.answer(request, answer(self.router.query_here(slot, query)));
-        }
-        let (router, out) = (self.router.clone(), out.clone());
-        tokio::spawn(async move { out.answer(request, answer(router.query(slot, query).await)) });
-    }
 }
 
 /// A running node.
@@ -277,6 +227,10 @@ impl Node {
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
         let passwords = Passwords::start(&config.accounts, options.threads)?;
+        let identity_service = match config.accounts.auth {
+            Auth::Password => None,
+            Auth::Jwt => Some(IdentityService::open(&config.jwt).map_err(NodeError::IdentityService)?),
+        };
         let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
         let stored = storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
@@ -301,8 +255,10 @@ impl Node {
             sessions: Sessions::default(),
             watches: watches.clone(),
             passwords,
+            identity_service,
             token_key,
             limits,
+            reading: Reading::default(),
             clock,
             writer: Writer::default(),
             overload,
@@ -400,6 +356,7 @@ impl Node {
 mod chores;
 mod drain;
 pub(crate) mod folder;
+mod shared;
 
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]

@@ -34,7 +34,7 @@ impl Record for Policy {}
 
 impl From<&crate::config::Policy> for Policy {
     fn from(config: &crate::config::Policy) -> Self {
-        let crate::config::Policy { version, recall_s, edit_s, strangers_write } = *config;
+        let crate::config::Policy { version, recall_s, edit_s, strangers_write, .. } = *config;
         Self { version, recall_ms: recall_s * 1000, edit_ms: edit_s * 1000, strangers_write }
     }
 }

@@ -187,6 +187,8 @@ direction! {
         26 = ChangePassword(account::ChangePassword),
         27 = CloseAccount(account::CloseAccount),
         28 = AskOnline(account::AskOnline),
+        29 = SignUpInvited(account::SignUpInvited),
+        30 = SignInByToken(account::SignInByToken),
         32 = Find(contact::Find),
         33 = RequestContact(contact::RequestContact),
         34 = AcceptContact(contact::AcceptContact),
@@ -207,6 +209,7 @@ direction! {
         51 = Join(conversation::Join),
         52 = AskGroup(conversation::AskGroup),
         53 = Signal(conversation::Signal),
+        54 = AskReadBy(conversation::AskReadBy),
         64 = Sync(sync::Sync),
         65 = Pull(sync::Pull),
         66 = MarkRead(sync::MarkRead),
@@ -242,6 +245,7 @@ direction! {
         52 = GroupInfo(conversation::GroupInfo),
         /// A passing hint. It may be lost.
         53 = Signalled(conversation::Signalled),
+        54 = ReadBy(conversation::ReadBy),
         64 = Heads(sync::Heads),
         65 = Page(sync::Page),
         /// A hint: an entry that was just appended. It may be lost.

@@ -6,6 +6,7 @@ pub mod crowd;
 pub mod faulty;
 pub mod honest;
 pub mod http;
+pub mod identity;
 pub mod lan;
 pub mod later;
 pub mod ledger;

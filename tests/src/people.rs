@@ -8,8 +8,8 @@ use std::{
 };
 
 use magpie_client::{
-    Client, Config, ConversationId, Entry, Event, Network, NetworkConfig, Sending, StorePlace, TimelineId, UserId,
-    WireError, entry::Body,
+    Client, Config, ConversationId, Entry, Error, Event, Me, Network, NetworkConfig, Sending, StorePlace, TimelineId,
+    UserId, WireError, entry::Body,
 };
 
 use crate::until;
@@ -77,6 +77,13 @@ impl Person {
             }
         });
         (client, seen)
+    }
+
+    /// A device that signs in as this does, with a store in memory.
+    pub async fn by(place: &Place, enter: impl AsyncFnOnce(&Client) -> Result<Me, Error>) -> Result<Self, Error> {
+        let (client, seen) = Self::open(place, StorePlace::Memory);
+        let me = enter(&client).await?;
+        Ok(Self { client, id: me.user, name: me.handle, seen })
     }
 
     /// Signs a new person up, with a store in memory.

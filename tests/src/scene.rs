@@ -22,6 +22,8 @@ const RESERVE: u64 = 4 * 1024 * 1024;
 /// How far a clock is shifted.
 const SHIFT_S: u64 = 300;
 const SOON: Duration = Duration::from_secs(20);
+/// Within this long people go on, whatever befalls.
+const SLOW: Duration = Duration::from_secs(100);
 /// Bad links: as on a very bad day.
 const STORM: Weather = Weather { cut: false, lost: 0.02, doubled: 0.02, delay_max: Duration::from_millis(25) };
 const CUT: Weather = Weather { cut: true, lost: 0.0, doubled: 0.0, delay_max: Duration::ZERO };
@@ -79,11 +81,22 @@ impl Scene {
         self.cluster.leaders().into_iter().map(|led| led.filter(|led| victims.contains(&led.by))).collect()
     }
 
+    /// So many more sends are acknowledged; or it says how every node sees its shards, and panics.
+    async fn goes_on(&self, more: usize) {
+        if tokio::time::timeout(SLOW, self.crowd.acked_more(more)).await.is_err() {
+            println!("  {:?}, {:?}", self.crowd.counts(), self.cluster.relay.passed());
+            for at in 0..self.cluster.len() {
+                println!("  n{}: {:?}\n{}", at + 1, self.cluster.status(at), self.cluster.node(at).errors());
+            }
+            panic!("{more} more messages are not acknowledged within {SLOW:?}");
+        }
+    }
+
     /// The others lead what the victims led, and go on.
     async fn goes_on_without(&self, led: &[Option<Led>]) {
         assert!(led.iter().flatten().count() > 0, "the victims led nothing");
         self.cluster.taken_over(led).await;
-        self.crowd.acked_more(50).await;
+        self.goes_on(50).await;
     }
 
     /// Cuts ways between the victims and the others: what those hear, or say, or both.
@@ -215,7 +228,7 @@ impl Scene {
         for left in [format!("/dev/shm/faketime_shm_{pid}"), format!("/dev/shm/sem.faketime_sem_{pid}")] {
             _ = std::fs::remove_file(left);
         }
-        self.crowd.acked_more(50).await;
+        self.goes_on(50).await;
         self.cluster.restart(at, &[]);
         true
     }
@@ -225,7 +238,7 @@ impl Scene {
         self.cluster.relay.set_all(STORM);
         // As long as it takes until each has happened: few packets may pass meanwhile.
         for _ in 0..10 {
-            self.crowd.acked_more(150).await;
+            self.goes_on(150).await;
             let now = self.cluster.relay.passed();
             if now.lost > before.lost && now.doubled > before.doubled && now.overtook > before.overtook {
                 break;
@@ -247,7 +260,7 @@ impl Scene {
     /// Lets it happen, and waits until every node is well again. Whether it could happen here at all.
     pub async fn befall(&mut self, fault: Fault) -> bool {
         self.cluster.ready().await;
-        self.crowd.acked_more(30).await;
+        self.goes_on(30).await;
         let began = Instant::now();
         let victims = match fault {
             Fault::FillDisk => vec![0],
@@ -287,7 +300,7 @@ impl Scene {
         };
         let hurt = began.elapsed();
         self.cluster.ready().await;
-        self.crowd.acked_more(30).await;
+        self.goes_on(30).await;
         println!("  over after {hurt:?}, well after {:?}", began.elapsed());
         happened
     }

@@ -42,6 +42,7 @@ fn example(method: &str, path: &str) -> (String, Value) {
         .replace("{user}", "u0000000000000001")
         .replace("{conversation}", &format!("c{:032x}", 1))
         .replace("{key}", "0000000000000001")
+        .replace("{code}", "welcome")
         .replace("{receiver}", "push");
     let body = match path.rsplit('/').next().unwrap() {
         "expect" => json!({ "node": "n9.1", "address": "127.0.0.1:1" }),
@@ -54,6 +55,7 @@ fn example(method: &str, path: &str) -> (String, Value) {
         "sign-out" => json!({}),
         "notice" => json!({ "text": "hello" }),
         "keys" => json!({ "name": "k", "scopes": [] }),
+        "invitations" => json!({ "code": "welcome" }),
         "log" => json!({ "level": "info" }),
         "messages" => json!({ "user": "u0000000000000001", "text": "hello" }),
         _ => json!({}),
@@ -107,6 +109,33 @@ async fn nobody_does_what_they_may_not() {
     // Keys did eight things that they may: what was refused is in no trail, for it did not happen.
     let done = audit() - before;
     assert!((1..=12).contains(&done), "{done} changes are in the trail");
+    node.terminate();
+}
+
+#[tokio::test]
+async fn invitations_are_given_out_listed_and_made_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, _place) = start(&dir.path().join("data"));
+    let path = "/api/v1/invitations";
+    let make = |body: Value| operator(node.admin, "POST", path, body);
+    let (status, made) = make(json!({ "uses": 3, "days": 7, "note": "for the choir" }));
+    assert_eq!((status, &made["uses"], &made["used"]), (201, &json!(3), &json!(0)), "{made}");
+    let code = made["code"].as_str().unwrap().to_owned();
+    assert_eq!(code.len(), 12, "{code}");
+    assert_eq!(make(json!({ "code": code })).0, 409, "there is one");
+    for wrong in [
+        json!({ "uses": 0 }),
+        json!({ "uses": 1001 }),
+        json!({ "days": 0 }),
+        json!({ "code": "a b" }),
+        json!({ "code": "" }),
+    ] {
+        assert_eq!(make(wrong.clone()).0, 400, "{wrong}");
+    }
+    let all = || operator(node.admin, "GET", path, Value::Null).1["invitations"].clone();
+    assert_eq!(all(), json!([made]));
+    let void = || operator(node.admin, "DELETE", &format!("{path}/{code}"), Value::Null).0;
+    assert_eq!((void(), void(), all()), (200, 404, json!([])));
     node.terminate();
 }
 

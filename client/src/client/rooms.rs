@@ -3,7 +3,8 @@
 use magpie_protocol::{
     Answer, ConversationId, Kind, Message, Request, UserId,
     frame::conversation::{
-        Admit, AskGroup, Content, Dissolve, Edit, GroupInfo, Join, Mute, React, SetAdmin, SetJoin, Signal,
+        Admit, AskGroup, AskReadBy, Content, Dissolve, Edit, GroupInfo, Join, Mute, React, ReadUpTo, SetAdmin, SetJoin,
+        Signal,
     },
 };
 
@@ -138,6 +139,14 @@ impl Client {
     /// [`Error::Refused`] with `NotFound` when one is not a member.
     pub async fn group(&self, conversation: ConversationId) -> Result<GroupInfo, Error> {
         expected!(self.ask(Request::AskGroup(AskGroup { conversation })).await?, GroupInfo)
+    }
+
+    /// How far the other members have read, where the operator lets people know: ask when it is shown, not all the time.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `NotAllowed` where nobody is told, `NotFound` when one is not a member.
+    pub async fn read_by(&self, conversation: ConversationId) -> Result<Vec<ReadUpTo>, Error> {
+        Ok(expected!(self.ask(Request::AskReadBy(AskReadBy { conversation })).await?, ReadBy)?.read)
     }
 
     /// Tells those who are in the conversation now that one types (1), or no longer (2); other kinds are the app's.

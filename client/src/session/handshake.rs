@@ -2,7 +2,7 @@
 
 use magpie_protocol::{
     Answer, ErrorCode, Request, Retry, WireError,
-    frame::account::{DeviceKey, Resume, SignIn, SignUp, SignedIn},
+    frame::account::{AskAccount, DeviceKey, Resume, SignIn, SignInByToken, SignUp, SignUpInvited, SignedIn},
 };
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Event, Status, backoff,
-    shared::{Goal, Shared},
+    shared::{Credentials, Goal, Shared},
 };
 
 /// Signs the connection in. When it cannot, says how to go on; whoever waits has been told if that is final.
@@ -22,7 +22,10 @@ pub(super) async fn sign_in(shared: &Shared, link: &mut Link) -> Result<(), End>
     loop {
         let request = request(shared, link)?;
         match link.ask(request, shared.config.request_timeout).await {
-            Ok(Answer::SignedIn(signed_in)) => return accept(shared, signed_in),
+            Ok(Answer::SignedIn(signed_in)) => {
+                name(shared, link).await?;
+                return accept(shared, signed_in);
+            }
             Ok(_) => return Err(End::Lost("the node answered a sign-in with something else".into())),
             Err(LinkError::Closing(closing)) => return Err(on_closing(shared, closing)),
             Err(LinkError::Lost(reason)) => return Err(End::Lost(reason)),
@@ -31,9 +34,12 @@ pub(super) async fn sign_in(shared: &Shared, link: &mut Link) -> Result<(), End>
                 if let Goal::Auth(auth) = &mut shared.lock().goal {
                     // What is not known may have been done.
                     auth.asked = unknown;
-                    if auth.new && auth.uncertain && error.code == ErrorCode::HandleTaken {
+                    if let Credentials::New { password, .. } = &auth.credentials
+                        && auth.uncertain
+                        && error.code == ErrorCode::HandleTaken
+                    {
                         // By an earlier try of ours, perhaps: the password will tell.
-                        auth.new = false;
+                        auth.credentials = Credentials::Password(password.clone());
                         continue;
                     }
                 }
@@ -62,14 +68,37 @@ fn request(shared: &Shared, link: &Link) -> Result<Request, End> {
         Goal::Auth(auth) => {
             auth.uncertain |= auth.asked;
             auth.asked = true;
-            let (handle, password, device) = (auth.handle.clone(), auth.password.clone(), device());
-            if auth.new {
-                Request::SignUp(SignUp { handle, password, device })
-            } else {
-                Request::SignIn(SignIn { handle, password, device })
+            let (handle, device) = (auth.handle.clone(), device());
+            match auth.credentials.clone() {
+                Credentials::New { password, invitation: None } => Request::SignUp(SignUp { handle, password, device }),
+                Credentials::New { password, invitation: Some(invitation) } => {
+                    let sign_up = SignUp { handle, password, device };
+                    Request::SignUpInvited(SignUpInvited { sign_up, invitation })
+                }
+                Credentials::Password(password) => Request::SignIn(SignIn { handle, password, device }),
+                Credentials::Token(token) => Request::SignInByToken(SignInByToken { token, device }),
             }
         }
     })
+}
+
+/// Asks whose account it is, where a token alone said it.
+async fn name(shared: &Shared, link: &mut Link) -> Result<(), End> {
+    if !matches!(&shared.lock().goal, Goal::Auth(auth) if auth.handle.is_empty()) {
+        return Ok(());
+    }
+    match link.ask(Request::AskAccount(AskAccount), shared.config.request_timeout).await {
+        Ok(Answer::Account(account)) => {
+            if let Goal::Auth(auth) = &mut shared.lock().goal {
+                auth.handle = account.handle;
+            }
+            Ok(())
+        }
+        Ok(_) => Err(End::Lost("the node answered a question with something else".into())),
+        Err(LinkError::Closing(closing)) => Err(on_closing(shared, closing)),
+        Err(LinkError::Lost(reason)) => Err(End::Lost(reason)),
+        Err(LinkError::Refused(error)) => Err(on_refused(shared, error)),
+    }
 }
 
 fn accept(shared: &Shared, signed_in: SignedIn) -> Result<(), End> {

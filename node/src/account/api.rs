@@ -1,5 +1,6 @@
 //! Accounts for devices: sign-up, sign-in, tokens, devices.
 
+mod invite;
 mod person;
 
 pub(crate) use person::{
@@ -27,6 +28,7 @@ use crate::{
     limits as rates,
     machine::{self, Outcome},
     node::Shared,
+    service,
     session::{
         Identity,
         outbound::{Outbound, ask_error},
@@ -96,12 +98,54 @@ fn signed_in(shared: &Shared, replied: machine::Replied, public_key: [u8; 32]) -
     Ok((Identity { user, device, epoch }, wire::SignedIn { user, device, epoch, token, token_expires_ms }))
 }
 
-/// Makes an account and begins its first session.
+/// Passwords prove nothing where an identity service does.
+fn by_password(shared: &Shared) -> Result<(), WireError> {
+    match shared.identity_service {
+        None => Ok(()),
+        Some(_) => {
+            let detail = "this server signs people in with tokens of its identity service";
+            Err(WireError::field(ErrorCode::NotAllowed, "password", detail))
+        }
+    }
+}
+
+/// Makes an account and begins its first session, where nobody has to be invited.
 pub(crate) async fn sign_up(
     shared: &Shared,
     address: IpAddr,
     exported: Option<[u8; 32]>,
     request: wire::SignUp,
+) -> SignedIn {
+    by_password(shared)?;
+    if shared.config.accounts.invitations {
+        let detail = "this server takes new people by invitation";
+        return Err(WireError::field(ErrorCode::NotAllowed, "invitation", detail));
+    }
+    make(shared, address, exported, request, None).await
+}
+
+/// The same with an invitation, which is used up if the account is made.
+pub(crate) async fn sign_up_invited(
+    shared: &Shared,
+    address: IpAddr,
+    exported: Option<[u8; 32]>,
+    request: wire::SignUpInvited,
+) -> SignedIn {
+    by_password(shared)?;
+    if request.invitation.len() > limits::INVITATION_LEN_MAX {
+        return Err(WireError::field(ErrorCode::NotFound, "invitation", "there is none of this code"));
+    }
+    // Where nobody has to be invited, nobody uses an invitation up.
+    let code = Some(request.invitation).filter(|_| shared.config.accounts.invitations);
+    make(shared, address, exported, request.sign_up, code).await
+}
+
+async fn make(
+    shared: &Shared,
+    address: IpAddr,
+    exported: Option<[u8; 32]>,
+    request: wire::SignUp,
+    invitation: Option<String>,
 ) -> SignedIn {
     check_handle(&request.handle)?;
     check_device(&request.device, exported)?;
@@ -110,9 +154,67 @@ pub(crate) async fn sign_up(
     let password_hash = shared.passwords.hash(request.password).await?;
     let slot = state::slot_of(&request.handle);
     let user = UserId::in_slot(slot, rand::rng().random());
-    let public_key = request.device.public_key;
+    let (handle, public_key) = (request.handle.clone(), request.device.public_key);
+    if let Some(code) = &invitation {
+        invite::take(shared, code, &handle, user).await?;
+    }
     let command = Command::SignUp { handle: request.handle, user, password_hash, device: new_device(request.device) };
     let replied = ask(shared, EntityId::handle(slot), command).await;
+    // Of what is not known the device asks again, and the invitation is taken once for each handle.
+    if let (Some(code), Err(error)) = (&invitation, &replied)
+        && error.code == ErrorCode::HandleTaken
+    {
+        invite::give_back(shared, code, &handle, user).await;
+    }
+    signed_in(shared, replied, public_key)
+}
+
+/// Who has this handle.
+async fn holder(shared: &Shared, handle: &str) -> Result<Option<UserId>, WireError> {
+    let query = machine::Query::Account(Query::Find(handle.to_owned()));
+    match shared.router.query(state::slot_of(handle), query).await {
+        Ok(machine::View::Account(View::Found(found))) => Ok(found.map(|(user, _)| user)),
+        Ok(_) => Err(WireError::new(ErrorCode::Internal)),
+        Err(error) => Err(ask_error(&error)),
+    }
+}
+
+async fn make_without_password(shared: &Shared, handle: &str) -> Result<UserId, WireError> {
+    let slot = state::slot_of(handle);
+    let user = UserId::in_slot(slot, rand::rng().random());
+    let command = service::Command::MakeAccount { handle: handle.to_owned(), user };
+    match shared.router.ask(EntityId::handle(slot), machine::Command::Service(command)).await {
+        Ok(Ok(Outcome::User(user))) => Ok(user),
+        Ok(Ok(_)) => Err(WireError::new(ErrorCode::Internal)),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(ask_error(&error)),
+    }
+}
+
+/// Begins a session with a token of the identity service; makes the account when it is the first of its handle.
+pub(crate) async fn sign_in_by_token(
+    shared: &Shared,
+    address: IpAddr,
+    exported: Option<[u8; 32]>,
+    request: wire::SignInByToken,
+) -> SignedIn {
+    let Some(service) = &shared.identity_service else {
+        let detail = "this server signs people in with passwords";
+        return Err(WireError::field(ErrorCode::NotAllowed, "token", detail));
+    };
+    check_device(&request.device, exported)?;
+    if request.token.len() > limits::IDENTITY_TOKEN_LEN_MAX {
+        return Err(WireError::field(ErrorCode::TooLarge, "token", "").at(limits::IDENTITY_TOKEN_LEN_MAX));
+    }
+    take_password_try(shared, address)?;
+    let handle = service.check(&request.token, (shared.clock)())?;
+    check_handle(&handle)?;
+    let public_key = request.device.public_key;
+    let user = match holder(shared, &handle).await? {
+        Some(user) => user,
+        None => make_without_password(shared, &handle).await?,
+    };
+    let replied = ask(shared, EntityId::user(user), Command::SignIn { device: new_device(request.device) }).await;
     signed_in(shared, replied, public_key)
 }
 
@@ -124,6 +226,7 @@ pub(crate) async fn sign_in(
     request: wire::SignIn,
 ) -> SignedIn {
     let wrong = || WireError::new(ErrorCode::BadCredentials);
+    by_password(shared)?;
     check_handle(&request.handle)?;
     check_device(&request.device, exported)?;
     if request.password.len() > limits::PASSWORD_LEN_MAX {

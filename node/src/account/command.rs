@@ -54,6 +54,8 @@ pub enum Command {
     ReleasePhone { phone: String, user: UserId },
     /// Whether the person is found by it.
     PhoneFindable { phone: String, user: UserId, on: bool },
+    /// Moves read cursors forward. Asked of the user.
+    MarkAll { reads: Vec<(ConversationId, u64)> },
 }
 
 impl std::fmt::Debug for Command {
@@ -78,6 +80,7 @@ impl std::fmt::Debug for Command {
             Self::ClaimPhone { .. } => "ClaimPhone",
             Self::ReleasePhone { .. } => "ReleasePhone",
             Self::PhoneFindable { .. } => "PhoneFindable",
+            Self::MarkAll { .. } => "MarkAll",
         })
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod closing;
 pub mod person;
+mod reading;
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{
     Body, ConversationId, DeviceId, ErrorCode, Slot, TimelineId, UserId, WireError,
-    entry::{ConversationAdded, ConversationEnded, DeviceNamed, ReadTo},
+    entry::{ConversationAdded, ConversationEnded, DeviceNamed},
     frame::{account::Account, contact::Shown},
     limits,
 };
@@ -109,6 +110,8 @@ pub enum Query {
     Code { user: UserId, code: u64 },
     /// Accounts of this slot's shard that are to be deleted at this time.
     Due { slot: Slot, now_ms: u64 },
+    /// How far has this person read this conversation?
+    Read { user: UserId, conversation: ConversationId },
 }
 
 /// What those reads give.
@@ -121,6 +124,7 @@ pub enum View {
     Shown(Option<Shown>),
     User(Option<UserId>),
     Due(Vec<UserId>),
+    Read(Option<u64>),
 }
 
 /// The form of a handle under which it is unique.
@@ -160,7 +164,8 @@ pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
         Command::SignIn { device } => begin_session(tx, me, device.device, Some(device)),
         Command::Resume { device } => begin_session(tx, me, device, None),
         Command::SignOut { device } => sign_out(tx, me, device),
-        Command::MarkRead { conversation, number } => mark_read(tx, me, conversation, number),
+        Command::MarkRead { conversation, number } => reading::mark_one(tx, me, (conversation, number)),
+        Command::MarkAll { reads } => reading::mark(tx, me, &reads),
         Command::List { conversation, title, first, by } => list(tx, me, conversation, title, first, by),
         Command::Unlist { conversation, last } => unlist(tx, me, conversation, last),
         Command::SetProfile(set) => person::set_profile(tx, me, set),
@@ -315,20 +320,6 @@ fn sign_out(tx: &mut Tx<'_>, me: UserId, device: DeviceId) -> Replied {
     Ok(Outcome::Done)
 }
 
-fn mark_read(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, number: u64) -> Replied {
-    let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
-    let list = tx.get::<List>(&key(me, table::LIST)).unwrap_or_default();
-    let at = list.0.iter().position(|l| l.conversation == conversation).ok_or_else(not_found)?;
-    if list.0[at].read >= number {
-        return Ok(Outcome::Done);
-    }
-    let mut list = (*list).clone();
-    list.0[at].read = number;
-    tx.put(key(me, table::LIST), list);
-    tx.append(TimelineId::Inbox(me), me, Body::ReadTo(ReadTo { conversation, number }), 0, None);
-    Ok(Outcome::Done)
-}
-
 fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String, first: u64, by: UserId) -> Replied {
     let mut list = (*tx.get::<List>(&key(me, table::LIST)).unwrap_or_default()).clone();
     let known = list.0.iter().position(|l| l.conversation == conversation);
@@ -397,6 +388,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
         Query::Shown(user) => View::Shown(person::shown(store, user)?),
         Query::Phone(phone) => View::User(person::by_phone(store, &phone)?),
         Query::Code { user, code } => View::User(person::by_code(store, user, code)?),
+        Query::Read { user, conversation } => View::Read(reading::of(store, user, conversation)?),
         Query::Due { now_ms, .. } => View::Due(closing::due(store, now_ms)?),
     })
 }

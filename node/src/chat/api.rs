@@ -12,6 +12,7 @@ use magpie_protocol::{
 use super::{
     Query, View,
     command::{Command, Judged, Post},
+    reading::Reading,
     state,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 /// Signals up to this one say that somebody types, or no longer.
 const TYPING_MAX: u16 = 2;
 
-fn not_found(field: &str) -> Answer {
+pub(super) fn not_found(field: &str) -> Answer {
     Answer::Refused(WireError::field(ErrorCode::NotFound, field, ""))
 }
 
@@ -153,9 +154,7 @@ pub(crate) fn mark_read(
             Err(error) => return out.answer(request, Answer::Refused(ask_error(&error))),
         };
         let Some(head) = head else { return out.answer(request, not_found("conversation")) };
-        let command = account::Command::MarkRead { conversation, number: number.min(head) };
-        let entity = EntityId::user(me.user);
-        shared.submit(entity, machine::Command::Account(command), &out, request, |_| Answer::Done(Done));
+        Reading::note(&shared, me.user, (conversation, number.min(head)), out, request);
     });
 }
 

@@ -95,6 +95,11 @@ enum Command {
         #[command(subcommand)]
         what: people::Keys,
     },
+    /// Invitations, where `accounts.invitations` asks new people for one
+    Invitations {
+        #[command(subcommand)]
+        what: people::Invitations,
+    },
     /// Those who are told of what happens
     Hooks {
         #[command(subcommand)]
@@ -215,6 +220,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         Command::Users { what } => people::users(&caller, what),
         Command::Conversations { what } => people::conversations(&caller, what),
         Command::Keys { what } => people::keys(&caller, what),
+        Command::Invitations { what } => people::invitations(&caller, what),
         Command::Hooks { what } => people::hooks(&caller, what),
         Command::Log { what } => people::log(&caller, what),
     }

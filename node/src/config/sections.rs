@@ -129,6 +129,16 @@ section! {
     }
 }
 
+/// What proves who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// A password of this server.
+    Password,
+    /// A token of the operator's own identity service.
+    Jwt,
+}
+
 section! {
     /// Accounts and passwords.
     pub struct Accounts {
@@ -144,6 +154,27 @@ section! {
         password_queue: usize = 256,
         /// Life of a token, in seconds. It is renewed at every sign-in.
         token_seconds: u64 = 2_592_000,
+        /// What proves who somebody is: "password", or "jwt" for tokens of the operator's own identity service (see below).
+        auth: Auth = Auth::Password,
+        /// Who makes an account with a password needs an invitation (`magpie admin invitations`).
+        invitations: bool = false,
+    }
+}
+
+section! {
+    /// The operator's own identity service, where `accounts.auth` is "jwt": who signs in shows a token of it.
+    pub struct Jwt {
+        /// File with its public keys, a JSON Web Key Set (RFC 7517): Ed25519, ES256, RS256 or PS256. It is read again when
+        /// it changes, so a new key is added beside the old one before tokens are signed with it.
+        keys: PathBuf = PathBuf::new(),
+        /// What the claim `iss` of every token must be.
+        issuer: String = String::new(),
+        /// What the claim `aud` must be, or hold.
+        audience: String = String::new(),
+        /// The claim that is the person's handle. It must never be another person's later.
+        handle_claim: String = "sub".into(),
+        /// By how much the clocks of the service and the node may differ, in seconds.
+        leeway_s: u64 = 30,
     }
 }
 
@@ -171,6 +202,8 @@ section! {
         conversation_rate: f64 = 2_000.0,
         /// ... and at once.
         conversation_burst: f64 = 4_000.0,
+        /// Read cursors of one person are written together, at most once in so many milliseconds.
+        read_every_ms: u64 = 2_000,
         /// A conversation actor stops when nothing was said for this long, in milliseconds.
         conversation_idle_ms: u64 = 60_000,
         /// Messages that a conversation actor's mailbox holds.
@@ -189,6 +222,9 @@ section! {
         edit_s: u64 = 900,
         /// People whose contact was deleted can still write.
         strangers_write: bool = false,
+        /// Members of a conversation are told how far the others have read, when they ask. Every node looks at its own
+        /// file, whatever the version.
+        show_read: bool = false,
     }
 }
 
@@ -322,6 +358,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
         ("admin", Admin::doc(), Admin::fields()),
         ("storage", Storage::doc(), Storage::fields()),
         ("accounts", Accounts::doc(), Accounts::fields()),
+        ("jwt", Jwt::doc(), Jwt::fields()),
         ("limits", Limits::doc(), Limits::fields()),
         ("policy", Policy::doc(), Policy::fields()),
         ("hooks", Hooks::doc(), Hooks::fields()),

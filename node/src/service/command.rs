@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use magpie_protocol::{UserId, frame::conversation::Content};
 
-use super::state::Key;
+use super::{invitations::Invitation, state::Key};
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -24,6 +24,14 @@ pub enum Command {
     AddKey(Key),
     /// Takes a key away.
     RevokeKey { id: u64 },
+    /// Gives an invitation out. Asked of the entity of keys, as are those that follow.
+    AddInvitation(Invitation),
+    /// Makes it void.
+    RevokeInvitation { code: String },
+    /// Uses it up for a handle; again for the same handle changes nothing.
+    UseInvitation { code: String, handle: String, user: UserId },
+    /// The handle did not become an account.
+    ReturnInvitation { code: String, handle: String, user: UserId },
 }
 
 /// See [`Command::Send`].

@@ -6,7 +6,10 @@ use magpie_protocol::{
     Body, ConversationId, ErrorCode, Slot, TimelineId, UserId, WireError, frame::conversation::Content,
 };
 
-use super::command::{Command, Send};
+use super::{
+    command::{Command, Send},
+    invitations::{self, Invitation},
+};
 use crate::{
     account, chat,
     hooks::event::note,
@@ -88,6 +91,7 @@ pub enum Query {
     Disabled(UserId),
     /// A conversation, whoever asks.
     Conversation(ConversationId),
+    Invitations,
 }
 
 /// What those reads give.
@@ -96,6 +100,8 @@ pub enum View {
     Keys(Vec<Key>),
     Disabled(Option<u64>),
     Conversation(Option<ConversationView>),
+    /// With how many accounts came with each.
+    Invitations(Vec<(Invitation, u32)>),
 }
 
 /// A conversation, for operators.
@@ -148,6 +154,10 @@ pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
             tx.put(keys_key(), keys);
             Ok(Outcome::Done)
         }
+        Command::AddInvitation(invitation) => invitations::add(tx, invitation),
+        Command::RevokeInvitation { code } => invitations::revoke(tx, &code),
+        Command::UseInvitation { code, handle, user } => invitations::take(tx, &code, &handle, user),
+        Command::ReturnInvitation { code, handle, user } => invitations::give_back(tx, &code, &handle, user),
         Command::RevokeKey { id } => {
             let mut keys = (*tx.get::<Keys>(&keys_key()).unwrap_or_default()).clone();
             let before = keys.0.len();
@@ -227,6 +237,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
     Ok(match query {
         Query::Keys => View::Keys(store.get::<Keys>(&keys_key())?.map(|keys| keys.0.clone()).unwrap_or_default()),
         Query::Disabled(user) => View::Disabled(store.get::<Disabled>(&disabled_key(user))?.map(|since| since.0)),
+        Query::Invitations => View::Invitations(invitations::list(store)?),
         Query::Conversation(id) => {
             let found = chat::state::conversation(store, id)?;
             let head = store.head(TimelineId::Conversation(id))?;

@@ -55,6 +55,18 @@ impl super::Actor {
                 let work = async move { account::api::sign_in(&shared, address, exported, body).await };
                 self.signing_in(request, work, context);
             }
+            (State::Greeted, Request::SignUpInvited(body)) => {
+                let shared = self.shared.clone();
+                let (address, exported) = (self.link.address().ip(), self.link.exported());
+                let work = async move { account::api::sign_up_invited(&shared, address, exported, body).await };
+                self.signing_in(request, work, context);
+            }
+            (State::Greeted, Request::SignInByToken(body)) => {
+                let shared = self.shared.clone();
+                let (address, exported) = (self.link.address().ip(), self.link.exported());
+                let work = async move { account::api::sign_in_by_token(&shared, address, exported, body).await };
+                self.signing_in(request, work, context);
+            }
             (State::Greeted, Request::Resume(body)) => {
                 let shared = self.shared.clone();
                 let exported = self.link.exported();
@@ -125,7 +137,12 @@ impl super::Actor {
                 let detail = format!("this node does not know request {tag}");
                 self.refuse(request, WireError::field(ErrorCode::BadFrame, "tag", detail));
             }
-            Request::Hello(_) | Request::SignUp(_) | Request::SignIn(_) | Request::Resume(_) => {
+            Request::Hello(_)
+            | Request::SignUp(_)
+            | Request::SignUpInvited(_)
+            | Request::SignIn(_)
+            | Request::SignInByToken(_)
+            | Request::Resume(_) => {
                 self.refuse(request, WireError::detail(ErrorCode::BadFrame, "this session is signed in already"));
             }
             body => pass_on(shared, out, request, me, body),
@@ -147,6 +164,7 @@ fn pass_on(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Id
         Request::Join(body) => chat::api::join(shared, out, request, me, &body),
         Request::AskGroup(body) => chat::api::group(shared, out, request, me, &body),
         Request::Signal(body) => chat::api::signal(shared, out, request, me, &body),
+        Request::AskReadBy(body) => chat::reading::read_by(shared, out, request, me, &body),
         Request::SetConversation(body) => personal::api::set_conversation(shared, out, request, me, body),
         Request::Settings(_) => personal::api::settings(shared, out, request, me),
         Request::Hide(body) => personal::api::hide(shared, out, request, me, body),

@@ -33,6 +33,36 @@ pub struct SignIn {
     pub device: DeviceKey,
 }
 
+/// Makes an account with an invitation, where the operator asks for one, and signs its first device in. Answer:
+/// [`SignedIn`].
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SignUpInvited {
+    pub sign_up: SignUp,
+    /// The invitation's code, as it was given out.
+    pub invitation: String,
+}
+
+/// Signs a device in with a token of the operator's own identity service, and makes the account when it is the first.
+/// Answer: [`SignedIn`].
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SignInByToken {
+    /// A JSON Web Token (RFC 7519), in its compact form.
+    pub token: String,
+    pub device: DeviceKey,
+}
+
+impl std::fmt::Debug for SignUpInvited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignUpInvited").field("handle", &self.sign_up.handle).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SignInByToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignInByToken").finish_non_exhaustive()
+    }
+}
+
 // Passwords never reach a log, not even through a debug print.
 impl std::fmt::Debug for SignUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -203,6 +203,26 @@ pub struct Signal {
     pub kind: u16,
 }
 
+/// Asks how far the other members have read, where the operator lets people know. Answer: [`ReadBy`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AskReadBy {
+    pub conversation: ConversationId,
+}
+
+/// How far members have read.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReadBy {
+    pub read: Vec<ReadUpTo>,
+}
+
+/// How far one person has read.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReadUpTo {
+    pub user: UserId,
+    /// The newest entry that they have read; what came before they joined counts.
+    pub number: u64,
+}
+
 /// A hint that somebody in a conversation sent a [`Signal`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Signalled {

@@ -144,6 +144,8 @@ fn every_limit_is_the_code_s() {
         ("MEDIA_FRAME_LEN_MAX", MEDIA_FRAME_LEN_MAX),
         ("MEDIA_TYPE_LEN_MAX", MEDIA_TYPE_LEN_MAX),
         ("BLOBS_MAX", BLOBS_MAX),
+        ("IDENTITY_TOKEN_LEN_MAX", IDENTITY_TOKEN_LEN_MAX),
+        ("INVITATION_LEN_MAX", INVITATION_LEN_MAX),
         ("NICKNAME_LEN_MAX", NICKNAME_LEN_MAX),
     ];
     for (name, value) in limits {

@@ -134,6 +134,7 @@ pub(crate) fn change_password(
 ) {
     let shared = shared.clone();
     out.answer_with(request, async move {
+        super::by_password(&shared)?;
         super::check_password(&shared, &body.new)?;
         let old_hash = count_try(&shared, me.user).await?;
         let passwords = &shared.passwords;
@@ -160,9 +161,21 @@ pub(crate) fn close(
 ) {
     let shared = shared.clone();
     out.answer_with(request, async move {
-        let hash = count_try(&shared, me.user).await?;
-        if !shared.passwords.verify(body.password, Some(hash)).await? {
-            return Err(WireError::field(ErrorCode::BadCredentials, "password", ""));
+        match &shared.identity_service {
+            // A token shows it that was made for this person.
+            Some(service) => {
+                let handle = service.check(&body.password, (shared.clock)())?;
+                let mine = read(&shared, me.user).await?.handle;
+                if state::canonical(&handle) != state::canonical(&mine) {
+                    return Err(WireError::field(ErrorCode::BadCredentials, "password", "it is somebody else's token"));
+                }
+            }
+            None => {
+                let hash = count_try(&shared, me.user).await?;
+                if !shared.passwords.verify(body.password, Some(hash)).await? {
+                    return Err(WireError::field(ErrorCode::BadCredentials, "password", ""));
+                }
+            }
         }
         ask(&shared, EntityId::user(me.user), Command::Close).await?;
         Ok(Answer::Done(Done))

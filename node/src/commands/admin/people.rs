@@ -1,10 +1,11 @@
-//! `magpie admin users | conversations | keys | hooks | log`: what concerns people and the servers of an app.
+//! `magpie admin users | conversations | keys | invitations | hooks | log`: what concerns people and the servers of an app.
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Caller, print_rows, row, say};
 use crate::admin::{
     conversations::ConversationInfo,
+    invitations::{InvitationInfo, InvitationList, NewInvitation},
     keys::{KeyList, MadeKey, NewKey},
     node::{HookList, LogLevel},
     users::{Notice, SignOut, UserInfo},
@@ -53,6 +54,29 @@ pub(super) enum Keys {
     },
     /// Take a key away
     Revoke { id: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Invitations {
+    /// All invitations, and how many accounts came with each
+    List,
+    /// Give one out
+    Create {
+        /// For so many accounts
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// For so many days; without an end if nothing is said
+        #[arg(long)]
+        days: Option<u64>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        note: String,
+        /// The code; drawn at random if nothing is said
+        #[arg(long)]
+        code: Option<String>,
+    },
+    /// Make one void: who came with it stays
+    Revoke { code: String },
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -219,6 +243,29 @@ pub(super) fn keys(caller: &Caller<'_>, command: &Keys) -> anyhow::Result<i32> {
         Keys::Revoke { id } => {
             caller.delete::<serde_json::Value>(&format!("keys/{}", escaped(id)))?;
             did(caller, "the key is void")
+        }
+    }
+}
+
+pub(super) fn invitations(caller: &Caller<'_>, command: &Invitations) -> anyhow::Result<i32> {
+    let cells = |one: &InvitationInfo| {
+        let ends = one.expires_ms.map_or_else(|| "never".to_owned(), utc);
+        row([&one.code, &format!("{} of {}", one.used, one.uses), &ends, &one.note])
+    };
+    let head = || row(["CODE", "USED", "ENDS", "NOTE"]);
+    match command {
+        Invitations::List => {
+            let list: InvitationList = caller.get("invitations")?;
+            show(caller, &list, || [head()].into_iter().chain(list.invitations.iter().map(cells)).collect())
+        }
+        Invitations::Create { uses, days, note, code } => {
+            let wanted = NewInvitation { code: code.clone(), uses: Some(*uses), days: *days, note: note.clone() };
+            let made: InvitationInfo = post(caller, "invitations", &wanted)?;
+            show(caller, &made, || vec![head(), cells(&made)])
+        }
+        Invitations::Revoke { code } => {
+            caller.delete::<serde_json::Value>(&format!("invitations/{}", escaped(code)))?;
+            did(caller, "the invitation is void")
         }
     }
 }

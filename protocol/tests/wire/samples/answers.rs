@@ -88,6 +88,7 @@ pub(crate) fn answers() -> Vec<Answer> {
             dissolved: false,
         }),
         Answer::Signalled(Signalled { conversation: direct(), user: BOB, kind: 300 }),
+        Answer::ReadBy(ReadBy { read: vec![ReadUpTo { user: ALICE, number: 301 }] }),
         Answer::SettingsList(SettingsList { conversations: vec![settings()] }),
         Answer::FavouriteList(FavouriteList { favourites: vec![favourite()], last: false }),
     ];

@@ -65,6 +65,11 @@ fn account() -> Vec<Request> {
         Request::ChangePassword(ChangePassword { old: "correct horse".into(), new: "battery staple".into() }),
         Request::CloseAccount(CloseAccount { password: "correct horse".into() }),
         Request::AskOnline(AskOnline { users: vec![ALICE, BOB] }),
+        Request::SignUpInvited(SignUpInvited {
+            sign_up: SignUp { handle: "alice".into(), password: "correct horse".into(), device: device_key() },
+            invitation: "come-in".into(),
+        }),
+        Request::SignInByToken(SignInByToken { token: "e30.e30.AA".into(), device: device_key() }),
         Request::SetProfile(SetProfile {
             nickname: Some("Alice".into()),
             avatar: Some(Some(blob_ref("image/webp"))),
@@ -101,6 +106,7 @@ fn conversation() -> Vec<Request> {
         Request::Join(Join { conversation: group(), code: 0xfeed_face_cafe_beef }),
         Request::AskGroup(AskGroup { conversation: group() }),
         Request::Signal(Signal { conversation: direct(), kind: 1 }),
+        Request::AskReadBy(AskReadBy { conversation: group() }),
     ]
 }
 

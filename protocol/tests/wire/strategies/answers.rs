@@ -147,6 +147,9 @@ fn conversation_of(tag: u16, name: &str) -> BoxedStrategy<Answer> {
         53 => (conversation(), user(), any::<u16>())
             .prop_map(|(conversation, user, kind)| Answer::Signalled(Signalled { conversation, user, kind }))
             .boxed(),
+        54 => vec((user(), any::<u64>()).prop_map(|(user, number)| ReadUpTo { user, number }), 0..5)
+            .prop_map(|read| Answer::ReadBy(ReadBy { read }))
+            .boxed(),
         _ => panic!("answer {name} has no strategy"),
     }
 }

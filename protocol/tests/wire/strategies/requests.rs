@@ -62,6 +62,14 @@ fn account_of(tag: u16, name: &str) -> BoxedStrategy<Request> {
         26 => (text(), text()).prop_map(|(old, new)| Request::ChangePassword(ChangePassword { old, new })).boxed(),
         27 => text().prop_map(|password| Request::CloseAccount(CloseAccount { password })).boxed(),
         28 => users().prop_map(|users| Request::AskOnline(AskOnline { users })).boxed(),
+        29 => (text(), text(), key(), text())
+            .prop_map(|(handle, password, device, invitation)| {
+                Request::SignUpInvited(SignUpInvited { sign_up: SignUp { handle, password, device }, invitation })
+            })
+            .boxed(),
+        30 => {
+            (text(), key()).prop_map(|(token, device)| Request::SignInByToken(SignInByToken { token, device })).boxed()
+        }
         _ => panic!("request {name} has no strategy"),
     }
 }
@@ -110,6 +118,7 @@ fn conversation_of(tag: u16, name: &str) -> BoxedStrategy<Request> {
         53 => (conversation(), any::<u16>())
             .prop_map(|(conversation, kind)| Request::Signal(Signal { conversation, kind }))
             .boxed(),
+        54 => conversation().prop_map(|conversation| Request::AskReadBy(AskReadBy { conversation })).boxed(),
         _ => panic!("request {name} has no strategy"),
     }
 }

@@ -1,0 +1,67 @@
+//! What sessions ask of the node.
+
+use std::sync::Arc;
+
+use magpie_cluster::{EntityId, system::Standing};
+use magpie_protocol::{Answer, ErrorCode, RequestId, Slot, WireError, frame::hello::Done};
+
+use super::Shared;
+use crate::{
+    Outcome,
+    machine::{Command, Query, View},
+    session::{
+        Identity,
+        outbound::{Outbound, ask_error},
+    },
+};
+
+impl Shared {
+    /// The node gives away what it has, and takes no sessions.
+    pub(crate) fn is_draining(&self) -> bool {
+        let system = self.router.system().now();
+        let standing = system.and_then(|system| Some(system.nodes.get(&self.router.me())?.standing));
+        standing.is_some_and(|standing| standing != Standing::Active)
+    }
+
+    /// Asks an entity for a device: the answer goes straight to the device's queue.
+    pub(crate) fn submit(
+        &self,
+        entity: EntityId,
+        command: Command,
+        out: &Arc<Outbound>,
+        request: RequestId,
+        to_answer: impl FnOnce(Outcome) -> Answer + Send + 'static,
+    ) {
+        let out = out.clone();
+        let reply = move |result: Result<_, magpie_cluster::AskError>| match result {
+            Ok(replied) => out.reply(request, replied, to_answer),
+            Err(error) => out.answer(request, Answer::Refused(ask_error(&error))),
+        };
+        self.router.submit(entity, command, Box::new(reply));
+    }
+
+    /// Changes what is a person's own. The answer says only that it is done.
+    pub(crate) fn own(&self, out: &Arc<Outbound>, request: RequestId, me: Identity, command: impl Into<Command>) {
+        self.submit(EntityId::user(me.user), command.into(), out, request, |_| Answer::Done(Done));
+    }
+
+    /// Reads for a device.
+    pub(crate) fn read(
+        &self,
+        slot: Slot,
+        query: Query,
+        out: &Arc<Outbound>,
+        request: RequestId,
+        to_answer: impl FnOnce(View) -> Option<Answer> + Send + 'static,
+    ) {
+        let answer = move |view| match view {
+            Ok(view) => to_answer(view).unwrap_or_else(|| Answer::Refused(WireError::new(ErrorCode::Internal))),
+            Err(error) => Answer::Refused(ask_error(&error)),
+        };
+        if self.router.answers_here(slot, &query) {
+            return out.answer(request, answer(self.router.query_here(slot, query)));
+        }
+        let (router, out) = (self.router.clone(), out.clone());
+        tokio::spawn(async move { out.answer(request, answer(router.query(slot, query).await)) });
+    }
+}
