@@ -92,6 +92,11 @@ impl Scene {
         }
     }
 
+    /// The terms of all shards, together.
+    fn terms(&self) -> u64 {
+        self.cluster.leaders().iter().flatten().map(|led| led.term).sum()
+    }
+
     /// The others lead what the victims led, and go on.
     async fn goes_on_without(&self, led: &[Option<Led>]) {
         assert!(led.iter().flatten().count() > 0, "the victims led nothing");
@@ -234,7 +239,7 @@ impl Scene {
     }
 
     async fn storm(&self) {
-        let before = self.cluster.relay.passed();
+        let (before, led, began) = (self.cluster.relay.passed(), self.terms(), Instant::now());
         self.cluster.relay.set_all(STORM);
         // As long as it takes until each has happened: few packets may pass meanwhile.
         for _ in 0..10 {
@@ -246,7 +251,8 @@ impl Scene {
         }
         self.cluster.relay.set_all(Weather::default());
         let after = self.cluster.relay.passed();
-        println!("  {after:?} after {before:?}");
+        let elections = self.terms().saturating_sub(led);
+        println!("  {elections} elections in {:?}; {after:?} after {before:?}", began.elapsed());
         for (what, before, after) in [
             ("lost", before.lost, after.lost),
             ("doubled", before.doubled, after.doubled),

@@ -113,3 +113,9 @@ async fn five_nodes_keep_their_promises_whatever_befalls_two() {
     let shape = Shape { people: 6, second_devices: 1, groups: vec![0..6] };
     all_befall("five nodes", 5, &[Kill, Freeze, CutOff, Storm], shape).await;
 }
+
+#[tokio::test]
+async fn five_nodes_go_on_through_one_storm_after_another() {
+    let shape = Shape { people: 6, second_devices: 1, groups: vec![0..6] };
+    all_befall("storms", 5, &[Fault::Storm; 6], shape).await;
+}

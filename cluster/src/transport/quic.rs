@@ -10,6 +10,7 @@ mod link;
 mod outlet;
 mod peers;
 mod stream;
+mod window;
 #[cfg(test)]
 pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
     frames::goldens()
@@ -45,6 +46,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// What a lane may have under way that its reader has not taken. At 1 Gbit/s it is 2 ms: that long may an urgent frame
 /// wait behind a snapshot's bytes that have left. At 10 ms between two sites it still carries 25 MB/s.
 const LANE_WINDOW: u32 = 256 * 1024;
+/// How many packets may overtake one, and how many round trips it may be late, before it is taken for lost. RFC 9002
+/// recommends 3 and 9/8 for paths of which nothing is known; what is sent again for nothing makes a bad network worse.
+const OVERTAKEN_MAX: u32 = 32;
+const LATE_MAX: f32 = 1.5;
 /// Nodes are near each other: whether a first packet is lost shows sooner than after quinn's third of a second.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
 /// A burst of every peer's lanes arrives while the one thread is busy elsewhere.
@@ -253,6 +258,9 @@ fn transport_config() -> quinn::TransportConfig {
         .receive_window(VarInt::from_u32(2 * lanes * LANE_WINDOW))
         .send_window(u64::from(4 * lanes * LANE_WINDOW))
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(Arc::new(window::Floored::default()))
+        .packet_threshold(OVERTAKEN_MAX)
+        .time_threshold(LATE_MAX)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
     config
