@@ -15,7 +15,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -84,6 +84,52 @@ impl Heard {
     /// Whether it was within this. The clock goes on while the process is stopped.
     pub fn within(&self, time: Duration) -> bool {
         u128::from(self.now_ms().saturating_sub(self.at_ms.load(Ordering::Relaxed))) < time.as_millis()
+    }
+}
+
+/// What a replica was told by the leader that it follows. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Followed(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// When the leader last spoke, and the time before.
+    last: Option<(Instant, Instant)>,
+    /// What it had committed when it last spoke.
+    committed: u64,
+    /// All that was committed then is applied here.
+    level: Option<Instant>,
+}
+
+impl Told {
+    /// What the leader says may be on its way for a while, but left it after the time before was answered.
+    fn settle(&mut self, applied: u64) {
+        if let Some((before, _)) = self.last
+            && self.committed <= applied
+        {
+            self.level = Some(before);
+        }
+    }
+}
+
+impl Followed {
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The leader said at this moment that it had committed so much.
+    pub fn note(&self, at: Instant, committed: u64, applied: u64) {
+        let mut told = self.lock();
+        told.settle(applied);
+        told.last = Some((told.last.map_or(at, |(_, last)| last), at));
+        told.committed = committed;
+    }
+
+    /// How far behind the leader a state may be in which so much is applied; `None` when nothing is known.
+    pub fn lag(&self, applied: u64) -> Option<Duration> {
+        let mut told = self.lock();
+        told.settle(applied);
+        told.level.map(|level| level.elapsed())
     }
 }
 

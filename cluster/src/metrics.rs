@@ -19,6 +19,9 @@ pub const SNAPSHOT_BYTES: &str = "magpie_cluster_snapshot_bytes_total";
 /// Messages that went from one shard to another.
 pub const OUTBOX_DELIVERED: &str = "magpie_cluster_outbox_delivered_total";
 
+/// Reads that were answered by a replica that may be behind its leader.
+pub const READS_BEHIND: &str = "magpie_cluster_reads_behind_total";
+
 /// Tells the recorder what the names mean.
 pub fn describe() {
     metrics::describe_counter!(LOG_GROUPS, "groups written to the log, one write and at most one sync each");
@@ -29,5 +32,6 @@ pub fn describe() {
     metrics::describe_counter!(CHECKPOINT_RECORDS, "records written to the state store by checkpoints");
     metrics::describe_histogram!(CHECKPOINT_SECONDS, metrics::Unit::Seconds, "time that each checkpoint took");
     metrics::describe_counter!(SNAPSHOT_BYTES, metrics::Unit::Bytes, "bytes of snapshots written");
+    metrics::describe_counter!(READS_BEHIND, "reads answered by a replica that may be behind its leader");
     metrics::describe_counter!(OUTBOX_DELIVERED, "messages delivered from one shard to another");
 }

@@ -262,6 +262,23 @@ impl<M: Machine> Router<M> {
         self.at_leader(Request::Query(self.0.map.shard_of(slot), query)).await?.view()
     }
 
+    /// The same, from this node's replica where that is behind the leader by no more than this. The answer says by how
+    /// much it may be: it has everything that was acknowledged so long ago. It is for what others may see a little later:
+    /// never for what decides who may do what.
+    pub async fn query_behind(
+        &self,
+        slot: Slot,
+        query: M::Query,
+        by: Duration,
+    ) -> Result<(M::View, Duration), AskError> {
+        let shard = self.shard_of(slot);
+        if let Some(seen) = shard.query_behind(query.clone(), by) {
+            metrics::counter!(crate::metrics::READS_BEHIND).increment(1);
+            return seen;
+        }
+        Ok((self.query(slot, query).await?, Duration::ZERO))
+    }
+
     /// Registers this node's watch of timelines of one shard and then reads, so that no entry falls between.
     pub async fn watch(
         &self,

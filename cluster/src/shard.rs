@@ -38,7 +38,7 @@ use tokio::{
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
-    consensus::{Consensus, Heard, Leadership, SnapshotFile},
+    consensus::{Consensus, Followed, Heard, Leadership, SnapshotFile},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
@@ -156,6 +156,8 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) group: RwLock<Option<Arc<dyn Consensus>>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) heard: Heard,
+    /// What its leader said last, while another leads.
+    pub(crate) followed: Followed,
     /// Batches wait: the lead goes to another replica.
     pub(crate) paused: AtomicBool,
     pub(crate) reading: reading::Waiting,
@@ -253,6 +255,7 @@ impl<M: Machine> Shard<M> {
             group: RwLock::default(),
             leadership: watch::channel(Leadership::default()).0,
             heard: Heard::default(),
+            followed: Followed::default(),
             paused: AtomicBool::new(false),
             reading: reading::Waiting::default(),
             audits: audit::Audits::default(),

@@ -186,6 +186,8 @@ pub struct ShardStatus {
     /// Whether that is this node.
     pub leads: bool,
     pub applied_index: u64,
+    /// How far behind the leader this replica may be, in milliseconds; null when it has not heard of one.
+    pub lag_ms: Option<u64>,
     pub quarantined_entities: usize,
     pub problem: Option<String>,
 }
@@ -418,6 +420,7 @@ impl Observer {
                 term,
                 leads,
                 applied_index: shard.applied_index(),
+                lag_ms: shard.lag().map(|lag| lag.as_millis() as u64),
                 quarantined_entities: shard.quarantined(),
                 problem,
             });

@@ -16,7 +16,8 @@ use openraft::{
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    Applier, BoxFuture, Consensus, Heard, Incoming, Leadership, Members, ProposeError, Reshaping, SnapshotFile,
+    Applier, BoxFuture, Consensus, Followed, Heard, Incoming, Leadership, Members, ProposeError, Reshaping,
+    SnapshotFile,
     openraft_log::{LogStore, to_position},
     openraft_machine::{Adapter, to_snapshot},
     openraft_network::Network,
@@ -77,6 +78,8 @@ pub struct GroupParts {
     pub tell: watch::Sender<Leadership>,
     /// Told each time that a majority answers, as long as this replica leads.
     pub heard: Heard,
+    /// Told each time that this replica takes something from its leader.
+    pub followed: Followed,
     /// How long it serves after it last heard of a majority; [`HEARD_WITHIN`] where it is no test.
     pub serve_within: Duration,
     /// Of which cluster the group is.
@@ -89,6 +92,7 @@ pub struct Group {
     raft: openraft::Raft<Types>,
     log: Arc<ShardLog>,
     applier: Arc<dyn Applier>,
+    followed: Followed,
     following: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -100,7 +104,7 @@ impl Group {
     /// Starts this replica over its log and its state. One that is new waits to be told of its group, or for
     /// [`Consensus::found`].
     pub async fn start(parts: GroupParts) -> Result<Self, ProposeError> {
-        let GroupParts { node, log, applier, transport, disk, tell, heard, serve_within, system } = parts;
+        let GroupParts { node, log, applier, transport, disk, tell, heard, followed, serve_within, system } = parts;
         let alone = transport.is_none();
         let config = Config {
             cluster_name: log.shard().to_string(),
@@ -121,7 +125,7 @@ impl Group {
             .await
             .map_err(stopped)?;
         let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, serve_within));
-        let group = Self { raft, log, applier, following: Arc::new(Mutex::new(Some(following))) };
+        let group = Self { raft, log, applier, followed, following: Arc::new(Mutex::new(Some(following))) };
         group.set_electable(true);
         Ok(group)
     }
@@ -135,7 +139,14 @@ impl Group {
     async fn answer(&self, request: wire::Request) -> Result<Bytes, String> {
         let failed = |e: RaftError<u64>| e.to_string();
         match request {
-            wire::Request::Append(rpc) => Ok(wire::appended(&self.raft.append_entries(rpc).await.map_err(failed)?)),
+            wire::Request::Append(rpc) => {
+                let (at, committed) = (Instant::now(), rpc.leader_commit.as_ref().map_or(0, |id| id.index));
+                let appended = self.raft.append_entries(rpc).await.map_err(failed)?;
+                if appended.is_success() {
+                    self.followed.note(at, committed, self.applier.applied().index());
+                }
+                Ok(wire::appended(&appended))
+            }
             wire::Request::Vote(rpc) if self.lacks(rpc.last_log_id.as_ref().map(to_position)) => {
                 Err("this replica has less than it had when it was last here, and so has who asks".to_owned())
             }

@@ -103,6 +103,7 @@ impl<M: Machine> Shard<M> {
             disk: self.0.node.disk.clone(),
             tell: self.0.leadership.clone(),
             heard: self.0.heard.clone(),
+            followed: self.0.followed.clone(),
             serve_within: self.0.node.serve_within,
             system: self.0.system.clone(),
         });

@@ -3,7 +3,7 @@
 //! The leader asks a majority whether it still leads and applies what was committed until then. One such round is for
 //! all reads that wait when it begins.
 
-use std::{mem, sync::Mutex};
+use std::{mem, sync::Mutex, time::Duration};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -36,6 +36,24 @@ impl<M: Machine> Shard<M> {
     pub(crate) async fn query_fresh(&self, query: M::Query) -> Result<M::View, AskError> {
         self.freshen().await?;
         self.query(query)
+    }
+
+    /// How far behind its leader this replica may be; `None` when it does not know. A leader is not behind itself.
+    pub fn lag(&self) -> Option<Duration> {
+        if self.leadership().leads {
+            return Some(Duration::ZERO);
+        }
+        self.followed_within()
+    }
+
+    fn followed_within(&self) -> Option<Duration> {
+        if self.is_hosted() { self.0.followed.lag(self.applied_index()) } else { None }
+    }
+
+    /// Answers a read that may be behind by so much, and says by how much it may be; `None` where this replica cannot.
+    pub(crate) fn query_behind(&self, query: M::Query, by: Duration) -> Option<Result<(M::View, Duration), AskError>> {
+        let lag = self.lag().filter(|lag| *lag <= by)?;
+        Some(self.look(query).map(|view| (view, lag)))
     }
 
     /// Makes rounds as long as the shard runs.

@@ -20,6 +20,8 @@ use crate::{
     },
 };
 
+/// So much later others see what somebody shows of themselves: any replica that is no further behind may say it.
+const SEEN_AFTER: Duration = Duration::from_secs(1);
 /// How long others have to shake, too.
 const SHAKE: Duration = Duration::from_secs(2);
 
@@ -36,9 +38,11 @@ async fn account_view(router: &MagpieRouter, slot: Slot, query: account::Query) 
 }
 
 async fn shown(router: &MagpieRouter, user: UserId) -> Result<Option<Shown>, WireError> {
-    match account_view(router, user.slot(), account::Query::Shown(user)).await? {
-        account::View::Shown(shown) => Ok(shown),
-        _ => Err(WireError::new(ErrorCode::Internal)),
+    let query = machine::Query::Account(account::Query::Shown(user));
+    match router.query_behind(user.slot(), query, SEEN_AFTER).await {
+        Ok((machine::View::Account(account::View::Shown(shown)), _)) => Ok(shown),
+        Ok(_) => Err(WireError::new(ErrorCode::Internal)),
+        Err(error) => Err(ask_error(&error)),
     }
 }
 
