@@ -123,6 +123,7 @@ impl Client {
             asks: std::collections::VecDeque::new(),
             goal: Goal::Rest,
             status: Status::Offline,
+            elsewhere: std::collections::VecDeque::new(),
             server: None,
             sendings: 0,
             store_suspect: false,

@@ -73,7 +73,9 @@ pub(crate) async fn run(shared: Arc<Shared>, network: Network) {
 }
 
 async fn connection(shared: &Shared, network: &Network, attempt: &mut u32, turn: usize) -> End {
-    let opened = interruptible(shared, Link::open(network, &shared.config, turn)).await;
+    let elsewhere = shared.lock().elsewhere.pop_front();
+    let server = elsewhere.unwrap_or_else(|| shared.config.server_at(turn));
+    let opened = interruptible(shared, Link::open(network, &shared.config, server)).await;
     let (mut link, welcome) = match opened {
         None => return End::Lost("no session in time".into()),
         Some(Err(LinkError::Lost(reason))) => return End::Lost(reason),
@@ -313,6 +315,7 @@ mod tests {
             asks: std::collections::VecDeque::new(),
             goal: Goal::Rest,
             status: Status::Offline,
+            elsewhere: std::collections::VecDeque::new(),
             server: None,
             sendings: 0,
             store_suspect: false,

@@ -74,6 +74,8 @@ pub(crate) struct State {
     pub(crate) asks: VecDeque<Ask>,
     pub(crate) goal: Goal,
     pub(crate) status: Status,
+    /// Where the last node said that this device may go: each is tried once.
+    pub(crate) elsewhere: VecDeque<SocketAddr>,
     /// The node that a connection stands to.
     pub(crate) server: Option<SocketAddr>,
     pub(crate) sendings: u64,

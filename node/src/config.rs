@@ -96,6 +96,7 @@ impl Config {
             return wrong(what);
         }
         self.cluster.members()?;
+        self.gateway.advertised()?;
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_empty() {
             return wrong(format!("admin.listen is {}, which others reach: set admin.token", self.admin.listen));
         }
@@ -128,6 +129,15 @@ pub type Members = (NodeId, BTreeMap<NodeId, SocketAddr>);
 pub fn parse_node(text: &str) -> Result<(NodeId, SocketAddr), String> {
     let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
     parsed.ok_or_else(|| format!("{text:?} is not a node; it must be id@address, such as n1.1@10.0.0.1:4434"))
+}
+
+impl Gateway {
+    /// Where devices reach this node, if that is not where it listens.
+    pub fn advertised(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let text = &self.advertise;
+        let wrong = || ConfigError::Invalid(format!("gateway.advertise is {text:?}; it must be IP and port, or empty"));
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| wrong()) }
+    }
 }
 
 impl Cluster {

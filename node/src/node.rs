@@ -234,8 +234,9 @@ impl Node {
             Auth::Jwt => Some(IdentityService::open(&config.jwt).map_err(NodeError::IdentityService)?),
         };
         let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
-        let stored = storage_config(&config, &options, disk);
+        let mut stored = storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
+        stored.part.devices = config.gateway.advertised().ok().flatten().or(listener.address().ok());
         let clock = options.clock.clone();
         let transport = options.others.map(|others| others.transport);
         let outside = Outside { disk: options.disk, clock: clock.clone(), fatal: options.fatal, transport };

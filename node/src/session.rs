@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use actix::{Actor as _, ActorContext, Addr, AsyncContext, Context, Handler, Message as ActixMessage, StreamHandler};
 use magpie_protocol::{
     Answer, ConversationId, DeviceId, ErrorCode, Frame, Request, TimelineId, UserId, WireError,
-    frame::hello::{Closing, ClosingReason},
+    frame::hello::{Closing, ClosingReason, Elsewhere},
 };
 
 use crate::{
@@ -144,6 +144,13 @@ impl Actor {
     }
 
     fn close(&self, reason: ClosingReason, reconnect_after_ms: u32) {
+        let servers = match (reason, self.identity()) {
+            (ClosingReason::Stopping, Some(me)) => self.shared.elsewhere(me.user),
+            _ => Vec::new(),
+        };
+        if !servers.is_empty() {
+            self.out.push_answer(Answer::Elsewhere(Elsewhere { servers }));
+        }
         self.out.push_answer(Answer::Closing(Closing { reason, reconnect_after_ms }));
         self.out.close();
     }

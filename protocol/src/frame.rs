@@ -229,6 +229,7 @@ direction! {
         2 = Refused(WireError),
         3 = Closing(hello::Closing),
         4 = Done(hello::Done),
+        5 = Elsewhere(hello::Elsewhere),
         16 = SignedIn(account::SignedIn),
         17 = DeviceList(account::DeviceList),
         18 = Account(account::Account),

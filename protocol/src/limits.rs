@@ -14,6 +14,8 @@ pub const HANDLE_LEN_MIN: usize = 1;
 pub const HANDLE_LEN_MAX: usize = 32;
 /// Longest password, in bytes; the shortest is the operator's policy.
 pub const PASSWORD_LEN_MAX: usize = 256;
+/// Nodes in one `Elsewhere`.
+pub const ELSEWHERE_MAX: usize = 8;
 /// Longest token of an identity service, in bytes.
 pub const IDENTITY_TOKEN_LEN_MAX: usize = 8 * 1024;
 /// Longest code of an invitation, in bytes.

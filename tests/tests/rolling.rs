@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
+use magpie_client::Status;
 use magpie_cluster::system::LEVEL;
 use magpie_tests::{
+    Person,
     cluster::Cluster,
     crowd::{Crowd, Shape},
+    people::befriend,
     seed, until,
 };
 use serde_json::Value;
@@ -113,4 +116,26 @@ async fn a_cluster_is_upgraded_node_by_node_while_people_talk() {
     println!("{checked} histories: {:?}", crowd.counts());
     cluster.terminate();
     check_asked(&files);
+}
+
+#[tokio::test]
+async fn a_device_that_knew_one_node_is_told_where_to_go_when_that_is_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(Path::new(TEST_NODE), dir.path(), 3, seed("elsewhere"), |_| None);
+    cluster.ready().await;
+    let mut place = cluster.place();
+    (place.server, place.others) = (cluster.node(0).address, Vec::new());
+    let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
+    let talk = befriend(&ann, &ben).await;
+    cluster.stand(1, 0, "draining");
+    until("both are connected elsewhere", SOON, async || {
+        [&ann, &ben].iter().all(|person| {
+            let there = person.client.server();
+            there.is_some_and(|at| at != place.server) && person.client.status() == Status::Online
+        })
+    })
+    .await;
+    let number = ann.say(talk, "still here").await;
+    ben.has(talk, number, SOON).await;
+    cluster.terminate();
 }

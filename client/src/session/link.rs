@@ -51,9 +51,9 @@ impl Link {
     pub(crate) async fn open(
         network: &Network,
         config: &Config,
-        turn: usize,
+        server: SocketAddr,
     ) -> Result<(Self, hello::Welcome), LinkError> {
-        let (patience, server) = (config.connect_patience(), config.server_at(turn));
+        let patience = config.connect_patience();
         let connecting = timeout(patience, network.connect(server)).await;
         let connection = connecting
             .map_err(|_| LinkError::Lost(format!("no answer from {server} in {patience:?}")))?

@@ -46,6 +46,9 @@ section! {
     pub struct Gateway {
         /// UDP address for QUIC.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4433)),
+        /// Where devices reach this node, as IP and port, if that is not where it listens (all addresses, or behind another):
+        /// the other nodes send devices there. Empty for where it listens.
+        advertise: String = String::new(),
         /// Names and addresses that the development certificate is good for, besides localhost.
         names: Vec<String> = Vec::new(),
         /// Connections at a time; more are refused. Each takes about 30 KB.

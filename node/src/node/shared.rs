@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use magpie_cluster::{EntityId, system::Standing};
-use magpie_protocol::{Answer, ErrorCode, RequestId, Slot, WireError, frame::hello::Done};
+use magpie_cluster::{
+    EntityId,
+    system::{Member, Standing},
+};
+use magpie_protocol::{
+    Answer, ErrorCode, NodeId, RequestId, Slot, UserId, WireError, frame::hello::Done, limits::ELSEWHERE_MAX,
+};
 
 use super::Shared;
 use crate::{
@@ -21,6 +26,22 @@ impl Shared {
         let system = self.router.system().now();
         let standing = system.and_then(|system| Some(system.nodes.get(&self.router.me())?.standing));
         standing.is_some_and(|standing| standing != Standing::Active)
+    }
+
+    /// Where else a person's devices may go: other nodes that take sessions, each person's in an order of its own.
+    pub(crate) fn elsewhere(&self, user: UserId) -> Vec<String> {
+        let Some(system) = self.router.system().now() else { return Vec::new() };
+        let me = self.router.me();
+        let takes = |(id, node): (&NodeId, &Member)| {
+            node.devices.filter(|at| *id != me && node.standing == Standing::Active && !at.ip().is_unspecified())
+        };
+        let mut servers: Vec<String> = system.nodes.iter().filter_map(takes).map(|at| at.to_string()).collect();
+        if !servers.is_empty() {
+            let first = user.bits() % servers.len() as u64;
+            servers.rotate_left(first as usize);
+        }
+        servers.truncate(ELSEWHERE_MAX);
+        servers
     }
 
     /// Asks an entity for a device: the answer goes straight to the device's queue.

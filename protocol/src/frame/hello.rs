@@ -45,6 +45,14 @@ pub enum ClosingReason {
     Protocol,
 }
 
+/// Where else the device may go: nodes that take sessions, the first first. Comes before [`Closing`] from a node that stops
+/// or is drained, if there are any.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Elsewhere {
+    /// Addresses of IP and port, such as `10.0.0.2:4433` or `[fd00::2]:4433`.
+    pub servers: Vec<String>,
+}
+
 /// A request was carried out and there is nothing more to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Done;

@@ -7,6 +7,7 @@ use magpie_protocol::{
         conversation::{Content, Signalled},
         sync::{EntryBytes, Head, Page, Pushed},
     },
+    limits::ELSEWHERE_MAX,
 };
 use tokio::time::Instant;
 
@@ -52,6 +53,11 @@ impl Online<'_> {
         let id = frame.request.get();
         match frame.body {
             Answer::Pushed(pushed) => return self.on_pushed(state, pushed),
+            Answer::Elsewhere(elsewhere) => {
+                let known = elsewhere.servers.iter().take(ELSEWHERE_MAX).filter_map(|server| server.parse().ok());
+                state.elsewhere = known.collect();
+                return Ok(());
+            }
             Answer::Behind(behind) => return on_heads(state, &behind.heads),
             Answer::Signalled(signalled) => {
                 let Signalled { conversation, user, kind } = signalled;

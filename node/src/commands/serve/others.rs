@@ -62,7 +62,7 @@ pub(super) fn join(config: &Config, args: &ServeArgs) -> anyhow::Result<Option<O
     let part = Part {
         address: nodes.get(&me).copied().or(Some(config.cluster.listen)),
         zone: config.cluster.zone.clone(),
-        devices: Some(config.gateway.listen),
+        devices: None,
         nodes,
         token: args.token.clone(),
     };

@@ -27,6 +27,7 @@ pub(crate) fn answers() -> Vec<Answer> {
     let mut all = vec![
         Answer::Welcome(Welcome { version: 1, time_ms: TIME_MS, history_epoch: 3, agent: "magpie/0.1.0".into() }),
         Answer::Done(Done),
+        Answer::Elsewhere(Elsewhere { servers: vec!["10.0.0.2:4433".into()] }),
         Answer::SignedIn(SignedIn {
             user: ALICE,
             device: PHONE,

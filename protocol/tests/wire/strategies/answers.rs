@@ -72,6 +72,7 @@ fn session_answer_of(tag: u16, name: &str) -> BoxedStrategy<Answer> {
             .prop_map(|(reason, reconnect_after_ms)| Answer::Closing(Closing { reason, reconnect_after_ms }))
             .boxed(),
         4 => Just(Answer::Done(Done)).boxed(),
+        5 => vec(text(), 0..4).prop_map(|servers| Answer::Elsewhere(Elsewhere { servers })).boxed(),
         16 => (user(), device(), number(), vec(any::<u8>(), 0..300), number())
             .prop_map(|(user, device, epoch, token, token_expires_ms)| {
                 Answer::SignedIn(SignedIn { user, device, epoch, token, token_expires_ms })
