@@ -9,12 +9,10 @@ import pathlib
 import sys
 
 from magpie import (
-    Body,
     Client,
     ClientError,
     Config,
     ErrorCode,
-    Event,
     Kind,
     Message,
     Progress,
@@ -116,8 +114,9 @@ async def become_contacts(client, seen, rosa):
     event = await seen.until(lambda event: event.is_inbox() and event.entry.body.is_contact_accepted())
     conversation = event.entry.body.conversation
     assert conversation == client.direct(rosa.user)
-    # Accepting comes before the conversation is open.
-    await seen.until(lambda event: event.is_entry() and event.entry.body.is_joined())
+    # Both are in it from its third entry on.
+    while not any(info.id == conversation and info.cursor >= 3 for info in client.conversations()):
+        await seen.until(lambda event: event.is_entry())
     [card] = [card for card in await client.contacts() if card.user == rosa.user]
     assert card.state.name == "ACCEPTED" and card.handle == "rosa", card
     return conversation
@@ -142,7 +141,10 @@ async def talk(client, seen, rosa, direct):
     event = await seen.until(lambda event: event.is_posted())
     assert event.sending == sending and event.posted.conversation == direct, event
 
-    signed = await seen.until(lambda event: event.is_entry() and event.entry.body.is_reacted() and event.entry.sender == rosa.user)
+    def is_sign(event):
+        return event.is_entry() and event.entry.body.is_reacted() and event.entry.sender == rosa.user
+
+    signed = await seen.until(is_sign)
     [reaction] = client.reactions(direct, first.number, first.number)[1:]
     assert reaction.user == rosa.user and reaction.emoji == signed.entry.body.emoji == "🎶", reaction
     shown = {entry.number: entry for entry in client.history(direct, limit=1000)}
@@ -213,7 +215,7 @@ async def main(server, ca, folder):
     await refused(ErrorCode.BAD_CREDENTIALS, client.sign_in("petra", "correct horse"))
     me = await client.sign_up("petra", "correct horse")
     seen = Seen(client)
-    await seen.until(lambda event: isinstance(event, Event.ONLINE if hasattr(Event, "ONLINE") else Event.Online))
+    await seen.until(lambda event: event.is_online())
     tell("signed up", user=me.user)
     rosa, sten = await client.find("rosa"), await client.find("sten")
     await refusals(client, config, sten.user)
