@@ -95,7 +95,7 @@ async def refusals(client, config, stranger):
     await refused(ErrorCode.NOT_FOUND, client.send_text(client.direct(stranger), "may I?"))
     await invalid("conversation", client.send_text("no id", "hello"))
     await invalid("user", client.create_group("a group", ["c0"]))
-    await invalid("kind", client.send(client.direct(stranger), Message(kind=Kind.Unknown(tag=77))))
+    await invalid("kind", client.send(client.direct(stranger), Message(kind=Kind.UNKNOWN(tag=77))))
     await invalid("text", client.send_text(client.direct(stranger), "long" * 10_000))
     try:
         await Client.open(config)
@@ -129,15 +129,15 @@ async def talk(client, seen, rosa, direct):
     await client.react(direct, first.number, "👍")
     slip = await client.send_text(direct, "a slip")
     await client.recall(direct, slip.number)
-    place = Kind.Location(latitude_e7=-338_567_844, longitude_e7=1_512_152_967, name="Opera", address="Sydney")
+    place = Kind.LOCATION(latitude_e7=-338_567_844, longitude_e7=1_512_152_967, name="Opera", address="Sydney")
     await client.send(direct, Message(kind=place, quote=first.number, mentions=[rosa.user]))
     noted, content = Noted(), bytes(range(256)) * 1000
     picture = await client.upload_bytes(content, "image/png", noted)
     assert noted.far[-1] == (len(content), len(content)), noted.far
     await invalid("progress", client.upload_bytes(content[1:], "image/png", Enough()))
-    await client.send(direct, Message(kind=Kind.Picture(blob=picture, width=8, height=9, preview=b"\x00\xff")))
+    await client.send(direct, Message(kind=Kind.PICTURE(blob=picture, width=8, height=9, preview=b"\x00\xff")))
 
-    sending = client.queue(direct, Message(kind=Kind.Text(text="queued")))
+    sending = client.queue(direct, Message(kind=Kind.TEXT(text="queued")))
     event = await seen.until(lambda event: event.is_posted())
     assert event.sending == sending and event.posted.conversation == direct, event
 
