@@ -225,6 +225,11 @@ impl Client {
     /// object go.
     pub async fn shutdown(&self) {
         self.inner.close().await;
+        // What woke this call up is the library's one thread, which may still be on its way out of the app's code. An
+        // app that ends now would end it there, and Python aborts for that: wait until the thread is back, microseconds.
+        let (back, is_back) = std::sync::mpsc::channel();
+        tokio::spawn(async move { back.send(()) });
+        _ = is_back.recv();
     }
 }
 
