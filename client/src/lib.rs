@@ -33,7 +33,7 @@ pub use magpie_protocol::{
     frame::{
         account::{Account, DeviceInfo, Profile, SetPrivacy, SetProfile},
         contact::{ContactCard, ContactInfo, ContactState, Found, SetContact, Shown},
-        conversation::{Admit, Content, Dissolve, Edit, GroupInfo, Leave, Mute, Posted, React, SetAdmin},
+        conversation::{Admit, Content, Dissolve, Edit, GroupInfo, Leave, Mute, Posted, React, ReadUpTo, SetAdmin},
         personal::{ConversationSettings, Favourite, SetConversation},
         sync::Head,
     },

@@ -156,6 +156,11 @@ pub struct ForwardedItem {
 }
 
 impl ForwardedItem {
+    /// A message of this sender, as it is.
+    pub fn new(sender: impl Into<String>, time_ms: u64, kind: &Kind) -> Self {
+        Self { sender: sender.into(), time_ms, kind: codec::encode(kind) }
+    }
+
     /// What was said.
     ///
     /// # Errors

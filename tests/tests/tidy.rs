@@ -57,6 +57,7 @@ fn the_layers_point_one_way() {
         ("cluster", &["magpie-protocol"]),
         ("node", &["magpie-protocol", "magpie-cluster", "magpie-client"]),
         ("client", &["magpie-protocol"]),
+        ("client/ffi", &["magpie-client"]),
         ("bench", &["magpie-client"]),
     ]);
     for (krate, allowed) in may {
@@ -140,6 +141,24 @@ fn every_crate_keeps_the_lints_of_the_workspace() {
     ] {
         let on = |line: &&String| line.starts_with(lint) && (line.contains("\"warn\"") || line.contains("\"deny\""));
         assert!(lints.iter().any(|line| on(&line)), "the workspace does not lint {lint}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_where_it_cannot_be_done_without() {
+    let lint = concat!("uns", "afe_code");
+    let may = [
+        "client/ffi/src/lib.rs",
+        "protocol/tests/hostile_lengths.rs",
+        "tests/src/bin/magpie-test-simulation/system.rs",
+    ];
+    for (path, text) in sources() {
+        assert_eq!(text.contains(lint), may.contains(&path.as_str()), "{path}");
+        // There it is the macros that write it, and nobody else.
+        let word = &lint[..6];
+        let by_hand = path.starts_with("client/ffi/")
+            && text.lines().any(|line| line.contains(word) && !line.starts_with("//") && !line.contains(lint));
+        assert!(!by_hand, "{path} does what only the macros of UniFFI may");
     }
 }
 
