@@ -149,6 +149,7 @@ fn unsafe_code_is_where_it_cannot_be_done_without() {
     let lint = concat!("uns", "afe_code");
     let may = [
         "client/ffi/src/lib.rs",
+        "cluster/tests/history.rs",
         "protocol/tests/hostile_lengths.rs",
         "tests/src/bin/magpie-test-simulation/system.rs",
     ];
