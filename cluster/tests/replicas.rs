@@ -194,3 +194,22 @@ async fn a_follower_says_how_far_it_may_lag_and_never_less() {
     assert_eq!(reads(Duration::from_secs(1)).await.unwrap().0, 301);
     cluster.agree(0..10).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_three_stops_although_nobody_answers_it() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let last = cluster.leader(0).unwrap();
+    for at in (0..3).filter(|at| *at != last) {
+        cluster.crash(at).await;
+    }
+    // Something is open in every shard that it led.
+    for n in 0..40 {
+        let router = cluster.node(last).storage.router().clone();
+        tokio::spawn(async move { router.ask(magpie_cluster::EntityId::user(user(n)), Command::Add(1)).await });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    cluster.stop(last).await;
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+}

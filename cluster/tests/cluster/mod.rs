@@ -199,6 +199,11 @@ impl Cluster {
         self.disks[at] = disk;
     }
 
+    /// As an operator would.
+    pub async fn stop(&mut self, at: usize) {
+        self.nodes[at].take().unwrap().storage.stop().await.unwrap();
+    }
+
     pub fn node(&self, at: usize) -> &Node {
         self.nodes[at].as_ref().unwrap()
     }
