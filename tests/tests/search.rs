@@ -8,10 +8,14 @@ use magpie_client::{
     message::{Card, Custom, Forwarded, ForwardedItem, Link, Location},
 };
 use magpie_node::{View, search};
-use magpie_protocol::MessageId;
+use magpie_protocol::{
+    Answer, MessageId, Request,
+    frame::search::{SearchMessages, SearchNames},
+};
 use magpie_tests::{
     Company, InProcess, Person,
     people::befriend,
+    raw::{Key, Net, Raw},
     search::{found, found_in, group},
 };
 
@@ -306,16 +310,12 @@ async fn what_is_no_question_is_refused() {
         config.limits.searches_per_user_burst = 5.0;
     })
     .await;
-    let net = magpie_tests::raw::Net::to(&scene.node);
-    let (mut session, _) = magpie_tests::raw::Session::sign_up(&net, "raw", &magpie_tests::raw::Key::new(1)).await;
+    let net = Net::to(&scene.node);
+    let (mut session, _) = Raw::sign_up(&net, "raw", &Key::new(1)).await;
     let ask = |words: &str| {
         let words = words.to_owned();
-        let messages =
-            magpie_protocol::frame::search::SearchMessages { words: words.clone(), conversation: None, before: None };
-        [
-            magpie_protocol::Request::SearchMessages(messages),
-            magpie_protocol::Request::SearchNames(magpie_protocol::frame::search::SearchNames { words }),
-        ]
+        let messages = SearchMessages { words: words.clone(), conversation: None, before: None };
+        [Request::SearchMessages(messages), Request::SearchNames(SearchNames { words })]
     };
     for (words, expected) in [("x".repeat(257), ErrorCode::TooLarge), (" ".to_owned(), ErrorCode::Invalid)] {
         for request in ask(&words) {
@@ -324,7 +324,7 @@ async fn what_is_no_question_is_refused() {
         }
     }
     let [messages, names] = ask("fine");
-    assert!(!matches!(session.ask(messages.clone()).await, magpie_protocol::Answer::Refused(_)));
+    assert!(!matches!(session.ask(messages.clone()).await, Answer::Refused(_)));
     for request in [messages, names] {
         let refused = session.refused(request).await;
         assert!(refused.code == ErrorCode::RateLimited && refused.retry_after_ms > 0, "{refused:?}");

@@ -22,7 +22,6 @@ use tantivy::{
     indexer::IndexWriterOptions,
     query::{BooleanQuery, InvertedIndexRangeQuery, Query, TermQuery, TermSetQuery},
     schema::{FAST, Field, INDEXED, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions},
-    tokenizer::{PreTokenizedString, Token},
 };
 
 use super::tokens::{self, Asked, Question};
@@ -120,7 +119,7 @@ fn schema() -> (Schema, Fields) {
     let mut schema = Schema::builder();
     let fast = || NumericOptions::from(FAST);
     let words = TextFieldIndexing::default()
-        .set_tokenizer("raw")
+        .set_tokenizer("whitespace")
         .set_fieldnorms(false)
         .set_index_option(IndexRecordOption::Basic);
     let fields = Fields {
@@ -302,8 +301,8 @@ impl Index {
             document.add_bytes(fields.key, &key);
             document.add_u64(fields.number, number);
             document.add_u64(fields.time, time_ms);
-            let tokens = terms.into_iter().map(|text| Token { text, position: 0, ..Token::default() }).collect();
-            document.add_pre_tokenized_text(fields.words, PreTokenizedString { text: String::new(), tokens });
+            // No term has a space in it.
+            document.add_text(fields.words, terms.into_iter().collect::<Vec<_>>().join(" "));
             writer.add_document(document)?;
             documents += 1;
         }
@@ -369,6 +368,9 @@ impl Index {
         }
         self.reader.reload()?;
         self.writer()?.garbage_collect_files().wait()?;
+        if let Some(writer) = self.writer.take() {
+            writer.inner.wait_merging_threads()?;
+        }
         Ok(())
     }
 

@@ -110,7 +110,7 @@ impl Search {
         let ids: Vec<ConversationId> = goals.iter().map(|goal| goal.conversation).collect();
         let known = self.with_index(shard, move |index| index.cursors(&ids)).await?;
         let known: HashMap<ConversationId, Cursor> = known.into_iter().map(|c| (c.conversation, c)).collect();
-        let (mut complete, mut changed) = (true, false);
+        let (mut complete, mut changed, mut read) = (true, false, false);
         for goal in goals {
             let conversation = goal.conversation;
             let none = Cursor { conversation, through: 0, searched_ms: 0 };
@@ -126,7 +126,8 @@ impl Search {
                 changed = true;
             }
             while cursor.through < goal.last {
-                if budget.is_spent() || !shard.has_space() {
+                // At least a page, so that each time it goes on.
+                if (read && budget.is_spent()) || !shard.has_space() {
                     complete = false;
                     break;
                 }
@@ -139,7 +140,7 @@ impl Search {
                 let changes = changes(shard, conversation, from, &entries)?;
                 let next = Cursor { through: from + entries.len() as u64, ..cursor };
                 cursor = self.with_index(shard, move |index| index.add(from, next, changes)).await?;
-                changed = true;
+                (changed, read) = (true, true);
             }
         }
         if changed {

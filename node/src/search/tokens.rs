@@ -80,7 +80,7 @@ fn fold_into(grapheme: &str, out: &mut String) {
         (Some(c), None) if c.is_ascii() => out.push(c.to_ascii_lowercase()),
         (Some(c), None) if matches!(u32::from(c), 0x4e00..=0x9fff | 0x3041..=0x3096 | 0xac00..=0xd7a3) => out.push(c),
         _ => {
-            let kept = grapheme.nfkd().filter(|c| !is_dropped(*c)).flat_map(char::to_lowercase);
+            let kept = grapheme.nfkd().filter(|c| !is_dropped(*c) && !c.is_whitespace()).flat_map(char::to_lowercase);
             kept.filter(|c| !is_dropped(*c)).nfc().for_each(|c| push_plain(c, out));
         }
     }

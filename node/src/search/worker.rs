@@ -11,7 +11,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use magpie_protocol::ShardId;
@@ -44,7 +44,7 @@ struct Indexes {
     dir: PathBuf,
     memory_bytes: usize,
     open: HashMap<ShardId, (String, Index)>,
-    bytes: HashMap<ShardId, u64>,
+    measured: Option<Instant>,
 }
 
 impl Indexes {
@@ -77,8 +77,14 @@ impl Indexes {
         if !matches!(done, Ok(Next::Keep)) {
             self.delete(shard);
         }
-        self.bytes.insert(shard, index::bytes_of(&self.dir_of(shard)));
-        metrics::gauge!(crate::metrics::SEARCH_INDEX_BYTES).set(self.bytes.values().sum::<u64>() as f64);
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        if self.measured.is_none_or(|at| at.elapsed() >= REST_EVERY) {
+            self.measured = Some(Instant::now());
+            metrics::gauge!(crate::metrics::SEARCH_INDEX_BYTES).set(index::bytes_of(&self.dir) as f64);
+        }
     }
 
     fn delete(&mut self, shard: ShardId) {
@@ -90,11 +96,15 @@ impl Indexes {
     }
 
     fn rest(&mut self) {
-        let worn: Vec<_> = self.open.iter_mut().filter_map(|(shard, (_, index))| {
+        self.measure();
+        let mut worn = Vec::new();
+        for (shard, (_, index)) in &mut self.open {
             let rested = catch_unwind(AssertUnwindSafe(|| index.rest()));
-            (!matches!(rested, Ok(Ok(())))).then_some(*shard)
-        });
-        worn.collect::<Vec<_>>().into_iter().for_each(|shard| self.delete(shard));
+            if !matches!(rested, Ok(Ok(()))) {
+                worn.push(*shard);
+            }
+        }
+        worn.into_iter().for_each(|shard| self.delete(shard));
     }
 
     fn serve(&mut self, jobs: &Receiver<Job>, stopping: &AtomicBool) {
@@ -127,7 +137,7 @@ impl Worker {
     /// Keeps indexes in this folder, each with so much memory while it is written to.
     pub fn start(dir: &Path, memory_bytes: usize, threads: bool) -> io::Result<Self> {
         let dir = dir.to_owned();
-        let mut indexes = Indexes { dir: dir.clone(), memory_bytes, open: HashMap::new(), bytes: HashMap::new() };
+        let mut indexes = Indexes { dir: dir.clone(), memory_bytes, open: HashMap::new(), measured: None };
         let stopping = Arc::new(AtomicBool::new(false));
         if !threads {
             let way = Mutex::new(Way::Inline(Box::new(indexes)));
@@ -166,7 +176,7 @@ impl Worker {
 
     /// Deletes the index of a shard.
     pub async fn delete(&self, shard: ShardId) -> Result<(), IndexError> {
-        let (done, deleted) = oneshot::channel();
+        let (done, deleted) = oneshot::channel::<()>();
         let work = move |_: Result<&mut Index, IndexError>| {
             drop(done);
             Next::Delete

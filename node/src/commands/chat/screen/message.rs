@@ -2,8 +2,8 @@
 
 use magpie_client::{
     Account, ContactCard, Content, ConversationId, DeviceId, DeviceInfo, Entry, Favourite, Found, GroupCode, GroupInfo,
-    Kind, MessageId, Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile, Shown, UserId,
-    message::BlobRef,
+    Kind, MessageFound, MessageId, Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile,
+    Shown, UserId, message::BlobRef,
 };
 use ratatui::crossterm::event::KeyEvent;
 
@@ -215,7 +215,7 @@ pub(super) enum Answer {
 }
 
 /// What the server found, besides what this device has; nothing while it is not reached.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Far {
     pub(super) messages: Vec<MessageFound>,
     pub(super) contacts: Vec<UserId>,
