@@ -18,7 +18,7 @@ const PAGE: u32 = 500;
 
 /// What one person deleted for themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hidden {
+pub(super) struct Hidden {
     /// How far the inbox was read.
     through: u64,
     up_to: BTreeMap<ConversationId, u64>,
@@ -35,24 +35,24 @@ impl Hidden {
     }
 
     /// Up to which entry all of a conversation is deleted; 0 for none.
-    pub fn up_to(&self, conversation: ConversationId) -> u64 {
+    pub(super) fn up_to(&self, conversation: ConversationId) -> u64 {
         self.up_to.get(&conversation).copied().unwrap_or(0)
     }
 
     /// Whether this entry is.
-    pub fn has(&self, conversation: ConversationId, number: u64) -> bool {
+    pub(super) fn has(&self, conversation: ConversationId, number: u64) -> bool {
         number <= self.up_to(conversation) || self.numbers.contains(&(conversation, number))
     }
 }
 
 /// Of the people who searched on this node.
 #[derive(Debug, Default)]
-pub struct Memory(Registry<UserId, Hidden>);
+pub(super) struct Memory(Registry<UserId, Hidden>);
 
 impl Memory {
     /// What this person deleted for themselves up to this entry of their inbox. `None` where that is not known yet: ask
     /// again.
-    pub async fn of(&self, router: &MagpieRouter, user: UserId, head: u64) -> Option<Hidden> {
+    pub(super) async fn of(&self, router: &MagpieRouter, user: UserId, head: u64) -> Option<Hidden> {
         let mut hidden = self.0.look(&user, Hidden::clone).unwrap_or_default();
         let (timeline, first) = (TimelineId::Inbox(user), hidden.through);
         while hidden.through < head && hidden.through < first + ENTRIES_MAX {

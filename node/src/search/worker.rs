@@ -126,7 +126,7 @@ enum Way {
 }
 
 /// The handle to that thread.
-pub struct Worker {
+pub(super) struct Worker {
     dir: PathBuf,
     way: Mutex<Way>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -135,7 +135,7 @@ pub struct Worker {
 
 impl Worker {
     /// Keeps indexes in this folder, each with so much memory while it is written to.
-    pub fn start(dir: &Path, memory_bytes: usize, threads: bool) -> io::Result<Self> {
+    pub(super) fn start(dir: &Path, memory_bytes: usize, threads: bool) -> io::Result<Self> {
         let dir = dir.to_owned();
         let mut indexes = Indexes { dir: dir.clone(), memory_bytes, open: HashMap::new(), measured: None };
         let stopping = Arc::new(AtomicBool::new(false));
@@ -151,12 +151,12 @@ impl Worker {
     }
 
     /// Where the index of a shard is, if there is one.
-    pub fn dir_of(&self, shard: ShardId) -> Option<PathBuf> {
+    pub(super) fn dir_of(&self, shard: ShardId) -> Option<PathBuf> {
         Some(self.dir.join(shard.to_string())).filter(|dir| dir.exists())
     }
 
     /// Does something with the index of a shard. An index that turns out to be damaged is deleted.
-    pub async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         shard: ShardId,
         history: &str,
@@ -175,7 +175,7 @@ impl Worker {
     }
 
     /// Deletes the index of a shard.
-    pub async fn delete(&self, shard: ShardId) -> Result<(), IndexError> {
+    pub(super) async fn delete(&self, shard: ShardId) -> Result<(), IndexError> {
         let (done, deleted) = oneshot::channel::<()>();
         let work = move |_: Result<&mut Index, IndexError>| {
             drop(done);
@@ -202,7 +202,7 @@ impl Worker {
     }
 
     /// Ends the thread when what it does is done. What is not committed is lost, and read again later.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Way::Stopped;
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
