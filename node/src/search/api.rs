@@ -134,7 +134,7 @@ fn merge(parts: Vec<Found>, limit: usize) -> (Vec<MessageFound>, Option<Place>) 
     let floor = parts.iter().filter_map(|part| part.reached).max();
     let mut all: Vec<MessageFound> = parts.into_iter().flat_map(|part| part.messages).collect();
     all.retain(|found| floor.is_none_or(|floor| found.place >= floor));
-    all.sort_unstable_by(|a, b| b.place.cmp(&a.place));
+    all.sort_unstable_by_key(|found| std::cmp::Reverse(found.place));
     if all.len() > limit {
         all.truncate(limit);
         let last = all.last().map(|found| found.place);

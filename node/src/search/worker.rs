@@ -24,12 +24,15 @@ const QUEUE: usize = 256;
 /// How often is looked for writers that rest.
 const REST_EVERY: Duration = Duration::from_secs(15);
 
+/// What is done, with the index or with why there is none.
+type Work = Box<dyn FnOnce(Result<&mut Index, IndexError>) -> Next + Send>;
+
 /// Something to do with the index of a shard.
 struct Job {
     shard: ShardId,
     /// Of which cluster and history; another one's index is made anew. `None` where no index is needed.
     history: Option<String>,
-    work: Box<dyn FnOnce(Result<&mut Index, IndexError>) -> Next + Send>,
+    work: Work,
 }
 
 /// What becomes of the index after a job.
@@ -183,7 +186,7 @@ impl Worker {
         };
         self.hand_on(Job { shard, history: None, work: Box::new(work) })?;
         // It says nothing but that it was there.
-        _ = deleted.await.unwrap_or(());
+        deleted.await.unwrap_or(());
         Ok(())
     }
 
