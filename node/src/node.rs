@@ -208,11 +208,7 @@ impl Node {
             Auth::Jwt => Some(IdentityService::open(&config.jwt).map_err(NodeError::IdentityService)?),
         };
         let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
-<<<<<<< HEAD
-        let mut stored = storage_config(&config, &options, disk);
-=======
-        let stored = stored::storage_config(&config, &options, disk);
->>>>>>> c82a368 (Search on the server: by need, in any script, with rights at the read (not built yet))
+        let mut stored = stored::storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
         stored.part.devices = config.gateway.advertised().ok().flatten().or(listener.address().ok());
         let clock = options.clock.clone();
@@ -342,11 +338,8 @@ impl Node {
 mod chores;
 mod drain;
 pub(crate) mod folder;
-<<<<<<< HEAD
 mod shared;
-=======
 mod stored;
->>>>>>> c82a368 (Search on the server: by need, in any script, with rights at the read (not built yet))
 
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]
