@@ -6,6 +6,7 @@ mod own;
 mod people;
 mod posts;
 mod rooms;
+mod search;
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -35,6 +35,7 @@ pub use magpie_protocol::{
         contact::{ContactCard, ContactInfo, ContactState, Found, SetContact, Shown},
         conversation::{Admit, Content, Dissolve, Edit, GroupInfo, Leave, Mute, Posted, React, ReadUpTo, SetAdmin},
         personal::{ConversationSettings, Favourite, SetConversation},
+        search::{ContactFound, GroupFound, MessageFound, MessagesFound, NamesFound, Place},
         sync::Head,
     },
     ids, limits, message,

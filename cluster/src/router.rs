@@ -62,6 +62,17 @@ pub trait Front<M: Machine>: Send + Sync + 'static {
         let _ = query;
         None
     }
+
+    /// Whether the answer to this read takes longer than a look, such as a search: [`Front::answer`] gives it then.
+    fn takes(&self, query: &M::Query) -> bool {
+        let _ = query;
+        false
+    }
+
+    /// Answers a read that it takes, without making the caller wait. `NotLeader` where another node leads the shard.
+    fn answer(&self, shard: &Shard<M>, query: M::Query, reply: Reply<M::View>) {
+        reply(shard.query(query));
+    }
 }
 
 /// How long a request waits for a shard to have a leader, after one was lost.
@@ -243,7 +254,13 @@ impl<M: Machine> Router<M> {
     /// Whether this node can answer such a read at once.
     pub fn answers_here(&self, slot: Slot, query: &M::Query) -> bool {
         let shard = self.shard_of(slot);
-        self.0.remote.is_none() || (shard.leadership().leads && !shard.wants_fresh(query))
+        self.front_for(query).is_none()
+            && (self.0.remote.is_none() || (shard.leadership().leads && !shard.wants_fresh(query)))
+    }
+
+    /// The front, where it takes longer for such a read than a look at the state.
+    fn front_for(&self, query: &M::Query) -> Option<&Arc<dyn Front<M>>> {
+        self.0.front.get().filter(|front| front.takes(query))
     }
 
     /// Reads where [`Router::answers_here`] says so.

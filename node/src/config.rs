@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
 use magpie_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Accounts, Admin, Auth, Cluster, Gateway, Hooks, Jwt, Limits, Log, Media, Node, Policy, Storage};
+pub use sections::{
+    Accounts, Admin, Auth, Cluster, Gateway, Hooks, Jwt, Limits, Log, Media, Node, Policy, Search, Storage,
+};
 
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,7 @@ pub struct Config {
     pub policy: Policy,
     pub hooks: Hooks,
     pub media: Media,
+    pub search: Search,
     pub log: Log,
 }
 
@@ -93,6 +96,9 @@ impl Config {
             ));
         }
         if let Some(what) = self.hooks.wrong() {
+            return wrong(what);
+        }
+        if let Some(what) = self.search.wrong() {
             return wrong(what);
         }
         self.cluster.members()?;

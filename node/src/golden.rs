@@ -32,7 +32,7 @@ use crate::{
     account::{self, command::NewDevice},
     chat, contact,
     machine::{Replied, TestCommand, table},
-    personal,
+    personal, search,
 };
 
 fn person(name: &str, n: u64) -> UserId {
@@ -191,6 +191,8 @@ fn messages() -> Vec<Golden> {
         every("command.personal", Vec::<personal::Command>::new()),
         every("query.personal", Vec::<personal::Query>::new()),
         every("view.personal", Vec::<personal::View>::new()),
+        every("query.search", Vec::<search::Query>::new()),
+        every("view.search", Vec::<search::View>::new()),
         every("command.test", vec![TestCommand::Panic, TestCommand::Later]),
         every("command", all),
         every("reply.outcome", outcomes()),

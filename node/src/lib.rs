@@ -31,6 +31,7 @@ pub mod overload;
 pub mod personal;
 pub mod policy;
 pub mod registry;
+pub mod search;
 pub mod service;
 pub mod session;
 pub mod sessions;

@@ -101,6 +101,7 @@ pub struct Shared {
     pub passwords: Buckets<IpAddr>,
     acts: Buckets<UserId>,
     lookups: Buckets<UserId>,
+    searches: Buckets<UserId>,
     /// What each session holds its device to.
     pub requests: Rate,
 }
@@ -113,6 +114,7 @@ impl Shared {
             passwords: Buckets::new("password-per-address", rate, burst),
             acts: Buckets::new("acts-per-user", config.acts_per_user_rate, config.acts_per_user_burst),
             lookups: Buckets::new("lookups-per-user", config.lookups_per_user_rate, config.lookups_per_user_burst),
+            searches: Buckets::new("searches-per-user", config.searches_per_user_rate, config.searches_per_user_burst),
             requests: Rate { per_second: config.requests_per_device_rate, burst: config.requests_per_device_burst },
         }
     }
@@ -139,6 +141,7 @@ impl Shared {
             | Request::SetPhone(_)
             | Request::AskReadBy(_)
             | Request::Shake(_) => self.lookups.take(me, now_ms),
+            Request::SearchMessages(_) | Request::SearchNames(_) => self.searches.take(me, now_ms),
             _ => Ok(()),
         }
     }

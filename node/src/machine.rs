@@ -7,7 +7,7 @@ use magpie_cluster::{
 };
 use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
 
-use crate::{account, chat, contact, hooks, media, personal, policy, policy::Policy, service};
+use crate::{account, chat, contact, hooks, media, personal, policy, policy::Policy, search, service};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
@@ -96,6 +96,7 @@ pub enum Query {
     Hooks(hooks::query::Query),
     Service(service::Query),
     Media(media::Query),
+    Search(search::Query),
 }
 
 /// What a read gives.
@@ -112,6 +113,7 @@ pub enum View {
     Hooks(hooks::query::View),
     Service(service::View),
     Media(media::View),
+    Search(search::View),
 }
 
 /// See the module's documentation.
@@ -202,6 +204,7 @@ impl Machine for Magpie {
             Query::Hooks(query) => hooks::query::query(store, query).map(View::Hooks),
             Query::Service(query) => service::state::query(store, query).map(View::Service),
             Query::Media(query) => media::state::query(store, query).map(View::Media),
+            Query::Search(query) => search::query::query(store, query).map(View::Search),
         };
         view.unwrap_or_else(|error| {
             store.report(error);

@@ -46,6 +46,12 @@ pub const MEDIA_STORED: &str = "magpie_node_media_stored_total";
 pub const MEDIA_COLLECTED: &str = "magpie_node_media_collected_total";
 /// Blobs that somebody who may have them asked for, and that were not there.
 pub const MEDIA_MISSING: &str = "magpie_node_media_missing_total";
+/// How long a shard worked on a search.
+pub const SEARCH_SECONDS: &str = "magpie_node_search_seconds";
+/// Entries that were added to search indexes.
+pub const SEARCH_INDEXED: &str = "magpie_node_search_indexed_total";
+/// Bytes of the files of search indexes.
+pub const SEARCH_INDEX_BYTES: &str = "magpie_node_search_index_bytes";
 
 /// Counts what happens with every message: the counter is looked up once.
 macro_rules! count {
@@ -85,6 +91,9 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(MEDIA_STORED, "blobs brought whole");
             metrics::describe_counter!(MEDIA_COLLECTED, "blobs collected because no message named them");
             metrics::describe_counter!(MEDIA_MISSING, "blobs asked for by who may have them, and not there");
+            metrics::describe_histogram!(SEARCH_SECONDS, "how long a shard worked on a search");
+            metrics::describe_counter!(SEARCH_INDEXED, "entries added to search indexes");
+            metrics::describe_gauge!(SEARCH_INDEX_BYTES, "bytes of the files of search indexes");
             Some(handle)
         })
         .clone()

@@ -12,10 +12,9 @@ use std::{
 };
 
 use magpie_cluster::{
-    Clock, DiskId, Ending, Fatal, HintSink, Outside, Part, ShardLimits, Storage, StorageConfig, StorageError,
+    Clock, Ending, Fatal, HintSink, Outside, Part, Storage, StorageError,
     consensus::{Leadership, openraft::HEARD_WITHIN},
     disk::{Disk, os::OsDisk},
-    log::LogLimits,
     transport::{Transport, quic::Underlay},
 };
 use magpie_protocol::NodeId;
@@ -33,6 +32,7 @@ use crate::{
     machine::MagpieRouter,
     media::{self, Media},
     overload::Overload,
+    search::Search,
     session::writer::Writer,
     sessions::Sessions,
     watches::Watches,
@@ -144,6 +144,7 @@ pub(crate) struct Shared {
     pub(crate) overload: Overload,
     pub(crate) hooks: Hooks,
     pub(crate) media: Arc<Media>,
+    pub(crate) search: Search,
 }
 
 /// A running node.
@@ -192,33 +193,6 @@ pub struct ShardStatus {
     pub problem: Option<String>,
 }
 
-fn storage_config(config: &Config, options: &Options, disk: DiskId) -> StorageConfig {
-    let storage = &config.storage;
-    StorageConfig {
-        dir: config.node.data_dir.clone(),
-        node: options.others.as_ref().map_or(ALONE, |others| others.me),
-        disk,
-        part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
-        lost_after: Duration::from_secs(config.cluster.replace_after_s),
-        audit_every: Duration::from_secs(config.cluster.audit_every_s),
-        level: options.level,
-        serve_within: options.serve_within,
-        shards: storage.shards,
-        state_in_memory: options.state_in_memory,
-        threads: options.threads,
-        sled_cache_bytes: storage.state_cache_bytes,
-        log: LogLimits { segment_bytes: storage.log_segment_bytes, reserve_bytes: storage.log_reserve_bytes },
-        shard: ShardLimits {
-            checkpoint_bytes: storage.checkpoint_bytes,
-            checkpoint_ms: storage.checkpoint_ms,
-            snapshot_bytes_min: storage.snapshot_bytes_min,
-            snapshot_age_ms: storage.snapshot_age_s * 1_000,
-            cache_bytes: storage.cache_bytes / usize::from(storage.shards),
-            ..ShardLimits::default()
-        },
-    }
-}
-
 impl Node {
     /// Starts a node. Must be called on a `LocalSet`, where its actors then live.
     pub async fn start(config: Config, options: Options) -> Result<Self, NodeError> {
@@ -234,7 +208,7 @@ impl Node {
             Auth::Jwt => Some(IdentityService::open(&config.jwt).map_err(NodeError::IdentityService)?),
         };
         let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
-        let mut stored = storage_config(&config, &options, disk);
+        let mut stored = stored::storage_config(&config, &options, disk);
         let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
         stored.part.devices = config.gateway.advertised().ok().flatten().or(listener.address().ok());
         let clock = options.clock.clone();
@@ -246,7 +220,8 @@ impl Node {
         watches.set_router(router.clone());
         let sink: Arc<dyn HintSink> = watches.clone();
         router.set_sink(&sink);
-        let (conversations, start_actors) = Conversations::new(config.limits.clone(), clock.clone());
+        let search = Search::start(&config.search, dir, options.threads, router.system().clone(), clock.clone())?;
+        let (conversations, start_actors) = Conversations::new(config.limits.clone(), clock.clone(), search.clone());
         let conversations = Arc::new(conversations);
         router.set_front(conversations.clone());
         let limits = limits::Shared::new(&config.limits);
@@ -267,6 +242,7 @@ impl Node {
             overload,
             hooks,
             media: media.clone(),
+            search: search.clone(),
         });
         let sweeping = conversations.clone();
         let mut tasks = telling;
@@ -276,6 +252,7 @@ impl Node {
             tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
             tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(chores::run(shared.clone())),
+            tokio::spawn(search.keep_clean(storage.shards().to_vec())),
             {
                 let (router, clock) = (shared.router.clone(), shared.clock.clone());
                 tokio::spawn(async move { media.sweep(router, clock).await })
@@ -341,6 +318,7 @@ impl Node {
         self.conversations.stop();
         self.tasks.iter().for_each(JoinHandle::abort);
         self.shared.writer.stop();
+        self.shared.search.stop();
         self.listener.close(Duration::from_secs(1)).await;
         self.storage.stop().await?;
         Ok(())
@@ -350,6 +328,7 @@ impl Node {
     pub async fn crash(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.shared.writer.stop();
+        self.shared.search.stop();
         self.conversations.stop();
         self.storage.crash();
         self.listener.close(Duration::from_millis(100)).await;
@@ -360,6 +339,7 @@ mod chores;
 mod drain;
 pub(crate) mod folder;
 mod shared;
+mod stored;
 
 /// What admin sees of a node. Clones share it.
 #[derive(Clone)]

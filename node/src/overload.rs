@@ -47,6 +47,7 @@ impl Priority {
         let kind = match request {
             Request::SignOut(_) | Request::Devices(_) => 0,
             Request::Post(_) | Request::Pull(_) | Request::Sync(_) | Request::CreateGroup(_) => 1,
+            Request::SearchMessages(_) | Request::SearchNames(_) => 3,
             _ => 2,
         };
         let hash = xxh3_64_with_seed(&user.bits().to_le_bytes(), now_ms / HOUR_MS);

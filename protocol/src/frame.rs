@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod hello;
 pub mod media;
 pub mod personal;
+pub mod search;
 pub mod sync;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -219,6 +220,8 @@ direction! {
         83 = AddFavourite(personal::AddFavourite),
         84 = RemoveFavourite(personal::RemoveFavourite),
         85 = Favourites(personal::Favourites),
+        96 = SearchMessages(search::SearchMessages),
+        97 = SearchNames(search::SearchNames),
     }
 }
 
@@ -255,6 +258,8 @@ direction! {
         67 = Behind(sync::Behind),
         80 = SettingsList(personal::SettingsList),
         81 = FavouriteList(personal::FavouriteList),
+        96 = MessagesFound(search::MessagesFound),
+        97 = NamesFound(search::NamesFound),
     }
 }
 

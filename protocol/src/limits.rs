@@ -78,3 +78,11 @@ pub const MEDIA_FRAME_LEN_MAX: usize = 4 * 1024;
 pub const MEDIA_TYPE_LEN_MAX: usize = 128;
 /// Blobs that one message may name.
 pub const BLOBS_MAX: usize = 100;
+/// Longest question of a search, in bytes.
+pub const SEARCH_WORDS_LEN_MAX: usize = 256;
+/// Messages in one answer of a search.
+pub const SEARCH_MESSAGES_MAX: usize = 50;
+/// Longest excerpt of a message that a search found, in bytes.
+pub const EXCERPT_LEN_MAX: usize = 256;
+/// Contacts, and groups, in one answer of a search for names: the longest names of so many fit one frame.
+pub const SEARCH_NAMES_MAX: usize = 40;

@@ -19,6 +19,7 @@ pub mod receiver;
 pub mod relay;
 pub mod s3;
 pub mod scene;
+pub mod search;
 pub mod simulation;
 pub mod small_disk;
 pub mod story;

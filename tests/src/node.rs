@@ -23,6 +23,7 @@ pub fn test_config(dir: &Path) -> Config {
     config.limits.requests_per_device_rate = 0.0;
     config.limits.acts_per_user_rate = 0.0;
     config.limits.lookups_per_user_rate = 0.0;
+    config.limits.searches_per_user_rate = 0.0;
     config.storage.checkpoint_ms = 500;
     config.storage.snapshot_bytes_min = 256 * 1024;
     config.storage.log_segment_bytes = 1024 * 1024;

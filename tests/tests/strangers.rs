@@ -10,6 +10,7 @@ use magpie_protocol::{
         account::{SignOut, SignUp},
         contact::{AcceptContact, Contacts, Find, RequestContact},
         conversation::{Content, Leave, Members, Post},
+        search::SearchMessages,
         sync::{MarkRead, Pull},
     },
 };
@@ -40,6 +41,11 @@ fn questions(conversation: ConversationId, somebody: UserId) -> Vec<Request> {
         pull(u64::MAX),
         Request::Members(Members { conversation }),
         Request::MarkRead(MarkRead { conversation, number: 1 }),
+        Request::SearchMessages(SearchMessages {
+            words: "eyes".into(),
+            conversation: Some(conversation),
+            before: None,
+        }),
         post(1, Content::Text("hello".into())),
         post(2, Content::Text("a gap".into())),
         post(0, Content::Text("nothing".into())),

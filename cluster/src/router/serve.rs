@@ -24,6 +24,9 @@ impl<M: Machine> Router<M> {
             }
             Request::Signal(_, signal) => done(shard.signal(signal).map(|()| Response::Done)),
             Request::Watched(_, timelines) => done(shard.watched(&timelines).map(Response::Timelines)),
+            Request::Query(_, query) if let Some(front) = self.front_for(&query) => {
+                front.answer(&shard, query, Box::new(|view| done(view.map(Response::View))));
+            }
             Request::Query(_, query) if shard.wants_fresh(&query) => {
                 tokio::spawn(async move { done(shard.query_fresh(query).await.map(Response::View)) });
             }

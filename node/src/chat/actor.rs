@@ -22,6 +22,7 @@ use crate::{
     limits::{self, Bucket, Rate},
     machine::{Command, Query, Replied, View},
     registry::Registry,
+    search::{self, Search},
 };
 
 /// What a conversation actor is told.
@@ -92,18 +93,19 @@ pub struct Conversations {
     clock: magpie_cluster::Clock,
     starting: mpsc::Sender<Starting>,
     shakes: Shakes,
+    search: Search,
 }
 
 impl Conversations {
     /// None yet. The future starts their actors as long as it runs, on a `LocalSet`: other nodes ask from outside of it.
-    pub fn new(limits: Limits, clock: magpie_cluster::Clock) -> (Self, impl Future<Output = ()>) {
+    pub fn new(limits: Limits, clock: magpie_cluster::Clock, search: Search) -> (Self, impl Future<Output = ()>) {
         let (starting, mut to_start) = mpsc::channel::<Starting>(STARTING_MAX);
         let start = async move {
             while let Some((actor, mailbox)) = to_start.recv().await {
                 Context::with_receiver(mailbox).run(actor);
             }
         };
-        (Self { active: Registry::default(), limits, clock, starting, shakes: Shakes::default() }, start)
+        (Self { active: Registry::default(), limits, clock, starting, shakes: Shakes::default(), search }, start)
     }
 
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
@@ -156,6 +158,17 @@ impl Front<Magpie> for Conversations {
         };
         let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
         Some(View::Contact(contact::View::Shaken(people)))
+    }
+
+    fn takes(&self, query: &Query) -> bool {
+        matches!(query, Query::Search(query) if search::query::takes_long(query))
+    }
+
+    fn answer(&self, shard: &Shard<Magpie>, query: Query, reply: Reply<View>) {
+        match query {
+            Query::Search(query) => self.search.answer(shard, query, reply),
+            other => reply(shard.query(other)),
+        }
     }
 
     fn submit(&self, shard: &Shard<Magpie>, entity: EntityId, command: Command, reply: Reply<Replied>) {

@@ -201,6 +201,10 @@ section! {
         lookups_per_user_rate: f64 = 2.0,
         /// ... and at once.
         lookups_per_user_burst: f64 = 60.0,
+        /// Searches of one person, a second in the long run, ...
+        searches_per_user_rate: f64 = 2.0,
+        /// ... and at once.
+        searches_per_user_burst: f64 = 30.0,
         /// Acts in one conversation, a second in the long run, ...
         conversation_rate: f64 = 2_000.0,
         /// ... and at once.
@@ -345,6 +349,41 @@ section! {
 }
 
 section! {
+    /// Searching one's own messages, contacts and groups. What is searched is indexed then; the index is a cache, in the
+    /// folder `search` of the data folder.
+    pub struct Search {
+        /// Whether people may search on the server.
+        enabled: bool = true,
+        /// How long one shard works on one question, in milliseconds. What it does not reach, the next question goes on
+        /// with. Below a second: a node that waits longer for another asks anew.
+        budget_ms: u64 = 400,
+        /// Entries that one question adds to the index of one shard at most.
+        entries_max: u64 = 20_000,
+        /// Searches of the node at a time, in the shards that it leads.
+        searches_max: usize = 16,
+        /// Memory of an index while it is written to, in bytes; at least 15000000. A minute later it is given back.
+        memory_bytes: usize = 15_000_000,
+        /// What nobody searched for this long leaves the index, in seconds.
+        keep_s: u64 = 2_592_000,
+        /// How often what was recalled or edited is taken out of the files of the index, in seconds.
+        sweep_every_s: u64 = 86_400,
+    }
+}
+
+impl Search {
+    /// What cannot work, if anything.
+    pub(super) fn wrong(&self) -> Option<String> {
+        if self.memory_bytes < 15_000_000 {
+            return Some(format!("search.memory-bytes is {}; it must be at least 15000000", self.memory_bytes));
+        }
+        if self.searches_max == 0 || self.entries_max == 0 || self.sweep_every_s == 0 {
+            return Some("search.searches-max, entries-max and sweep-every-s must be at least 1".to_owned());
+        }
+        None
+    }
+}
+
+section! {
     /// What is written to standard error.
     pub struct Log {
         /// The least severe level that is shown: error, warn, info, debug or trace.
@@ -366,6 +405,7 @@ pub(super) fn all() -> Vec<(&'static str, String, Vec<Field>)> {
         ("policy", Policy::doc(), Policy::fields()),
         ("hooks", Hooks::doc(), Hooks::fields()),
         ("media", Media::doc(), Media::fields()),
+        ("search", Search::doc(), Search::fields()),
         ("log", Log::doc(), Log::fields()),
     ]
 }

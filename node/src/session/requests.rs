@@ -9,7 +9,7 @@ use magpie_protocol::{
 };
 
 use super::{Identity, SessionHandle, State, outbound::Outbound};
-use crate::{AGENT, account, chat, contact, limits, media, node::Shared, overload::Priority, personal};
+use crate::{AGENT, account, chat, contact, limits, media, node::Shared, overload::Priority, personal, search};
 
 /// The slot of the entity that is asked, where it is one and known.
 fn slot_of(request: &Request) -> Option<Slot> {
@@ -171,6 +171,8 @@ fn pass_on(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId, me: Id
         Request::AddFavourite(body) => personal::api::add_favourite(shared, out, request, me, body),
         Request::RemoveFavourite(body) => personal::api::remove_favourite(shared, out, request, me, &body),
         Request::Favourites(body) => personal::api::favourites(shared, out, request, me, &body),
+        Request::SearchMessages(body) => search::api::messages(shared, out, request, me, body),
+        Request::SearchNames(body) => search::api::names(shared, out, request, me, body),
         body => of_people(shared, out, request, me, body),
     }
 }

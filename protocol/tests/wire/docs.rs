@@ -77,7 +77,8 @@ fn every_field_is_described_in_its_order() {
         })
     };
     let mut seen = 0;
-    let files = ["hello", "account", "contact", "conversation", "sync", "personal"].map(|f| format!("frame/{f}"));
+    let files =
+        ["hello", "account", "contact", "conversation", "sync", "personal", "search"].map(|f| format!("frame/{f}"));
     for file in files.iter().map(String::as_str).chain(["entry", "message"]) {
         for (name, fields) in structs(&read(&format!("src/{file}.rs"))) {
             let described = doc.lines().any(|line| in_order(line, &fields));
@@ -148,6 +149,10 @@ fn every_limit_is_the_code_s() {
         ("IDENTITY_TOKEN_LEN_MAX", IDENTITY_TOKEN_LEN_MAX),
         ("INVITATION_LEN_MAX", INVITATION_LEN_MAX),
         ("NICKNAME_LEN_MAX", NICKNAME_LEN_MAX),
+        ("SEARCH_WORDS_LEN_MAX", SEARCH_WORDS_LEN_MAX),
+        ("SEARCH_MESSAGES_MAX", SEARCH_MESSAGES_MAX),
+        ("EXCERPT_LEN_MAX", EXCERPT_LEN_MAX),
+        ("SEARCH_NAMES_MAX", SEARCH_NAMES_MAX),
     ];
     for (name, value) in limits {
         let row = part.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));

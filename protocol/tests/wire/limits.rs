@@ -5,7 +5,7 @@ use magpie_protocol::{
     BlobId, Body, ConversationId, DeviceId, Entry, Frame, Incarnation, Kind, Message, RequestId, TimelineId, UserId,
     codec,
     entry::Said,
-    frame::{Answer, Direction, Request, account::*, contact::*, conversation::*, personal::*, sync::*},
+    frame::{Answer, Direction, Request, account::*, contact::*, conversation::*, personal::*, search::*, sync::*},
     limits::*,
     message::{BlobRef, Custom, Forwarded, ForwardedItem},
 };
@@ -173,6 +173,25 @@ fn all_that_a_person_keeps() {
 /// A kind that leaves no room in a message but for mentions.
 fn longest() -> Kind {
     Kind::Custom(Custom { name: line(), data: vec![0xff; MESSAGE_LEN_MAX - LINE_LEN_MAX - 10 * MENTIONS_MAX - 30] })
+}
+
+#[test]
+fn all_that_a_search_finds() {
+    let conversation = ConversationId::from_bits(u128::MAX);
+    let place = Place { time_ms: u64::MAX, conversation, number: u64::MAX };
+    let words = "w".repeat(SEARCH_WORDS_LEN_MAX);
+    let asked = SearchMessages { words, conversation: Some(conversation), before: Some(place) };
+    reads_back(Request::SearchMessages(asked), "the longest question");
+    let excerpt = "e".repeat(EXCERPT_LEN_MAX);
+    let messages = vec![MessageFound { place, sender: user(0), kind: u16::MAX, excerpt }; SEARCH_MESSAGES_MAX];
+    let found = MessagesFound { messages, next: Some(place), complete: true };
+    reads_back(Answer::MessagesFound(found), "as many messages as are found at a time");
+    let contact =
+        |n| ContactFound { user: user(n), handle: "h".repeat(HANDLE_LEN_MAX), remark: line(), nickname: line() };
+    let group = GroupFound { conversation, title: "t".repeat(TITLE_LEN_MAX) };
+    let contacts = (0..SEARCH_NAMES_MAX).map(contact).collect();
+    let found = NamesFound { contacts, groups: vec![group; SEARCH_NAMES_MAX], complete: true };
+    reads_back(Answer::NamesFound(found), "as many of the longest names as are found at a time");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bodies;
 mod media;
 mod messages;
 mod requests;
+mod search;
 
 use magpie_protocol::{
     BlobId, ConversationId, DeviceId, Incarnation, MessageId, NodeId, RequestId, ShardId, Slot, TimelineId, UserId,

@@ -238,7 +238,7 @@ pub(super) fn account(store: &mut Store, user: UserId) -> Result<Option<Account>
     }))
 }
 
-pub(super) fn shown(store: &mut Store, user: UserId) -> Result<Option<Shown>, StateError> {
+pub(crate) fn shown(store: &mut Store, user: UserId) -> Result<Option<Shown>, StateError> {
     let Some(found) = store.get::<User>(&key(user, table::USER))? else { return Ok(None) };
     let profile = person(store, user)?.profile.clone();
     Ok(Some(Shown { user, handle: found.handle.clone(), profile }))

@@ -93,6 +93,7 @@ pub(crate) fn answers() -> Vec<Answer> {
         Answer::SettingsList(SettingsList { conversations: vec![settings()] }),
         Answer::FavouriteList(FavouriteList { favourites: vec![favourite()], last: false }),
     ];
+    all.extend(super::search::answers());
     let reasons = [ClosingReason::Stopping, ClosingReason::Replaced, ClosingReason::SignedOut, ClosingReason::Protocol];
     all.extend(reasons.map(|reason| Answer::Closing(Closing { reason, reconnect_after_ms: 1_000 })));
     // The full one has a place in the file before the codes that came later.

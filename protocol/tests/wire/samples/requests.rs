@@ -41,6 +41,7 @@ pub(crate) fn requests() -> Vec<Request> {
     all.extend(contact());
     all.extend(conversation());
     all.extend(personal());
+    all.extend(super::search::requests());
     let posts = contents().into_iter().zip(1..);
     all.extend(
         posts.map(|(content, number)| {

@@ -32,7 +32,8 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         1..=31 => session_answer_of(tag, name),
         32..=47 => people_of(tag, name),
         48..=63 => conversation_of(tag, name),
-        _ => answer_of(tag, name),
+        64..=95 => answer_of(tag, name),
+        _ => super::search::answer_of(tag, name),
     })
 }
 

@@ -18,7 +18,8 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         32..=47 => contact_of(tag, name),
         48..=63 => conversation_of(tag, name),
         64..=79 => sync_of(tag, name),
-        _ => personal_of(tag, name),
+        80..=95 => personal_of(tag, name),
+        _ => super::search::request_of(tag, name),
     })
 }
 

@@ -1,13 +1,14 @@
 //! What the local store says, as inputs for the screen.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use magpie_client::{
-    Body, Client, ConversationId, ConversationInfo, ConversationKind, ConversationSettings, Entry, Error, Kind, UserId,
+    Body, Client, ConversationId, ConversationInfo, ConversationKind, ConversationSettings, Entry, Error, Kind, Status,
+    UserId,
 };
 
 use super::{
-    message::{Answer, Input},
+    message::{Answer, Far, Input},
     state::{Chat, UNREAD_MAX},
     words,
 };
@@ -20,6 +21,8 @@ const WINDOW_MAX: u32 = 10_000;
 const SEARCHED_MAX: usize = 100_000;
 const FOUND_MAX: usize = 100;
 const SEARCH_PAGE: u32 = 500;
+/// How long the server may take before what this device has is shown alone.
+const FAR_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was read of the list before, so that only what changed is read again.
 #[derive(Default)]
@@ -132,5 +135,30 @@ pub(super) async fn search(client: Client, words: String) -> Answer {
     hits.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time_ms));
     more |= hits.len() > FOUND_MAX;
     hits.truncate(FOUND_MAX);
-    Answer::Hits { words, hits, more }
+    let mut far = far(&client, &words).await;
+    far.messages.retain(|found| {
+        let place = (found.place.conversation, found.place.number);
+        !hits.iter().any(|(id, entry)| (*id, entry.number) == place)
+    });
+    Answer::Hits { words, hits, more, far: Box::new(far) }
+}
+
+/// What the server finds of the same, if it is reached soon.
+async fn far(client: &Client, words: &str) -> Far {
+    if client.status() != Status::Online {
+        return Far::default();
+    }
+    let asked = async { tokio::join!(client.search(words, None, None), client.search_names(words)) };
+    let Ok((messages, names)) = tokio::time::timeout(FAR_WITHIN, asked).await else {
+        return Far { unfinished: true, ..Far::default() };
+    };
+    let mut far = Far::default();
+    if let Ok(found) = messages {
+        (far.messages, far.unfinished) = (found.messages, !found.complete);
+    }
+    if let Ok(found) = names {
+        far.contacts = found.contacts.into_iter().map(|contact| contact.user).collect();
+        far.groups = found.groups.into_iter().map(|group| group.conversation).collect();
+    }
+    far
 }

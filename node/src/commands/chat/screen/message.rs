@@ -2,8 +2,8 @@
 
 use magpie_client::{
     Account, ContactCard, Content, ConversationId, DeviceId, DeviceInfo, Entry, Favourite, Found, GroupCode, GroupInfo,
-    Kind, MessageId, Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile, Shown, UserId,
-    message::BlobRef,
+    Kind, MessageFound, MessageId, Posted, Profile, Reaction, SetContact, SetConversation, SetPrivacy, SetProfile,
+    Shown, UserId, message::BlobRef,
 };
 use ratatui::crossterm::event::KeyEvent;
 
@@ -205,10 +205,21 @@ pub(super) enum Answer {
     Devices(Vec<DeviceInfo>),
     Favourites(Vec<Favourite>),
     Shaken(Vec<Found>),
-    /// Entries with the words that were looked for, newest first; whether there may be more.
+    /// Entries with the words that were looked for, newest first; whether there may be more; and what the server says.
     Hits {
         words: String,
         hits: Vec<(ConversationId, Entry)>,
         more: bool,
+        far: Box<Far>,
     },
+}
+
+/// What the server found, besides what this device has; nothing while it is not reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Far {
+    pub(super) messages: Vec<MessageFound>,
+    pub(super) contacts: Vec<UserId>,
+    pub(super) groups: Vec<ConversationId>,
+    /// It has not looked through everything yet.
+    pub(super) unfinished: bool,
 }

@@ -4,7 +4,7 @@ use magpie_client::{ContactState, ConversationId, DeviceInfo, Entry, Favourite, 
 
 use super::super::{
     command::{Command, Person, WithPerson},
-    message::{Answer, Effect},
+    message::{Answer, Effect, Far},
     rows::short_time,
     state::{Menu, Overlay, State},
     text::clean,
@@ -85,7 +85,7 @@ impl State {
             Answer::Devices(devices) => self.show_devices(&devices),
             Answer::Favourites(kept) => self.show_favourites(&kept),
             Answer::Shaken(people) => self.show_shaken(&people),
-            Answer::Hits { words, hits, more } => self.show_hits(&words, &hits, more),
+            Answer::Hits { words, hits, more, far } => self.show_hits(&words, &hits, more, &far),
             _ => {}
         }
         Vec::new()
@@ -132,7 +132,7 @@ impl State {
         self.push_menu("Who shook too".into(), items);
     }
 
-    fn show_hits(&mut self, looked_for: &str, hits: &[(ConversationId, Entry)], more: bool) {
+    fn show_hits(&mut self, looked_for: &str, hits: &[(ConversationId, Entry)], more: bool, far: &Far) {
         let lower = looked_for.to_lowercase();
         let mut items = Vec::new();
         for card in self.names.cards.values().filter(|card| card.state == Some(ContactState::Accepted)) {
@@ -141,13 +141,14 @@ impl State {
             if name.to_lowercase().contains(&lower)
                 || card.handle.to_lowercase().contains(&lower)
                 || tags.contains(&lower)
+                || far.contacts.contains(&card.user)
             {
                 items.push((format!("☺ {name}"), Command::With(Person::Is(card.user), WithPerson::Talk)));
             }
         }
         for chat in self.list().into_iter().filter(|chat| chat.is_group()) {
             let title = self.title(chat.id);
-            if title.to_lowercase().contains(&lower) {
+            if title.to_lowercase().contains(&lower) || far.groups.contains(&chat.id) {
                 items.push((format!("☰ {title}"), Command::Goto(chat.id, 0)));
             }
         }
@@ -155,6 +156,15 @@ impl State {
             let Some(text) = words::summary(entry, *id, self) else { continue };
             let label = format!("{}  {} › {text}", short_time(self, entry.time_ms), self.title(*id));
             items.push((label, Command::Goto(*id, entry.number)));
+        }
+        for found in &far.messages {
+            let (time, title) = (short_time(self, found.place.time_ms), self.title(found.place.conversation));
+            let name = if found.sender == self.me { "you".to_owned() } else { self.names.name(found.sender) };
+            let label = format!("{time}  {title} › {name}: {}", clean(&found.excerpt));
+            items.push((label, Command::Goto(found.place.conversation, found.place.number)));
+        }
+        if far.unfinished {
+            items.push(("… the server has not looked through everything yet; search again".into(), Command::Nothing));
         }
         if more {
             items.push(("… and more; say more words to find less".into(), Command::Nothing));

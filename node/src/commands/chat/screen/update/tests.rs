@@ -282,7 +282,12 @@ fn a_text_that_is_too_long_is_not_lost() {
 fn what_was_found_is_gone_to() {
     let mut state = state();
     let hit = text(40, CAROL, "the word");
-    state.on(Input::Answer(Answer::Hits { words: "WORD".into(), hits: vec![(sample::group(), hit)], more: false }));
+    state.on(Input::Answer(Answer::Hits {
+        words: "WORD".into(),
+        hits: vec![(sample::group(), hit)],
+        more: false,
+        far: Box::default(),
+    }));
     let effects = press(&mut state, KeyCode::Enter);
     let load = Effect::Load { conversation: sample::group(), from: 0 };
     assert!(effects.contains(&load) && effects.iter().filter(|e| matches!(e, Effect::Load { .. })).count() == 1);
@@ -293,7 +298,7 @@ fn what_was_found_is_gone_to() {
     let to = rows.len() - state.talk.as_ref().unwrap().scroll;
     assert!(rows[to - height..to].iter().any(|row| row.number == Some(40)));
     // A contact is found by name.
-    state.on(Input::Answer(Answer::Hits { words: "bob".into(), hits: vec![], more: false }));
+    state.on(Input::Answer(Answer::Hits { words: "bob".into(), hits: vec![], more: false, far: Box::default() }));
     let Some(Overlay::Menu(menu)) = state.overlays.last() else { panic!() };
     assert_eq!(menu.items[0].0, "☺ Bob B");
 }
