@@ -194,6 +194,10 @@ async def come_back(config, me, direct, group):
     await seen.words(direct, "while you were away")
     await client.send_text(direct, "I am back")
     await seen.words(direct, "I am back")
+    found = await client.search("你好")
+    assert [hit.place.conversation for hit in found.messages] == [direct] and found.complete, found
+    names = await client.search_names("ros")
+    assert [contact.handle for contact in names.contacts] == ["rosa"], names
     seen.assert_in_order()
     assert {info.id for info in client.conversations()} == {direct, group}
     tell("history", direct=kept(client, direct), group=kept(client, group))

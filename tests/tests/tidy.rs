@@ -145,7 +145,7 @@ fn every_crate_keeps_the_lints_of_the_workspace() {
 }
 
 #[test]
-fn unsafe_code_is_where_it_cannot_be_done_without() {
+fn what_is_unsafe_is_where_nothing_else_does() {
     let lint = concat!("uns", "afe_code");
     let may = [
         "client/ffi/src/lib.rs",

@@ -5,6 +5,7 @@ mod media;
 mod people;
 mod posts;
 mod rooms;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 

@@ -16,6 +16,7 @@ mod config;
 mod entry;
 mod error;
 mod event;
+mod found;
 mod ids;
 mod message;
 mod people;
@@ -26,6 +27,7 @@ pub use config::Config;
 pub use entry::{Body, ConversationKind, Entry, Reaction};
 pub use error::{ClientError, ErrorCode};
 pub use event::Event;
+pub use found::{ContactFound, GroupFound, MessageFound, MessagesFound, NamesFound, Place};
 pub use message::{BlobRef, ForwardedItem, Kind, Message, everyone};
 pub use people::{
     Account, ContactCard, ContactChange, ContactState, Device, Found, Person, PrivacyChange, Profile, ProfileChange,
