@@ -18,7 +18,8 @@ use std::{io::IsTerminal, path::PathBuf};
 /// What `--help` says besides the arguments.
 const MORE_HELP: &str = "\
 The password is MAGPIE_PASSWORD, or asked for on the terminal, or the first line of an input that is none. It is
-needed until this device is signed in, and not again. An account is made if the name is free.
+needed until this device is signed in, and not again. An account is made if the name is free; where the server
+asks new people for an invitation, MAGPIE_INVITATION is its code.
 In the conversation, /help lists the commands.";
 
 /// Arguments of the command.

@@ -14,6 +14,9 @@ use super::{
 /// Environment variable with the password.
 pub(super) const PASSWORD_VARIABLE: &str = "MAGPIE_PASSWORD";
 
+/// Environment variable with the code of an invitation, where the server asks new people for one.
+pub(super) const INVITATION_VARIABLE: &str = "MAGPIE_INVITATION";
+
 /// How long the node may take before its silence is mentioned.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a store with a token waits for the node before it is used without.
@@ -77,14 +80,25 @@ async fn noticed<T>(work: impl Future<Output = T>, place: &Place, output: &Outpu
 
 /// Makes the account if the handle is free. Returns whether it is new.
 pub(super) async fn with_password(client: &Client, user: &str, password: &str, known: bool) -> Result<bool, Error> {
+    let mut uninvited = None;
     if !known {
-        match client.sign_up(user, password).await {
+        let made = match std::env::var(INVITATION_VARIABLE) {
+            Ok(code) if !code.is_empty() => client.sign_up_invited(user, password, &code).await,
+            _ => client.sign_up(user, password).await,
+        };
+        match made {
             Ok(_) => return Ok(true),
             Err(Error::Refused(refusal)) if refusal.code == ErrorCode::HandleTaken => {}
+            // Who is here already needs none, on a new device either.
+            Err(Error::Refused(refusal)) if refusal.field == "invitation" => uninvited = Some(Error::Refused(refusal)),
             Err(error) => return Err(error),
         }
     }
-    client.sign_in(user, password).await.map(|_| false)
+    match (client.sign_in(user, password).await, uninvited) {
+        (Ok(_), _) => Ok(false),
+        (Err(Error::Refused(refusal)), Some(why)) if refusal.code == ErrorCode::BadCredentials => Err(why),
+        (Err(error), _) => Err(error),
+    }
 }
 
 async fn password(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Result<String> {
@@ -117,6 +131,10 @@ pub(super) fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error
             "cannot reach {server}: {}\nIs a node running there, and is {} its authority? `magpie serve` prints both",
             show::safe(reason),
             ca.display()
+        ),
+        Error::Refused(refusal) if refusal.field == "invitation" => anyhow::anyhow!(
+            "no account {user:?} with this password, and none is made: {}. Set {INVITATION_VARIABLE} to the code of an invitation",
+            show::error(error)
         ),
         error => anyhow::anyhow!("cannot sign in as {user:?}: {}", show::error(error)),
     }
