@@ -117,7 +117,7 @@ impl Followed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The leader said at this moment that it had committed so much.
+    /// The leader had committed so much, and led at this moment.
     pub fn note(&self, at: Instant, committed: u64, applied: u64) {
         let mut told = self.lock();
         told.settle(applied);

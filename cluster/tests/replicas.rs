@@ -172,9 +172,9 @@ async fn a_follower_says_how_far_it_may_lag_and_never_less() {
         acknowledged.push((Instant::now(), total));
         tokio::time::sleep(Duration::from_millis(total % 40)).await;
         let (asked, near) =
-            (Instant::now(), router.shard_of(slot).lag().is_some_and(|lag| lag <= Duration::from_secs(1)));
+            (Instant::now(), router.shard_of(slot).lag().is_some_and(|lag| lag <= Duration::from_secs(2)));
         here += u32::from(near);
-        let (seen, lag) = reads(Duration::from_secs(1)).await.unwrap();
+        let (seen, lag) = reads(Duration::from_secs(2)).await.unwrap();
         // All that was acknowledged so long before the question is in the answer.
         let since = asked.checked_sub(lag).unwrap_or(acknowledged[0].0);
         let must = acknowledged.iter().rev().find(|(at, _)| *at < since).map_or(0, |(_, total)| *total);
@@ -183,15 +183,15 @@ async fn a_follower_says_how_far_it_may_lag_and_never_less() {
     assert!(here > 290, "only {here} of 300 were answered by the follower");
     // Who hears of nobody cannot say that it is near, and asks the leader, who is not there either.
     cluster.isolate(follower, true);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(reads(Duration::from_secs(1)).await.is_err());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(reads(Duration::from_secs(2)).await.is_err());
     let (seen, lag) = reads(Duration::from_secs(60)).await.unwrap();
     assert!(seen == 300 && lag > Duration::from_secs(1), "{lag:?}");
     cluster.insist(leader, n, Command::Add(1)).await;
     cluster.isolate(follower, false);
-    until(|| cluster.node(follower).storage.router().shard_of(slot).lag().is_some_and(|l| l < Duration::from_secs(1)))
+    until(|| cluster.node(follower).storage.router().shard_of(slot).lag().is_some_and(|l| l < Duration::from_secs(2)))
         .await;
-    assert_eq!(reads(Duration::from_secs(1)).await.unwrap().0, 301);
+    assert_eq!(reads(Duration::from_secs(2)).await.unwrap().0, 301);
     cluster.agree(0..10).await;
 }
 

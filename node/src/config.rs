@@ -13,6 +13,9 @@ pub use sections::{
     Accounts, Admin, Auth, Cluster, Gateway, Hooks, Jwt, Limits, Log, Media, Node, Policy, Search, Storage,
 };
 
+/// Devices take a connection for lost on which an answer takes ten seconds.
+const READ_EVERY_MS_MAX: u64 = 5_000;
+
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,6 +103,12 @@ impl Config {
         }
         if let Some(what) = self.search.wrong() {
             return wrong(what);
+        }
+        if self.limits.read_every_ms > READ_EVERY_MS_MAX {
+            return wrong(format!(
+                "limits.read-every-ms is {}; devices wait for it, so at most {READ_EVERY_MS_MAX} are allowed",
+                self.limits.read_every_ms
+            ));
         }
         self.cluster.members()?;
         self.gateway.advertised()?;

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use magpie_client::{Client, Error, ErrorCode, Event, UserId, WireError};
+use magpie_client::{Client, Error, ErrorCode, Event, SetPrivacy, UserId, WireError};
 use magpie_cluster::EntityId;
 use magpie_node::{
     Command, Config, Options,
@@ -12,7 +12,7 @@ use magpie_node::{
     service::{self, invitations::Invitation, state::keys_entity},
 };
 use magpie_tests::{
-    Company, InProcess, Person,
+    Company, InProcess, Person, Place,
     identity::{Signer, key_set},
     node::test_config,
     people::{PASSWORD, befriend},
@@ -210,6 +210,26 @@ async fn people_come_in_by_the_identity_service_and_no_other_way() {
     let back = by_token(&company, &token("ann")).await.unwrap();
     assert_eq!((back.id, back.client.account().await.unwrap().closing_ms), (ann.id, 0), "a sign-in keeps it");
     company.node.stop();
+}
+
+#[tokio::test]
+async fn who_had_a_password_and_is_not_found_by_handle_comes_in_by_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = InProcess::start(test_config(dir.path()), Options::default());
+    let ann = Person::new(&Place::new(node.address, node.ca.clone()), "ann").await;
+    let hide = SetPrivacy { by_phone: None, by_handle: Some(false), show_typing: None, show_online: None };
+    ann.client.set_privacy(hide).await.unwrap();
+    node.stop();
+    let (signer, path) = (Signer::ed25519("a"), dir.path().join("keys.json"));
+    std::fs::write(&path, key_set(&[signer.public()])).unwrap();
+    let mut config = test_config(dir.path());
+    (config.accounts.auth, config.jwt) = (Auth::Jwt, jwt(path));
+    let node = InProcess::start(config, Options::default());
+    let place = Place::new(node.address, node.ca.clone());
+    let token = signer.token(&claims("ann", now_s()));
+    let back = Person::by(&place, async |client: &Client| client.sign_in_by_token(&token).await).await.unwrap();
+    assert_eq!(back.id, ann.id);
+    node.stop();
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ const HEARTBEAT_MS: u64 = 75;
 const ELECTION_MS: (u64, u64) = (200, 300);
 /// A leader that has not heard of a majority for this long no longer serves: another may have been elected.
 pub const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
+/// After so long a leader that nobody follows any more has fallen silent: twice the time after which it serves nothing, and
+/// until it looks again. What another acknowledged meanwhile is not in what it says.
+const DEPOSED_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS.1 + 2 * HEARTBEAT_MS);
 /// A replica that lacks no more than this takes it within the change that makes it a voter.
 const BEHIND_MAX: u64 = 256;
 /// Entries that travel at a time: each a batch of at most some 80 KB, and a message has a limit.
@@ -140,9 +143,12 @@ impl Group {
         let failed = |e: RaftError<u64>| e.to_string();
         match request {
             wire::Request::Append(rpc) => {
-                let (at, committed) = (Instant::now(), rpc.leader_commit.as_ref().map_or(0, |id| id.index));
+                // Before an entry of its own term is committed, a new leader may not know of all that was acknowledged; and
+                // one that was deposed goes on for a while before it falls silent.
+                let mine = rpc.leader_commit.filter(|id| id.leader_id.term == rpc.vote.leader_id.term);
+                let told = mine.map(|id| id.index).zip(Instant::now().checked_sub(DEPOSED_WITHIN));
                 let appended = self.raft.append_entries(rpc).await.map_err(failed)?;
-                if appended.is_success() {
+                if let (true, Some((committed, at))) = (appended.is_success(), told) {
                     self.followed.note(at, committed, self.applier.applied().index());
                 }
                 Ok(wire::appended(&appended))

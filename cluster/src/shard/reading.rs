@@ -43,10 +43,6 @@ impl<M: Machine> Shard<M> {
         if self.leadership().leads {
             return Some(Duration::ZERO);
         }
-        self.followed_within()
-    }
-
-    fn followed_within(&self) -> Option<Duration> {
         if self.is_hosted() { self.0.followed.lag(self.applied_index()) } else { None }
     }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     limits as rates,
-    machine::{self, Outcome},
+    machine::{self, MagpieRouter, Outcome},
     node::Shared,
     service,
     session::{
@@ -169,21 +169,23 @@ async fn make(
     signed_in(shared, replied, public_key)
 }
 
-/// Who has this handle.
+/// Who has this handle, whether or not they let themselves be found by it.
 async fn holder(shared: &Shared, handle: &str) -> Result<Option<UserId>, WireError> {
-    let query = machine::Query::Account(Query::Find(handle.to_owned()));
+    let query = machine::Query::Account(Query::Holder(handle.to_owned()));
     match shared.router.query(state::slot_of(handle), query).await {
-        Ok(machine::View::Account(View::Found(found))) => Ok(found.map(|(user, _)| user)),
+        Ok(machine::View::Account(View::User(holder))) => Ok(holder),
         Ok(_) => Err(WireError::new(ErrorCode::Internal)),
         Err(error) => Err(ask_error(&error)),
     }
 }
 
-async fn make_without_password(shared: &Shared, handle: &str) -> Result<UserId, WireError> {
+/// Makes an account that has no password, or finds the one that was made so.
+pub(crate) async fn make_without_password(router: &MagpieRouter, handle: &str) -> Result<UserId, WireError> {
+    check_handle(handle)?;
     let slot = state::slot_of(handle);
     let user = UserId::in_slot(slot, rand::rng().random());
     let command = service::Command::MakeAccount { handle: handle.to_owned(), user };
-    match shared.router.ask(EntityId::handle(slot), machine::Command::Service(command)).await {
+    match router.ask(EntityId::handle(slot), machine::Command::Service(command)).await {
         Ok(Ok(Outcome::User(user))) => Ok(user),
         Ok(Ok(_)) => Err(WireError::new(ErrorCode::Internal)),
         Ok(Err(error)) => Err(error),
@@ -212,7 +214,7 @@ pub(crate) async fn sign_in_by_token(
     let public_key = request.device.public_key;
     let user = match holder(shared, &handle).await? {
         Some(user) => user,
-        None => make_without_password(shared, &handle).await?,
+        None => make_without_password(&shared.router, &handle).await?,
     };
     let replied = ask(shared, EntityId::user(user), Command::SignIn { device: new_device(request.device) }).await;
     signed_in(shared, replied, public_key)

@@ -112,6 +112,8 @@ pub enum Query {
     Due { slot: Slot, now_ms: u64 },
     /// How far has this person read this conversation?
     Read { user: UserId, conversation: ConversationId },
+    /// Who has this handle, whether or not they are found by it: of a sign-in.
+    Holder(String),
 }
 
 /// What those reads give.
@@ -388,6 +390,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
         Query::Shown(user) => View::Shown(person::shown(store, user)?),
         Query::Phone(phone) => View::User(person::by_phone(store, &phone)?),
         Query::Code { user, code } => View::User(person::by_code(store, user, code)?),
+        Query::Holder(handle) => View::User(store.get::<HandleRecord>(&handle_key(&handle))?.map(|holder| holder.user)),
         Query::Read { user, conversation } => View::Read(reading::of(store, user, conversation)?),
         Query::Due { now_ms, .. } => View::Due(closing::due(store, now_ms)?),
     })

@@ -4,8 +4,6 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Json, Path},
 };
-use magpie_cluster::EntityId;
-use magpie_protocol::{ErrorCode, UserId, WireError};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +14,6 @@ use super::{
 };
 use crate::{
     account,
-    machine::Outcome,
     service::{
         self,
         state::{Key, keys_entity},
@@ -74,17 +71,6 @@ pub(super) async fn list(served: Data<Served>, request: HttpRequest) -> Result<H
     Ok(HttpResponse::Ok().json(KeyList { keys }))
 }
 
-async fn service_account(served: &Served, handle: &str) -> Result<UserId, Turned> {
-    account::api::check_handle(handle)?;
-    let slot = account::state::slot_of(handle);
-    let user = UserId::in_slot(slot, rand::rng().random());
-    let command = service::Command::MakeAccount { handle: handle.to_owned(), user };
-    match ask_service(served, EntityId::handle(slot), command).await? {
-        Outcome::User(user) => Ok(user),
-        _ => Err(Turned::Refused(WireError::new(ErrorCode::Internal))),
-    }
-}
-
 pub(super) async fn create(
     served: Data<Served>,
     request: HttpRequest,
@@ -102,7 +88,7 @@ pub(super) async fn create(
     scopes.dedup();
     let sends = scopes.iter().any(|scope| scope == "send");
     let user = match (&body.handle, sends) {
-        (Some(handle), true) => Some(service_account(&served, handle).await?),
+        (Some(handle), true) => Some(account::api::make_without_password(served.observer.router(), handle).await?),
         (None, false) => None,
         (None, true) => return Err(Turned::Bad("the scope send needs the handle of an account to send as".to_owned())),
         (Some(_), false) => return Err(Turned::Bad("a handle is for keys with the scope send".to_owned())),

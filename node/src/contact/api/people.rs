@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// So much later others see what somebody shows of themselves: any replica that is no further behind may say it.
-const SEEN_AFTER: Duration = Duration::from_secs(1);
+const SEEN_AFTER: Duration = Duration::from_secs(2);
 /// How long others have to shake, too.
 const SHAKE: Duration = Duration::from_secs(2);
 
