@@ -5,9 +5,11 @@ mod openraft_log;
 mod openraft_machine;
 mod openraft_network;
 mod openraft_wire;
+mod pace;
 
 pub(crate) use openraft_log::{BATCH_TAG, members_at, promise_of};
 pub(crate) use openraft_wire::absent;
+pub use pace::Pace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

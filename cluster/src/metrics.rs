@@ -16,6 +16,8 @@ pub const CHECKPOINT_RECORDS: &str = "magpie_cluster_checkpoint_records_total";
 pub const CHECKPOINT_SECONDS: &str = "magpie_cluster_checkpoint_seconds";
 /// Bytes of snapshots written.
 pub const SNAPSHOT_BYTES: &str = "magpie_cluster_snapshot_bytes_total";
+/// Memory for records and timelines in use, of each shard: at most its part of `storage.cache-bytes`.
+pub const CACHE_BYTES: &str = "magpie_cluster_cache_bytes";
 /// Messages that went from one shard to another.
 pub const OUTBOX_DELIVERED: &str = "magpie_cluster_outbox_delivered_total";
 
@@ -31,6 +33,7 @@ pub fn describe() {
     metrics::describe_counter!(ENTITIES_QUARANTINED, "entities quarantined after a panic in apply");
     metrics::describe_counter!(CHECKPOINT_RECORDS, "records written to the state store by checkpoints");
     metrics::describe_histogram!(CHECKPOINT_SECONDS, metrics::Unit::Seconds, "time that each checkpoint took");
+    metrics::describe_gauge!(CACHE_BYTES, metrics::Unit::Bytes, "memory for records and timelines in use");
     metrics::describe_counter!(SNAPSHOT_BYTES, metrics::Unit::Bytes, "bytes of snapshots written");
     metrics::describe_counter!(READS_BEHIND, "reads answered by a replica that may be behind its leader");
     metrics::describe_counter!(OUTBOX_DELIVERED, "messages delivered from one shard to another");

@@ -38,7 +38,7 @@ use tokio::{
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
-    consensus::{Consensus, Followed, Heard, Leadership, SnapshotFile},
+    consensus::{Consensus, Followed, Heard, Leadership, Pace, SnapshotFile},
     disk::Disk,
     log::ShardLog,
     machine::{EntityId, Machine},
@@ -187,6 +187,8 @@ pub struct NodeParts {
     pub serve_within: Duration,
     /// The clock is so far from those of the others that this node neither leads nor proposes.
     pub astray: Arc<AtomicBool>,
+    /// How fast replicas that were away are brought up to date.
+    pub pace: Pace,
 }
 
 /// What a shard is made of.

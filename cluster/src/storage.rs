@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Clock, Fatal, Router, ShardMap,
-    consensus::{ProposeError, SnapshotFile},
+    consensus::{Pace, ProposeError, SnapshotFile},
     disk::Disk,
     log::{LogError, LogLimits, LogWriter, Recovered, ShardLog, segments::Segments},
     machine::Machine,
@@ -48,6 +48,8 @@ pub struct StorageConfig {
     pub lost_after: Duration,
     /// How often the replicas of a shard are compared.
     pub audit_every: Duration,
+    /// Bytes a second, at most, that this node sends to replicas that were away.
+    pub catch_up_bytes: u64,
     /// How long a leader serves reads after it last heard of a majority: less than it takes to elect another. Only a
     /// test of tests says something else.
     pub serve_within: Duration,
@@ -143,6 +145,7 @@ impl<M: Machine> Storage<M> {
             level: config.level,
             serve_within: config.serve_within,
             astray: Arc::default(),
+            pace: Pace::new(config.catch_up_bytes),
         };
         let mut shards = Vec::new();
         for id in (0..config.shards).map(ShardId::new) {

@@ -177,6 +177,7 @@ fn alone(level: u32) -> StorageConfig {
         part: Part::default(),
         lost_after: Duration::from_secs(300),
         audit_every: Duration::from_secs(60),
+        catch_up_bytes: 64 << 20,
         serve_within: HEARD_WITHIN,
         level,
         shards: SHARDS,

@@ -100,6 +100,59 @@ async fn a_replica_that_was_away_catches_up_by_log_or_by_snapshot() {
     }
 }
 
+/// Three nodes, slow to bring others up to date; somebody of the first shard, who leads it, and a follower that missed
+/// this many entries and is back.
+async fn one_that_missed(entries: u64) -> (Cluster, u64, usize, usize) {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    cluster.catch_up = 5_000;
+    for at in 0..3 {
+        cluster.crash(at).await;
+        cluster.start(at).await;
+        cluster.settled().await;
+    }
+    let n = (0..10).find(|n| user(*n).slot().get().is_multiple_of(SHARDS)).unwrap();
+    let leader = cluster.leader(0).unwrap();
+    let away = (leader + 1) % 3;
+    cluster.crash(away).await;
+    for _ in 0..entries {
+        cluster.insist(leader, n, Command::Add(1)).await;
+    }
+    cluster.start(away).await;
+    (cluster, n, leader, away)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_away_long_is_brought_up_slowly_and_follows_meanwhile() {
+    let (cluster, n, leader, away) = one_that_missed(1_000).await;
+    let term = cluster.node(leader).storage.shards()[0].leadership().term;
+    let began = Instant::now();
+    while cluster.total(away, n) < 700 {
+        let before = cluster.total(away, n);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Some sixty bytes an entry, of which 64 may go at once.
+        let went = cluster.total(away, n).saturating_sub(before);
+        assert!(went <= 128, "{went} entries in 200 ms");
+        cluster.insist(leader, n, Command::Add(0)).await;
+        assert!(began.elapsed() < Duration::from_secs(30), "it has {before}");
+    }
+    assert!(began.elapsed() > Duration::from_secs(2), "after {:?} it has all", began.elapsed());
+    until(|| cluster.total(away, n) == 1_000).await;
+    assert_eq!(cluster.node(leader).storage.shards()[0].leadership().term, term, "it stood for election");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_without_which_nothing_is_acknowledged_is_brought_up_at_once() {
+    let (mut cluster, n, leader, away) = one_that_missed(1_500).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cluster.total(away, n) < 1_000, "it is there already");
+    cluster.crash((leader + 2) % 3).await;
+    let began = Instant::now();
+    cluster.insist(leader, n, Command::Add(1)).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "a write waited {:?} for it", began.elapsed());
+    until(|| cluster.total(away, n) == 1_501).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_watches_hears_of_every_entry_from_whoever_leads() {
     let mut cluster = Cluster::of(3).await;

@@ -104,6 +104,7 @@ async fn storage() -> Storage<Magpie> {
         part: Part::default(),
         lost_after: Duration::from_secs(300),
         audit_every: Duration::from_secs(60),
+        catch_up_bytes: 64 << 20,
         shards: 8,
         state_in_memory: true,
         threads: false,

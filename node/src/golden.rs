@@ -243,6 +243,7 @@ async fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
         part: Part::default(),
         lost_after: Duration::from_secs(300),
         audit_every: Duration::from_secs(60),
+        catch_up_bytes: 64 << 20,
         serve_within: HEARD_WITHIN,
         level: LEVEL,
         shards: 1,

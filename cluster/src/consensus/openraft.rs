@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use magpie_protocol::{NodeId, codec};
 use openraft::{
-    BasicNode, ChangeMembers, Config, RaftTypeConfig, SnapshotPolicy, Vote,
+    BasicNode, ChangeMembers, Config, RaftMetrics, RaftTypeConfig, SnapshotPolicy, Vote,
     error::{ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError, RaftError},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -22,6 +22,7 @@ use super::{
     openraft_machine::{Adapter, to_snapshot},
     openraft_network::Network,
     openraft_wire::{self as wire, Received},
+    pace::{BEHIND_MAX, Brake, Pace},
 };
 use crate::{
     disk::Disk,
@@ -64,8 +65,6 @@ pub const HEARD_WITHIN: Duration = Duration::from_millis(ELECTION_MS.1);
 /// After so long a leader that nobody follows any more has fallen silent: twice the time after which it serves nothing, and
 /// until it looks again. What another acknowledged meanwhile is not in what it says.
 const DEPOSED_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS.1 + 2 * HEARTBEAT_MS);
-/// A replica that lacks no more than this takes it within the change that makes it a voter.
-const BEHIND_MAX: u64 = 256;
 /// Entries that travel at a time: each a batch of at most some 80 KB, and a message has a limit.
 const ENTRIES_MAX: u64 = 64;
 
@@ -85,6 +84,8 @@ pub struct GroupParts {
     pub followed: Followed,
     /// How long it serves after it last heard of a majority; [`HEARD_WITHIN`] where it is no test.
     pub serve_within: Duration,
+    /// How fast replicas that were away are brought up to date.
+    pub pace: Pace,
     /// Of which cluster the group is.
     pub system: SystemView,
 }
@@ -107,7 +108,8 @@ impl Group {
     /// Starts this replica over its log and its state. One that is new waits to be told of its group, or for
     /// [`Consensus::found`].
     pub async fn start(parts: GroupParts) -> Result<Self, ProposeError> {
-        let GroupParts { node, log, applier, transport, disk, tell, heard, followed, serve_within, system } = parts;
+        let GroupParts { node, log, applier, transport, disk, tell, heard, followed, serve_within, pace, system } =
+            parts;
         let alone = transport.is_none();
         let config = Config {
             cluster_name: log.shard().to_string(),
@@ -122,12 +124,13 @@ impl Group {
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(stopped)?);
-        let network = Network { shard: log.shard(), system, transport, disk };
-        let store = LogStore::new(log.clone());
+        let brake = Brake::new(log.clone(), pace);
+        let network = Network { shard: log.shard(), system, transport, disk, brake: brake.clone() };
+        let store = LogStore::new(log.clone(), brake.clone());
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
-        let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, serve_within));
+        let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, brake, serve_within));
         let group = Self { raft, log, applier, followed, following: Arc::new(Mutex::new(Some(following))) };
         group.set_electable(true);
         Ok(group)
@@ -194,6 +197,7 @@ async fn follow(
     alone: bool,
     tell: watch::Sender<Leadership>,
     quorum: Heard,
+    brake: Brake,
     serve_within: Duration,
 ) {
     let (mut metrics, mut was_deaf) = (raft.metrics(), false);
@@ -212,6 +216,8 @@ async fn follow(
             }
             let heard = alone || m.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) < serve_within.as_millis());
             let leads = m.current_leader == Some(m.id) && ready && heard;
+            let applied = m.last_applied.map_or(0, |id| id.index);
+            brake.note(!alone && is_majority_near(&m), m.last_log_index.unwrap_or(0), applied);
             let leader = m.current_leader.filter(|id| leads || *id != m.id).map(NodeId::from_bits);
             let silence = if alone { None } else { m.millis_since_quorum_ack };
             let deaf = m.state.is_leader() && silence.is_some_and(|ms| u128::from(ms) > 2 * HEARD_WITHIN.as_millis());
@@ -226,6 +232,17 @@ async fn follow(
             return tell.send_modify(|before| before.leads = false);
         }
     }
+}
+
+/// Whether a majority of its voters is near the end of the log, in both sets where they change.
+fn is_majority_near(m: &RaftMetrics<u64, BasicNode>) -> bool {
+    let (Some(last), Some(replication)) = (m.last_log_index, &m.replication) else { return false };
+    let near = |node: &u64| {
+        let at = replication.get(node).copied().flatten().map_or(0, |at| at.index);
+        *node == m.id || at + BEHIND_MAX / 2 >= last
+    };
+    let sets = m.membership_config.membership().get_joint_config();
+    sets.iter().all(|set| 2 * set.iter().filter(|node| near(node)).count() > set.len())
 }
 
 /// What became of a change of members.

@@ -17,22 +17,37 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 
-use super::openraft::{Batch, Types};
+use super::{
+    openraft::{Batch, Types},
+    pace::Brake,
+};
 use crate::log::{LogEntry, Position, ShardLog};
 
 const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
+/// Bytes of entries that travel at a time: more would take longer than the engine waits for the answer.
+const READ_BYTES: usize = 1024 * 1024;
+
 /// See the module's documentation.
 #[derive(Clone)]
 pub(super) struct LogStore {
     log: Arc<ShardLog>,
+    brake: Brake,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Arc<ShardLog>) -> Self {
-        Self { log }
+    pub(super) fn new(log: Arc<ShardLog>, brake: Brake) -> Self {
+        Self { log, brake }
+    }
+
+    fn read(&self, from: u64, to: u64, bytes: usize) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        let entries = self.log.read_some(from, to, bytes).map_err(|e| failed(ErrorVerb::Read, e))?;
+        let decoded: Option<Vec<_>> = entries.into_iter().map(decode_entry).collect();
+        decoded.ok_or_else(|| {
+            failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know"))
+        })
     }
 }
 
@@ -131,11 +146,13 @@ impl RaftLogReader<Types> for LogStore {
             Excluded(&n) => n,
             Unbounded => u64::MAX,
         };
-        let entries = self.log.read(from, to).map_err(|e| failed(ErrorVerb::Read, e))?;
-        let decoded: Option<Vec<_>> = entries.into_iter().map(decode_entry).collect();
-        decoded.ok_or_else(|| {
-            failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know"))
-        })
+        self.read(from, to, usize::MAX)
+    }
+
+    /// What goes to another replica next: at least one entry.
+    async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        let bytes = if self.brake.holds(from) { self.brake.piece().await } else { READ_BYTES };
+        self.read(from, to, bytes)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 use magpie_protocol::{NodeId, ShardId};
 use openraft::{
-    BasicNode, ErrorVerb, Snapshot, Vote,
+    BasicNode, Entry, EntryPayload, ErrorVerb, LogId, Snapshot, Vote,
     error::{
         Fatal, InstallSnapshotError, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
     },
@@ -20,6 +20,7 @@ use super::{
     openraft::Types,
     openraft_log::failed,
     openraft_wire::{self as wire, Chunk, Offer, Received},
+    pace::Brake,
 };
 use crate::{
     disk::Disk,
@@ -45,6 +46,7 @@ pub(super) struct Network {
     /// None for a node that is alone.
     pub(super) transport: Option<Arc<dyn Transport>>,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) brake: Brake,
 }
 
 /// One other replica.
@@ -82,6 +84,24 @@ impl Peer {
         transport.call(self.node, lane, framed.freeze(), within).await
     }
 
+    /// What goes to a replica that is far behind goes on the lane of snapshots. Where nothing may go yet it only hears
+    /// that its leader is there: how far that reaches is returned.
+    fn hold_back(&self, rpc: &mut AppendEntriesRequest<Types>) -> (Lane, Option<Option<LogId<u64>>>) {
+        let from = rpc.prev_log_id.map_or(0, |prev| prev.index + 1);
+        if rpc.entries.is_empty() || !self.network.brake.holds(from) {
+            return (Lane::Consensus, None);
+        }
+        let bytes = |entry: &Entry<Types>| match &entry.payload {
+            EntryPayload::Normal(batch) => batch.0.len(),
+            _ => 0,
+        };
+        if self.network.brake.take(rpc.entries.iter().map(bytes).sum()) {
+            return (Lane::Bulk, None);
+        }
+        rpc.entries.clear();
+        (Lane::Consensus, Some(rpc.prev_log_id))
+    }
+
     /// Sends the snapshot from where the peer's copy ends; returns the peer's vote when it is installed.
     async fn send(&self, vote: Vote<u64>, snapshot: &Snapshot<Types>) -> Result<Vote<u64>, Streaming> {
         let path = &snapshot.snapshot.path;
@@ -106,6 +126,7 @@ impl Peer {
             };
             let part = CHUNK_BYTES.min((len - offset) as usize);
             let bytes = self.network.disk.read_at(path, offset, part).map_err(unreadable)?;
+            self.network.brake.part(part).await;
             let chunk = Chunk { offer: offer.clone(), offset, bytes };
             answer = self.call(Lane::Bulk, wire::chunk(&chunk), CHUNK_WITHIN).await;
         }
@@ -126,12 +147,17 @@ fn unreadable(error: std::io::Error) -> Streaming {
 impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        mut rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
-        let answer = self.call(Lane::Consensus, wire::append(rpc), option.hard_ttl()).await;
+        let (lane, part) = self.hold_back(&mut rpc);
+        let answer = self.call(lane, wire::append(rpc), option.hard_ttl()).await;
         let answer = answer.map_err(|e| RPCError::Unreachable(unreachable(&e)))?;
-        wire::to_appended(&answer).ok_or_else(|| RPCError::Network(nonsense(self.node)))
+        match (wire::to_appended(&answer), part) {
+            (Some(AppendEntriesResponse::Success), Some(upto)) => Ok(AppendEntriesResponse::PartialSuccess(upto)),
+            (Some(answer), _) => Ok(answer),
+            (None, _) => Err(RPCError::Network(nonsense(self.node))),
+        }
     }
 
     async fn install_snapshot(

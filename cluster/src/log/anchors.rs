@@ -88,25 +88,26 @@ impl Anchors {
         self.find(index).map(|(anchor, _)| (anchor.segment, u64::from(anchor.offset)))
     }
 
-    /// The entries `from..to` of a shard, each checked. `read` gives so many bytes of a segment from an offset, or as
-    /// many as there are. Where an entry is not found, what it gives ends there.
+    /// The entries `from..to` of a shard, each checked, and no more once they have `bytes` together. `read` gives so many
+    /// bytes of a segment from an offset, or as many as there are. Where an entry is not found, what it gives ends there.
     pub(super) fn read<E>(
         &self,
         shard: ShardId,
         from: u64,
         to: u64,
+        bytes: usize,
         read: impl Fn(u64, u64, usize) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<LogEntry>, E> {
         let mut found = Vec::with_capacity((to - from).min(64) as usize);
-        let mut next = from;
-        while next < to {
+        let (mut next, mut left) = (from, bytes);
+        while next < to && left > 0 {
             let Some((anchor, end)) = self.find(next) else { break };
-            let mut scan = Scan { shard, next, to: to.min(end), found: &mut found };
+            let mut scan = Scan { shard, next, to: to.min(end), left, found: &mut found };
             scan.run(anchor, &read)?;
             if scan.next == next {
                 break;
             }
-            next = scan.next;
+            (next, left) = (scan.next, scan.left);
         }
         Ok(found)
     }
@@ -117,14 +118,20 @@ struct Scan<'a> {
     shard: ShardId,
     next: u64,
     to: u64,
+    /// Bytes that may still be taken: the last entry may be longer.
+    left: usize,
     found: &'a mut Vec<LogEntry>,
 }
 
 impl Scan<'_> {
+    fn is_done(&self) -> bool {
+        self.next >= self.to || self.left == 0
+    }
+
     fn run<E>(&mut self, from: Anchor, read: &impl Fn(u64, u64, usize) -> Result<Vec<u8>, E>) -> Result<(), E> {
         // A segment that goes on with the shard's entries has an anchor of its own.
         let (mut offset, mut window) = (u64::from(from.offset), WINDOW);
-        while self.next < self.to {
+        while !self.is_done() {
             let bytes = read(from.segment, offset, window)?;
             let used = self.take(&bytes);
             offset += used as u64;
@@ -143,11 +150,12 @@ impl Scan<'_> {
     /// Takes whole records from the front; how many bytes they were.
     fn take(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        while self.next < self.to {
+        while !self.is_done() {
             let rest = bytes.get(at..).unwrap_or_default();
             if let Some((record, len)) = format::read_record(rest) {
                 let mine = record.kind == RecordKind::Entry && record.shard == self.shard;
                 if mine && record.position.index == self.next {
+                    self.left = self.left.saturating_sub(record.payload.len());
                     let payload = Bytes::copy_from_slice(record.payload);
                     self.found.push(LogEntry { position: record.position, payload });
                     self.next += 1;

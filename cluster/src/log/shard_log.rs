@@ -137,6 +137,11 @@ impl ShardLog {
         self.writer.has_space()
     }
 
+    /// Bytes that the whole log, of all shards, was given since it was opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.writer.submitted_bytes()
+    }
+
     /// Free bytes on the log's disk when last looked at.
     pub fn free_bytes(&self) -> u64 {
         self.writer.free_bytes()
@@ -184,7 +189,8 @@ impl ShardLog {
             inner.cached_bytes -= slot.map_or(0, |slot| slot.payload.len());
         }
         if inner.old.last().is_some_and(|last| last.index >= index) {
-            let before = if index > inner.first { self.read_old(&inner.old, index - 1, index)? } else { Vec::new() };
+            let before =
+                if index > inner.first { self.read_old(&inner.old, index - 1, index, usize::MAX)? } else { Vec::new() };
             inner.old.truncate(index, before.last().map(|entry| entry.position));
         }
         drop(inner);
@@ -249,28 +255,40 @@ impl ShardLog {
 
     /// The entries from `from` up to and without `to` that are there, from memory or from disk, checked.
     pub fn read(&self, from: u64, to: u64) -> Result<Vec<LogEntry>, LogError> {
+        self.read_some(from, to, usize::MAX)
+    }
+
+    /// The first of these entries: no more follow once their payloads have `bytes` together.
+    pub fn read_some(&self, from: u64, to: u64, bytes: usize) -> Result<Vec<LogEntry>, LogError> {
         let inner = self.lock();
         let (from, newer) = (from.max(inner.first), inner.newer_from());
         let old = inner.old.last().map_or(0, |last| last.index + 1).min(to);
-        let mut found = if from < old { self.read_old(&inner.old, from, old)? } else { Vec::new() };
-        if to > newer {
+        let mut found = if from < old { self.read_old(&inner.old, from, old, bytes)? } else { Vec::new() };
+        let mut held: usize = found.iter().map(|entry| entry.payload.len()).sum();
+        let from = found.last().map_or(from, |last| last.position.index + 1);
+        if to > newer && from >= old {
             let slots = inner.slots.iter().skip(from.saturating_sub(newer) as usize);
-            let slots = slots.take(to.saturating_sub(from.max(newer)) as usize);
-            found.extend(slots.map(|slot| LogEntry { position: slot.position, payload: slot.payload.clone() }));
+            for slot in slots.take(to.saturating_sub(from.max(newer)) as usize) {
+                if held >= bytes {
+                    break;
+                }
+                held += slot.payload.len();
+                found.push(LogEntry { position: slot.position, payload: slot.payload.clone() });
+            }
         }
         Ok(found)
     }
 
-    /// All of these, from disk.
-    fn read_old(&self, old: &Anchors, from: u64, to: u64) -> Result<Vec<LogEntry>, LogError> {
+    /// The first of these, from disk, up to so many bytes.
+    fn read_old(&self, old: &Anchors, from: u64, to: u64, bytes: usize) -> Result<Vec<LogEntry>, LogError> {
         let read = |segment: u64, offset: u64, len: usize| -> Result<Vec<u8>, LogError> {
             let path = segment_path(&self.dir, segment);
             let there = self.disk.len(&path)?.saturating_sub(offset);
             Ok(self.disk.read_at(&path, offset, len.min(there as usize))?)
         };
-        let found = old.read(self.shard, from, to, read)?;
+        let found = old.read(self.shard, from, to, bytes, read)?;
         let expected = from + found.len() as u64;
-        if expected == to {
+        if expected == to || found.iter().map(|entry| entry.payload.len()).sum::<usize>() >= bytes {
             return Ok(found);
         }
         let (segment, offset) = old.place(expected).unwrap_or_default();

@@ -126,7 +126,11 @@ impl<M: Machine> Inner<M> {
         });
         match written {
             Ok((records, applied)) => {
-                lock(&self.core).store.thawed();
+                let mut core = lock(&self.core);
+                core.store.thawed();
+                let cached = core.store.cached_bytes();
+                drop(core);
+                metrics::gauge!(crate::metrics::CACHE_BYTES, "shard" => self.id.to_string()).set(cached as f64);
                 metrics::counter!(crate::metrics::CHECKPOINT_RECORDS).increment(records);
                 metrics::histogram!(crate::metrics::CHECKPOINT_SECONDS).record(began.elapsed().as_secs_f64());
                 tracing::debug!(shard = %self.id, records, index = applied.index(), elapsed = ?began.elapsed(), "checkpoint");

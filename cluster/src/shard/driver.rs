@@ -88,6 +88,7 @@ impl<M: Machine> Shard<M> {
                 self.abandon(id, &error);
             }
             round = handed_on.elapsed();
+            self.0.node.pace.note_round(round);
         }
     }
 

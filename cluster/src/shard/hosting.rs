@@ -105,6 +105,7 @@ impl<M: Machine> Shard<M> {
             heard: self.0.heard.clone(),
             followed: self.0.followed.clone(),
             serve_within: self.0.node.serve_within,
+            pace: self.0.node.pace.clone(),
             system: self.0.system.clone(),
         });
         let group: Arc<dyn Consensus> = Arc::new(group.await?);

@@ -152,6 +152,8 @@ pub struct Generations<K, V> {
     young: FixedMap<K, V>,
     old: FixedMap<K, V>,
     weight: usize,
+    /// What the old one weighed when it was young.
+    old_weight: usize,
     weight_max: usize,
 }
 
@@ -163,7 +165,7 @@ pub trait Weigh {
 impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
     /// A cache of at most about twice `weight_max`.
     pub fn new(weight_max: usize) -> Self {
-        Self { young: FixedMap::default(), old: FixedMap::default(), weight: 0, weight_max }
+        Self { young: FixedMap::default(), old: FixedMap::default(), weight: 0, old_weight: 0, weight_max }
     }
 
     /// What is cached under this key.
@@ -184,7 +186,7 @@ impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
         let weight = value.weight();
         if self.weight + weight > self.weight_max {
             self.old = std::mem::take(&mut self.young);
-            self.weight = 0;
+            self.old_weight = std::mem::take(&mut self.weight);
         }
         self.weight += weight;
         self.young.insert(key, value);
@@ -193,6 +195,11 @@ impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
     /// A value that [`Generations::get`] gave has grown, or become smaller.
     pub fn grown(&mut self, bytes: isize) {
         self.weight = self.weight.saturating_add_signed(bytes);
+    }
+
+    /// What all of it takes, in bytes, at the most: what moved from old to young counts in both.
+    pub fn bytes(&self) -> usize {
+        self.weight + self.old_weight
     }
 
     /// How many values are cached.

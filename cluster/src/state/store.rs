@@ -97,6 +97,11 @@ impl Store {
         }
     }
 
+    /// What records and timelines in use take of memory, in bytes, about.
+    pub fn cached_bytes(&self) -> usize {
+        self.records.bytes() + self.tails.bytes()
+    }
+
     /// How far the state is.
     pub fn applied(&self) -> &Applied {
         &self.applied

@@ -27,6 +27,10 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// A node that has not answered for this long is taken to be down.
 const DOWN_AFTER: Duration = Duration::from_millis(2_500);
+/// How long a node's answer may take: entries are sent again that are not answered within a heartbeat's interval, 75 ms.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(50);
+/// A busy second does not make a node distant: what it takes at the least grows by this much a second at most.
+const ROUND_TRIP_GROWS: f64 = 1.25;
 /// How far a clock may be from the majority's.
 const CLOCK_OFF_MAX_MS: u64 = 1_000;
 
@@ -63,6 +67,8 @@ pub struct Beat {
     pub at: Instant,
     /// How far its clock is before this one's, in milliseconds, about.
     pub ahead_ms: i64,
+    /// How long a question to it and the answer take, at the least of late.
+    pub round_trip: Duration,
     pub facts: Facts,
     /// How far this node's clock was from one that cannot be set, when it was compared.
     set_ms: i64,
@@ -242,7 +248,7 @@ impl Pulse {
     }
 
     async fn ask<M: Machine>(&self, router: &Router<M>, node: NodeId) {
-        let (before, set_ms) = ((self.0.clock)(), self.set_ms());
+        let (asked, before, set_ms) = (Instant::now(), (self.0.clock)(), self.set_ms());
         let Ok(facts) = router.ask_node(node, Request::Facts).await.and_then(|response| response.facts()) else {
             return;
         };
@@ -252,7 +258,14 @@ impl Pulse {
             // It was set meanwhile: this says nothing of either.
             return;
         }
-        self.beats().insert(node, Beat { at: Instant::now(), ahead_ms, facts, set_ms });
+        let (mut beats, took) = (self.beats(), asked.elapsed());
+        let known = beats.get(&node).map_or(ROUND_TRIP_MAX / 4, |beat| beat.round_trip);
+        let round_trip = took.min(known.mul_f64(ROUND_TRIP_GROWS));
+        if round_trip > ROUND_TRIP_MAX && known <= ROUND_TRIP_MAX {
+            tracing::warn!(%node, ms = round_trip.as_millis() as u64, max_ms = ROUND_TRIP_MAX.as_millis() as u64,
+                "a node is too far away for replicas: their leaders will change again and again; keep nodes nearer");
+        }
+        beats.insert(node, Beat { at: Instant::now(), ahead_ms, round_trip, facts, set_ms });
     }
 
     /// This node's clock is off when it is far from that of most: the middle of all.

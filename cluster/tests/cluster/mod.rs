@@ -73,6 +73,8 @@ pub struct Cluster {
     began: Instant,
     pub limits: ShardLimits,
     pub shards: u16,
+    /// What a node sends at most to those that were away, in bytes a second.
+    pub catch_up: u64,
 }
 
 pub fn address(at: usize) -> SocketAddr {
@@ -114,6 +116,7 @@ impl Cluster {
             began,
             limits,
             shards,
+            catch_up: 64 << 20,
         };
         for at in 0..nodes {
             cluster.nodes.push(None);
@@ -139,6 +142,7 @@ impl Cluster {
             part: Part { address: Some(address), nodes, token: self.tokens.get(&at).cloned(), ..Part::default() },
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            catch_up_bytes: self.catch_up,
             serve_within: HEARD_WITHIN,
             level: self.levels.get(&at).copied().unwrap_or(LEVEL),
             state_in_memory: true,

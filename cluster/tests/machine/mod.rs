@@ -163,6 +163,7 @@ impl Rig {
             part: Part::default(),
             lost_after: Duration::from_secs(300),
             audit_every: Duration::from_secs(60),
+            catch_up_bytes: 64 << 20,
             serve_within: HEARD_WITHIN,
             level: LEVEL,
             state_in_memory,

@@ -9,7 +9,12 @@ use actix_web::{
 };
 use magpie_cluster::{
     AskError, System,
-    system::{Change, Refusal, Standing, founding::token_hash, placement::Step, pulse::Facts},
+    system::{
+        Change, Refusal, Standing,
+        founding::token_hash,
+        placement::Step,
+        pulse::{Beat, Facts},
+    },
 };
 use magpie_protocol::{NodeId, ShardId, ids::ParseIdError};
 use serde::{Deserialize, Serialize};
@@ -43,6 +48,9 @@ pub struct NodeStatus {
     pub up: bool,
     /// How far its clock is before that of the node that was asked.
     pub clock_ahead_ms: i64,
+    /// How long an answer of it takes to the node that was asked, about; for replicas it must stay under 50.
+    #[serde(default)]
+    pub round_trip_ms: f64,
     /// Its clock is so far off that it leads nothing.
     pub astray: bool,
     pub level: u32,
@@ -72,15 +80,17 @@ fn names(nodes: &BTreeSet<NodeId>) -> Vec<String> {
 fn status_of(router: &MagpieRouter, system: &System) -> ClusterStatus {
     let others = router.pulse().others();
     let mine = router.facts();
-    let known = |node: &NodeId| -> Option<(Facts, i64, bool)> {
+    let known = |node: &NodeId| -> Option<(Facts, (i64, f64), bool)> {
         if *node == router.me() {
-            return Some((mine.clone(), 0, true));
+            return Some((mine.clone(), (0, 0.0), true));
         }
-        others.get(node).map(|beat| (beat.facts.clone(), beat.ahead_ms, beat.is_up()))
+        let far = |beat: &Beat| (beat.ahead_ms, (beat.round_trip.as_secs_f64() * 1e4).round() / 10.0);
+        others.get(node).map(|beat| (beat.facts.clone(), far(beat), beat.is_up()))
     };
     let node_status = |(node, member): (&NodeId, &magpie_cluster::system::Member)| {
         let known = known(node);
-        let (facts, clock_ahead_ms, up) = known.map_or((None, 0, false), |(facts, ahead, up)| (Some(facts), ahead, up));
+        let (facts, (clock_ahead_ms, round_trip_ms), up) =
+            known.map_or((None, (0, 0.0), false), |(facts, far, up)| (Some(facts), far, up));
         let standing = match member.standing {
             Standing::Active if member.disk.is_none() => "expected",
             Standing::Active => "active",
@@ -96,6 +106,7 @@ fn status_of(router: &MagpieRouter, system: &System) -> ClusterStatus {
             standing: standing.to_owned(),
             up,
             clock_ahead_ms,
+            round_trip_ms,
             astray: live.is_some_and(|facts| facts.astray),
             level: member.level,
             sessions: live.map_or(0, |facts| facts.sessions),

@@ -283,8 +283,9 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 fn nodes(status: &ClusterStatus) -> Vec<Vec<String>> {
-    let mut rows =
-        vec![row(["NODE", "STATE", "ZONE", "ADDRESS", "DEVICES", "LEADS", "HOLDS", "SESSIONS", "FREE", "CLOCK"])];
+    let mut rows = vec![row([
+        "NODE", "STATE", "ZONE", "ADDRESS", "DEVICES", "LEADS", "HOLDS", "SESSIONS", "FREE", "CLOCK", "AWAY",
+    ])];
     for node in &status.nodes {
         let state = match (node.standing.as_str(), node.up) {
             ("removed" | "expected", _) => node.standing.clone(),
@@ -305,6 +306,7 @@ fn nodes(status: &ClusterStatus) -> Vec<Vec<String>> {
             node.sessions.to_string(),
             if node.up { format!("{:.1} GB", node.free_bytes as f64 / 1e9) } else { "-".to_owned() },
             if node.up { format!("{:+} ms {clock}", node.clock_ahead_ms) } else { "-".to_owned() },
+            if node.up { format!("{} ms", node.round_trip_ms) } else { "-".to_owned() },
         ]);
     }
     rows

@@ -94,6 +94,9 @@ section! {
         replace_after_s: u64 = 300,
         /// How often the replicas of a shard are compared, in seconds. Each reads its whole state for it.
         audit_every_s: u64 = 3_600,
+        /// What this node sends at most to replicas that were away or are new, in MB/s. It sends less while people's
+        /// messages take longer for it.
+        catch_up_mb_per_s: u64 = 64,
     }
 }
 

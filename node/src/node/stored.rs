@@ -17,6 +17,7 @@ pub(super) fn storage_config(config: &Config, options: &Options, disk: DiskId) -
         part: options.others.as_ref().map_or(Part::default(), |others| others.part.clone()),
         lost_after: Duration::from_secs(config.cluster.replace_after_s),
         audit_every: Duration::from_secs(config.cluster.audit_every_s),
+        catch_up_bytes: config.cluster.catch_up_mb_per_s.saturating_mul(1_000_000),
         level: options.level,
         serve_within: options.serve_within,
         shards: storage.shards,

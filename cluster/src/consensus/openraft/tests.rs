@@ -17,7 +17,12 @@ use openraft::{
 };
 
 use super::{
-    super::{openraft_log::from_position, openraft_machine::Adapter, openraft_wire as wire},
+    super::{
+        openraft_log::from_position,
+        openraft_machine::Adapter,
+        openraft_wire as wire,
+        pace::{Brake, Pace},
+    },
     LogStore, Types,
 };
 use crate::{
@@ -72,6 +77,7 @@ impl Builder {
             snapshot_dir,
             transport: None,
             astray: Default::default(),
+            pace: Pace::new(1 << 20),
         };
         let shard = Shard::new(ShardParts {
             id,
@@ -92,7 +98,8 @@ impl Builder {
 impl StoreBuilder<Types, LogStore, Adapter> for Builder {
     async fn build(&self) -> Result<((), LogStore, Adapter), StorageError<u64>> {
         let (log, shard) = self.replica();
-        Ok(((), LogStore::new(log), Adapter::new(shard.0)))
+        let brake = Brake::new(log.clone(), Pace::new(1 << 20));
+        Ok(((), LogStore::new(log, brake), Adapter::new(shard.0)))
     }
 }
 
