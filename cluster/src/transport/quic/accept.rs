@@ -88,7 +88,9 @@ async fn serve(shared: &Arc<Shared>, from: NodeId, connection: quinn::Connection
         let accepted = peers.accepted.entry(from).or_default();
         accepted.close("you have made another connection");
         accepted.connection = Some(connection.clone());
-        accepted.turn.clone()
+        let turn = accepted.turn.clone();
+        peers.note_there(from);
+        turn
     };
     let _turn = turn.lock().await;
     let mut tasks = JoinSet::new();

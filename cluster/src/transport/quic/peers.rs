@@ -8,7 +8,7 @@ use std::{
 };
 
 use magpie_protocol::NodeId;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Shared, accept::Accepted, link::Link, stream::Ended};
@@ -17,6 +17,8 @@ use super::{Shared, accept::Accepted, link::Link, stream::Ended};
 pub(super) const GREETING_TIME_MAX: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A handshake that takes longer began before the peer was there.
+const STALE_AFTER: Duration = Duration::from_millis(100);
 
 /// The link that stands, if one does.
 #[derive(Default)]
@@ -35,6 +37,8 @@ impl Slot {
 struct Peer {
     address: SocketAddr,
     slot: Arc<Slot>,
+    /// It has come, and can be dialled.
+    there: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -71,10 +75,18 @@ impl Peers {
         });
         for (&node, &address) in wanted {
             if node != shared.node && !self.dialled.contains_key(&node) {
-                let slot = Arc::<Slot>::default();
-                let task = shared.runtime.spawn(keep(shared.clone(), node, address, slot.clone()));
-                self.dialled.insert(node, Peer { address, slot, task });
+                let (slot, there) = (Arc::<Slot>::default(), Arc::<Notify>::default());
+                let task = shared.runtime.spawn(keep(shared.clone(), node, address, slot.clone(), there.clone()));
+                self.dialled.insert(node, Peer { address, slot, there, task });
             }
+        }
+    }
+
+    /// This peer has made a connection: who waits before it dials again waits for nothing. A leader must be heard before
+    /// its follower, that was away, stands for election.
+    pub(super) fn note_there(&self, node: NodeId) {
+        if let Some(peer) = self.dialled.get(&node).filter(|peer| peer.slot.get().is_none()) {
+            peer.there.notify_waiters();
         }
     }
 
@@ -112,12 +124,16 @@ impl Peers {
 }
 
 /// Dials this node as often as it takes, for as long as it is a peer.
-async fn keep(shared: Arc<Shared>, to: NodeId, address: SocketAddr, slot: Arc<Slot>) {
+async fn keep(shared: Arc<Shared>, to: NodeId, address: SocketAddr, slot: Arc<Slot>, there: Arc<Notify>) {
     let mut failed = 0;
     loop {
         let config = shared.client();
         let dial = Link::dial(&shared.endpoint, config, to, address);
-        let dialled = tokio::time::timeout(GREETING_TIME_MAX, dial).await;
+        let dialled = tokio::select! {
+            biased;
+            dialled = tokio::time::timeout(GREETING_TIME_MAX, dial) => dialled,
+            () = came(&there) => continue,
+        };
         match dialled.unwrap_or(Err(Ended::TooSlow(GREETING_TIME_MAX.as_millis()))) {
             Ok((link, streams)) => {
                 tracing::info!(%to, %address, "connected to a node");
@@ -134,9 +150,18 @@ async fn keep(shared: Arc<Shared>, to: NodeId, address: SocketAddr, slot: Arc<Sl
             Err(ended) if failed == 0 => tracing::warn!(%to, %address, reason = %ended, "cannot connect to a node"),
             Err(ended) => tracing::debug!(%to, %address, reason = %ended, failed, "cannot connect to a node"),
         }
-        tokio::time::sleep(backoff(shared.node, to, failed)).await;
-        failed += 1;
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(backoff(shared.node, to, failed)) => failed += 1,
+            () = there.notified() => failed = 0,
+        }
     }
+}
+
+/// Returns when the peer comes after a handshake with it began that it will not answer.
+async fn came(there: &Notify) {
+    tokio::time::sleep(STALE_AFTER).await;
+    there.notified().await;
 }
 
 /// How long to wait after this many failures: twice as long each time, less up to a half, which differs from pair to

@@ -26,6 +26,30 @@ async fn after_a_restart_of_the_peer_there_is_a_connection_again() {
 }
 
 #[tokio::test]
+async fn who_was_away_long_is_reached_as_soon_as_it_is_back() {
+    let authority = Authority::new();
+    let mut nodes = cluster(&authority, 2).await;
+    let identity = authority.identity(node(2));
+    let port = nodes[1].port();
+    for away in [3_000, 3_400, 3_800] {
+        let two = nodes.pop().unwrap();
+        two.transport.stop().await;
+        drop(two);
+        let one = nodes.first().unwrap();
+        until("it is gone", || one.transport.connected().is_empty()).await;
+        // Meanwhile it is dialled every second or so, and each attempt asks at intervals that grow.
+        tokio::time::sleep(Duration::from_millis(away)).await;
+        nodes.push(Node::restart(node(2), port, &identity).await);
+        introduce(&nodes);
+        until("it has come", || nodes[1].transport.connected().len() == 1).await;
+        let came = Instant::now();
+        until("it is reached", || nodes[0].transport.connected().len() == 1).await;
+        assert!(came.elapsed() < Duration::from_millis(200), "reached {:?} after it came", came.elapsed());
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_falls_silent_is_noticed() {
     let nodes = cluster(&Authority::new(), 2).await;
     let waiting = nodes[0].transport.call(node(2), Lane::Consensus, Bytes::from_static(&[0]), 20 * SECOND);
