@@ -24,6 +24,11 @@ pub const OUTBOX_DELIVERED: &str = "magpie_cluster_outbox_delivered_total";
 /// Reads that were answered by a replica that may be behind its leader.
 pub const READS_BEHIND: &str = "magpie_cluster_reads_behind_total";
 
+/// Requests that were not sent to another node because it would have refused them.
+pub const REFUSED_EARLY: &str = "magpie_cluster_refused_early_total";
+/// Times that a request was not asked of other nodes again, because too much was already.
+pub const RETRIES_HELD: &str = "magpie_cluster_retries_held_total";
+
 /// Tells the recorder what the names mean.
 pub fn describe() {
     metrics::describe_counter!(LOG_GROUPS, "groups written to the log, one write and at most one sync each");
@@ -36,5 +41,7 @@ pub fn describe() {
     metrics::describe_gauge!(CACHE_BYTES, metrics::Unit::Bytes, "memory for records and timelines in use");
     metrics::describe_counter!(SNAPSHOT_BYTES, metrics::Unit::Bytes, "bytes of snapshots written");
     metrics::describe_counter!(READS_BEHIND, "reads answered by a replica that may be behind its leader");
+    metrics::describe_counter!(REFUSED_EARLY, "requests not sent to a node that would have refused them");
+    metrics::describe_counter!(RETRIES_HELD, "times that a request was not asked again, because too much was already");
     metrics::describe_counter!(OUTBOX_DELIVERED, "messages delivered from one shard to another");
 }

@@ -14,13 +14,16 @@ use std::{
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes};
 use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
+use tokio::time::Instant;
 
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::{Reshaping, absent},
+    priority,
     shard::cut::{Held, Through},
     system::{
-        Change, DiskId, FIRST_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView, placement::Step, pulse::Facts,
+        Change, DiskId, FIRST_LEVEL, PRIORITY_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView,
+        placement::Step, pulse::Facts,
     },
     transport::{Answer, Lane, LinkError, Service, Transport},
 };
@@ -30,6 +33,8 @@ use crate::{
 const OF_THE_NODE: u64 = 0;
 /// How long an answer may take. A batch that waits for a new leader is known within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long it counts what a node said that it lets in. Every node is asked how it is once a second.
+const LEVEL_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// What a node asks of another. Tags are append-only.
 #[derive(Clone, Encode, Decode)]
@@ -138,9 +143,10 @@ pub(crate) enum Response<R, V> {
     CutPart(Held, Vec<u8>),
 }
 
-/// How a request travels: with which cluster it is for, 0 where that is not said, and the version of what the asker
-/// knows of it, ...
+/// How a request travels: with its priority if it has one, with which cluster it is for, 0 where that is not said, and
+/// the version of what the asker knows of it, ...
 struct Asked<T> {
+    priority: Option<u16>,
     cluster: u64,
     version: u64,
     request: T,
@@ -150,9 +156,14 @@ struct Asked<T> {
 const NAMED: u64 = u64::MAX;
 /// The level of such a cluster.
 const NAMED_LEVEL: u32 = 2;
+/// In front of all that: a priority follows. Of a cluster in which every node knows that.
+const RANKED: u64 = u64::MAX - 1;
 
 impl<T: Encode> Encode for Asked<T> {
     fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+        if let Some(priority) = self.priority {
+            (RANKED, priority).encode(encoder)?;
+        }
         if self.cluster != 0 {
             (NAMED, self.cluster).encode(encoder)?;
         }
@@ -163,11 +174,15 @@ impl<T: Encode> Encode for Asked<T> {
 
 impl<C, T: Decode<C>> Decode<C> for Asked<T> {
     fn decode<D: bincode::de::Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
-        let (cluster, version) = match u64::decode(decoder)? {
+        let (priority, front) = match u64::decode(decoder)? {
+            RANKED => (Some(u16::decode(decoder)?), u64::decode(decoder)?),
+            front => (None, front),
+        };
+        let (cluster, version) = match front {
             NAMED => (u64::decode(decoder)?, u64::decode(decoder)?),
             version => (0, version),
         };
-        Ok(Self { cluster, version, request: T::decode(decoder)? })
+        Ok(Self { priority, cluster, version, request: T::decode(decoder)? })
     }
 }
 
@@ -249,8 +264,8 @@ pub(crate) enum Message {
 pub(crate) struct Remote<M: Machine> {
     transport: Arc<dyn Transport>,
     system: SystemView,
-    /// What each node lets in.
-    levels: RwLock<BTreeMap<NodeId, u16>>,
+    /// What each node lets in, and when it said so.
+    levels: RwLock<BTreeMap<NodeId, (u16, Instant)>>,
     machine: PhantomData<fn() -> M>,
 }
 
@@ -267,10 +282,11 @@ impl<M: Machine> Remote<M> {
     /// Asks a node. Where it was not reached nothing happened, and another may lead.
     pub(crate) async fn call(&self, to: NodeId, request: &RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
         let named = self.system.now().filter(|system| system.level >= NAMED_LEVEL);
+        let priority = priority::current().filter(|_| named.as_ref().is_some_and(|s| s.level >= PRIORITY_LEVEL));
         let (cluster, version) = (named.map_or(0, |system| system.id), self.system.version());
         let lane = if matches!(request, Request::CutPart { .. }) { Lane::Bulk } else { Lane::Requests };
         let mut bytes = if lane == Lane::Bulk { OF_THE_NODE.to_le_bytes().to_vec() } else { Vec::new() };
-        codec::encode_into(&Asked { cluster, version, request }, &mut bytes);
+        codec::encode_into(&Asked { priority, cluster, version, request }, &mut bytes);
         match self.transport.call(to, lane, bytes.into(), ANSWER_WITHIN).await {
             Ok(answer) => match codec::decode_stored(&answer) {
                 Ok(Answered(system, level, result)) => {
@@ -286,14 +302,16 @@ impl<M: Machine> Remote<M> {
     }
 
     fn note_level(&self, node: NodeId, level: u16) {
-        if self.level_of(node) != level {
-            self.levels.write().unwrap_or_else(PoisonError::into_inner).insert(node, level);
+        let said = self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
+        if said.is_none_or(|(before, at)| before != level || at.elapsed() > LEVEL_TIME_MAX / 4) {
+            self.levels.write().unwrap_or_else(PoisonError::into_inner).insert(node, (level, Instant::now()));
         }
     }
 
-    /// The last priority that a node lets in.
+    /// The last priority that a node lets in, as it said with its last answer; all, if that is long ago.
     pub(crate) fn level_of(&self, node: NodeId) -> u16 {
-        self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied().unwrap_or(u16::MAX)
+        let said = self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
+        said.filter(|(_, at)| at.elapsed() < LEVEL_TIME_MAX).map_or(u16::MAX, |(level, _)| level)
     }
 
     /// Tells a node what the cluster knows of itself.
@@ -404,7 +422,7 @@ impl<M: Machine> Service for Host<M> {
                     tracing::warn!(%from, cluster, "a node of another cluster asks: of this one before it was restored?");
                     answer(codec::encode(&Answered(None, self.router.level(), foreign::<M>())).into());
                 }
-                Ok(Asked { version, request, .. }) => {
+                Ok(Asked { priority, version, request, .. }) => {
                     let router = self.router.clone();
                     let done = move |result: Result<ResponseOf<M>, AskError>| {
                         // Mostly nothing is newer: no copy is made to find out.
@@ -412,7 +430,10 @@ impl<M: Machine> Service for Host<M> {
                         let newer = newer.map(|system| (*system).clone());
                         answer(codec::encode(&Answered(newer, router.level(), result)).into());
                     };
-                    self.router.serve(from, request, Box::new(done));
+                    match self.router.admit(priority) {
+                        Ok(()) => self.router.serve(from, request, Box::new(done)),
+                        Err(error) => done(Err(error)),
+                    }
                 }
                 Err(error) => tracing::warn!(%from, %error, "a request that this build does not know"),
             },
@@ -452,8 +473,12 @@ impl<M: Machine> Service for Host<M> {
 
 /// A request as it travels.
 #[cfg(test)]
-pub(crate) fn asked<T: Encode + Decode<()> + 'static>(version: u64, request: T) -> crate::golden::file::Golden {
-    crate::golden::file::Golden::coded("node.asked", &Asked { cluster: 0, version, request })
+pub(crate) fn asked<T: Encode + Decode<()> + 'static>(
+    name: &str,
+    (priority, cluster, version): (Option<u16>, u64, u64),
+    request: T,
+) -> crate::golden::file::Golden {
+    crate::golden::file::Golden::coded(name, &Asked { priority, cluster, version, request })
 }
 
 /// An answer as it travels.

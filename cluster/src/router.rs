@@ -1,27 +1,28 @@
 //! Finding the shard of an entity, and the node that leads it, and asking there.
 
 mod cuts;
+mod leader;
 mod serve;
 
 pub(crate) use cuts::CUT_PART_MAX;
 
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU16, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::AtomicU64,
     },
     time::Duration,
 };
 
 use bincode::{Decode, Encode};
-use magpie_protocol::{NodeId, ShardId, Slot, TimelineId};
-use tokio::{sync::oneshot, time::Instant};
+use magpie_protocol::{NodeId, RetryBudget, ShardId, Slot, TimelineId};
+use tokio::sync::oneshot;
 
 use crate::{
     HintSink, Shard, ShardMap, Signal,
-    consensus::Leadership,
     machine::{EntityId, Machine},
-    remote::{Remote, Request, RequestOf, Response, ResponseOf, request_level},
+    priority::{self, Admission},
+    remote::{Remote, Request, RequestOf, Response, ResponseOf},
     shard::cut::Through,
     system::{
         Change, DiskId, Refusal, SYSTEM_SHARD, System, SystemView,
@@ -75,13 +76,6 @@ pub trait Front<M: Machine>: Send + Sync + 'static {
     }
 }
 
-/// How long a request waits for a shard to have a leader, after one was lost.
-const LEADERLESS_MAX: Duration = Duration::from_secs(3);
-/// How long a node that holds no replica of a shard waits for the answer of its leader.
-const SILENT_MAX: Duration = Duration::from_secs(1);
-/// How long it waits before it looks again, if no change is told.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
 struct Inner<M: Machine> {
     me: NodeId,
     map: ShardMap,
@@ -96,9 +90,16 @@ struct Inner<M: Machine> {
     /// Who led each shard when it was last asked, for when this node's replica, if it has one, does not know; 0 where
     /// nobody knows.
     leaders: Vec<AtomicU64>,
-    /// The last priority of requests that this node lets in.
-    level: AtomicU16,
+    /// What other nodes ask is let in by; everything where there is none.
+    admission: OnceLock<Arc<dyn Admission>>,
+    /// How often what other nodes did not take may be asked again.
+    retries: Mutex<RetryBudget>,
 }
+
+/// Requests that may be asked of other nodes again at once, and for ever a second, beside a tenth of those that were
+/// served: enough for some to look for a new leader, on behalf of all.
+const RETRIES_MAX: u32 = 200;
+const RETRIES_PER_SECOND: f64 = 50.0;
 
 /// What a router is made of.
 pub(crate) struct RouterParts<M: Machine> {
@@ -123,9 +124,12 @@ impl<M: Machine> Clone for Router<M> {
 impl<M: Machine> Router<M> {
     pub(crate) fn new(parts: RouterParts<M>) -> Self {
         let RouterParts { me, map, shards, remote, system, disk, pulse } = parts;
-        let (leaders, level) = (shards.iter().map(|_| AtomicU64::new(0)).collect(), AtomicU16::new(u16::MAX));
-        let (front, wishes) = (OnceLock::new(), Wishes::default());
-        Self(Arc::new(Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, level }))
+        let leaders = shards.iter().map(|_| AtomicU64::new(0)).collect();
+        let (front, admission, wishes) = (OnceLock::new(), OnceLock::new(), Wishes::default());
+        let retries = Mutex::new(RetryBudget::new(RETRIES_MAX, RETRIES_PER_SECOND));
+        let inner =
+            Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, admission, retries };
+        Self(Arc::new(inner))
     }
 
     /// This node.
@@ -153,21 +157,28 @@ impl<M: Machine> Router<M> {
         self.0.pulse.mine(&self.0.shards)
     }
 
-    /// The last priority of requests that this node lets in; others are told with every answer.
-    pub fn set_level(&self, level: u16) {
-        self.0.level.store(level, Ordering::Relaxed);
+    /// Who says what is let in that other nodes ask. Set once.
+    pub fn set_admission(&self, admission: Arc<dyn Admission>) {
+        if self.0.admission.set(admission).is_err() {
+            tracing::error!("a second admission was refused");
+        }
     }
 
+    /// The last priority that this node lets in.
     pub(crate) fn level(&self) -> u16 {
-        self.0.level.load(Ordering::Relaxed)
+        self.0.admission.get().map_or(u16::MAX, |admission| admission.level())
     }
 
-    /// The last priority that the leader of this slot's shard lets in, as it said with its last answer; all where this
-    /// node leads, whose own level it knows.
-    pub fn level_at(&self, slot: Slot) -> u16 {
-        let Some(remote) = &self.0.remote else { return u16::MAX };
-        let leader = self.leader_of(self.shard_of(slot)).filter(|leader| *leader != self.0.me);
-        leader.map_or(u16::MAX, |leader| remote.level_of(leader))
+    /// Lets a request of another node in, or refuses it.
+    pub(crate) fn admit(&self, priority: Option<u16>) -> Result<(), AskError> {
+        let (Some(priority), Some(admission)) = (priority, self.0.admission.get()) else { return Ok(()) };
+        if admission.admit(priority) { Ok(()) } else { Err(self.refusal(priority, admission.level())) }
+    }
+
+    /// Where this is the last priority that is let in.
+    fn refusal(&self, priority: u16, level: u16) -> AskError {
+        let after = self.0.admission.get().map_or(0, |admission| admission.retry_after_ms(priority, level));
+        AskError::Overloaded { retry_after_ms: after }
     }
 
     /// How long commands waited beyond the round before them, on average since this was last asked, in the shard where
@@ -233,7 +244,7 @@ impl<M: Machine> Router<M> {
             let replied = router.at_leader(Request::Submit(shard, entity, command)).await;
             reply(replied.and_then(Response::reply));
         };
-        tokio::spawn(asked);
+        priority::spawn(asked);
     }
 
     /// Asks an entity of a shard that this node leads.
@@ -386,88 +397,5 @@ impl<M: Machine> Router<M> {
         let (tx, rx) = oneshot::channel();
         self.serve(self.0.me, request, Box::new(move |result| drop(tx.send(result))));
         rx.await.unwrap_or(Err(AskError::Unknown))
-    }
-
-    /// Who leads a shard, as far as this node knows.
-    pub fn leader_of(&self, shard: &Shard<M>) -> Option<NodeId> {
-        let Leadership { leader, leads, .. } = shard.leadership();
-        if leads {
-            return Some(self.0.me);
-        }
-        let told = || self.0.leaders.get(usize::from(shard.id().get())).map(|leader| leader.load(Ordering::Relaxed));
-        leader.or_else(|| told().filter(|bits| *bits != 0).map(NodeId::from_bits))
-    }
-
-    fn note_leader(&self, shard: ShardId, leader: Option<NodeId>) {
-        if let Some(known) = self.0.leaders.get(usize::from(shard.get())) {
-            known.store(leader.map_or(0, NodeId::bits), Ordering::Relaxed);
-        }
-    }
-
-    /// Whom to ask of a shard whose leader is not known: its replicas in turn.
-    fn anyone(&self, shard: &Shard<M>, turn: usize) -> Option<NodeId> {
-        let system = self.0.system.now()?;
-        let replicas = system.place(shard.id())?.replicas.iter().filter(|node| **node != self.0.me);
-        let replicas: Vec<NodeId> = replicas.copied().collect();
-        replicas.get(turn % replicas.len().max(1)).copied()
-    }
-
-    /// Asks the leader of a shard, here or there. Where nothing happened, because it leads no longer or was not
-    /// reached, whoever leads next is asked; where the outcome is not known, the caller is told.
-    pub(crate) async fn at_leader(&self, request: RequestOf<M>) -> Result<ResponseOf<M>, AskError> {
-        let deadline = Instant::now() + LEADERLESS_MAX;
-        // An older build could not even read it. Nobody but itself is asked by a node that knows of no cluster yet.
-        let (needs, at) = (request_level::<M>(&request), self.0.system.now().map_or(u32::MAX, |system| system.level));
-        if needs > at {
-            return Err(AskError::NotYet { needs });
-        }
-        let shard = request.shard().and_then(|shard| self.shard(shard)).ok_or(AskError::Unavailable)?;
-        let mut changes = shard.follow_leadership();
-        let (mut told, mut turn) = (None, 0);
-        loop {
-            changes.mark_unchanged();
-            let leads = shard.leadership().leads;
-            let leader = told.take().or(self.leader_of(shard)).or_else(|| self.anyone(shard, turn));
-            turn += 1;
-            let result = match (&self.0.remote, leader) {
-                _ if leads => self.here(request.clone()).await,
-                (Some(remote), Some(leader)) if leader != self.0.me => tokio::select! {
-                    result = remote.call(leader, &request) => result,
-                    // It will hardly answer. What may be asked twice is asked again; of the rest the outcome is unknown.
-                    _ = changes.wait_for(|now| now.leader.is_some_and(|next| next != leader)) => match request {
-                        Request::Submit(..) => Err(AskError::Unknown),
-                        _ => Err(AskError::NotLeader { leader: None }),
-                    },
-                    // Without a replica here nobody tells of another leader: others are asked next time.
-                    () = tokio::time::sleep(SILENT_MAX), if !shard.is_hosted() => match request {
-                        Request::Submit(..) => {
-                            self.note_leader(shard.id(), None);
-                            return Err(AskError::Unknown);
-                        }
-                        _ => Err(AskError::NotLeader { leader: None }),
-                    },
-                },
-                _ => Err(AskError::NotLeader { leader: None }),
-            };
-            match result {
-                Err(AskError::NotLeader { leader }) => {
-                    told = leader.filter(|node| *node != self.0.me);
-                    self.note_leader(shard.id(), told);
-                }
-                result => {
-                    self.note_leader(shard.id(), leader);
-                    return result;
-                }
-            }
-            if Instant::now() >= deadline {
-                return Err(AskError::Unavailable);
-            }
-            // Whoever was named is asked at once.
-            if told.is_none() {
-                _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
-            } else {
-                tokio::task::yield_now().await;
-            }
-        }
     }
 }

@@ -31,11 +31,13 @@ use crate::state::{
 pub const SYSTEM_SHARD: ShardId = ShardId::new(0);
 /// What this build can do. It grows with every change of what `apply` does or of what nodes say to each other. A
 /// cluster is at the level that all of its nodes can do, each shard at the one that its log says.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 /// What every build can do.
 pub const FIRST_LEVEL: u32 = 1;
 /// From this level on a shard can make its part of a backup.
 pub const BACKUP_LEVEL: u32 = 2;
+/// From this level on requests carry their priority from node to node.
+pub const PRIORITY_LEVEL: u32 = 3;
 
 /// Drawn when a data folder is made: a node whose folder is another one has lost what it promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

@@ -30,6 +30,8 @@ pub const LIMITED: &str = "magpie_node_limited_total";
 pub const SHED: &str = "magpie_node_shed_total";
 /// The last priority that is let in.
 pub const ADMISSION_LEVEL: &str = "magpie_node_admission_level";
+/// How long messages waited, on average of the last window, by kind of mailbox.
+pub const MAILBOX_WAIT: &str = "magpie_node_mailbox_wait_seconds";
 /// Events that a receiver of hooks took, ...
 pub const HOOKS_TOLD: &str = "magpie_node_hooks_told_total";
 /// ... tries that failed, ...
@@ -83,6 +85,7 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(LIMITED, "requests refused because a limit was met, by limit");
             metrics::describe_counter!(SHED, "requests turned away because more came than could be served");
             metrics::describe_gauge!(ADMISSION_LEVEL, "last priority that is let in; 511 is everything");
+            metrics::describe_gauge!(MAILBOX_WAIT, "how long messages waited on average, by kind of mailbox");
             metrics::describe_counter!(HOOKS_TOLD, "events that a receiver of hooks took");
             metrics::describe_counter!(HOOKS_FAILED, "tries to tell a receiver of hooks that failed");
             metrics::describe_counter!(HOOKS_DROPPED, "events given up because their receiver did not take them");

@@ -31,7 +31,7 @@ use crate::{
     limits,
     machine::MagpieRouter,
     media::{self, Media},
-    overload::Overload,
+    overload::{Mailboxes, Overload},
     search::Search,
     session::writer::Writer,
     sessions::Sessions,
@@ -141,7 +141,7 @@ pub(crate) struct Shared {
     pub(crate) reading: Reading,
     pub(crate) clock: Clock,
     pub(crate) writer: Writer,
-    pub(crate) overload: Overload,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) hooks: Hooks,
     pub(crate) media: Arc<Media>,
     pub(crate) search: Search,
@@ -202,7 +202,8 @@ impl Node {
         let keys = Keys::of(&config, options.others.is_some());
         let tls = tls::server_config(&keys, &config.gateway.names)?;
         let token_key = TokenKey::open(&keys.token)?;
-        let passwords = Passwords::start(&config.accounts, options.threads)?;
+        let mailboxes = Arc::new(Mailboxes::default());
+        let passwords = Passwords::start(&config.accounts, options.threads, &mailboxes)?;
         let identity_service = match config.accounts.auth {
             Auth::Password => None,
             Auth::Jwt => Some(IdentityService::open(&config.jwt).map_err(NodeError::IdentityService)?),
@@ -221,11 +222,13 @@ impl Node {
         let sink: Arc<dyn HintSink> = watches.clone();
         router.set_sink(&sink);
         let search = Search::start(&config.search, dir, options.threads, router.system().clone(), clock.clone())?;
-        let (conversations, start_actors) = Conversations::new(config.limits.clone(), clock.clone(), search.clone());
+        let (conversations, start_actors) =
+            Conversations::new(config.limits.clone(), clock.clone(), search.clone(), mailboxes.clone());
         let conversations = Arc::new(conversations);
         router.set_front(conversations.clone());
         let limits = limits::Shared::new(&config.limits);
-        let overload = Overload::new(Duration::from_millis(config.gateway.overload_wait_ms));
+        let overload = Arc::new(Overload::new(&config.gateway, mailboxes));
+        router.set_admission(overload.clone());
         let (hooks, telling) = Hooks::start(&config.hooks, options.threads, &router, storage.shards(), &clock)?;
         let shared = Arc::new(Shared {
             config,
@@ -239,7 +242,7 @@ impl Node {
             reading: Reading::default(),
             clock,
             writer: Writer::default(),
-            overload,
+            overload: overload.clone(),
             hooks,
             media: media.clone(),
             search: search.clone(),
@@ -257,10 +260,8 @@ impl Node {
                 let (router, clock) = (shared.router.clone(), shared.clock.clone());
                 tokio::spawn(async move { media.sweep(router, clock).await })
             },
-            {
-                let shared = shared.clone();
-                tokio::spawn(async move { shared.overload.watch(shared.router.clone()).await })
-            },
+            tokio::spawn(overload.clone().watch(shared.router.clone())),
+            tokio::task::spawn_local(overload.clone().look_at_actors()),
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -5,19 +5,23 @@
 //! changes every hour, so that a user is let in or not with all that they do, and not always the same ones. The level
 //! is the last priority that is let in. Each window moves it: down until 5 % less comes in than before while the node
 //! is overloaded, up by 1 % while it is not. What is refused costs next to nothing; what was accepted is kept.
+//!
+//! What a request asks of other nodes inherits its priority, by which they let it in too; and what they would refuse, as
+//! they say with their answers, is not sent (`magpie_cluster::priority`).
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use magpie_cluster::{priority::Admission, shard::batch::Waits};
 use magpie_protocol::{ErrorCode, Request, UserId, WireError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::machine::MagpieRouter;
+use crate::{config::Gateway, machine::MagpieRouter};
 
 /// Users are told apart by so many.
 const USERS: u16 = 128;
@@ -25,21 +29,26 @@ const USERS: u16 = 128;
 const KINDS: u16 = 4;
 /// One more than the last priority.
 const PRIORITIES: u16 = KINDS * USERS;
-/// A window ends after this, or after so many requests.
-const WINDOW: Duration = Duration::from_secs(1);
+/// A window ends after so many requests, if not after its time.
 const WINDOW_REQUESTS: u32 = 2_000;
 /// How much less is let in after an overloaded window, and how much more after another.
 const LESS: f64 = 0.05;
 const MORE: f64 = 0.01;
 /// A single long window may be the machine's; so many in a row are the load's.
 const WINDOWS: u32 = 2;
-/// How often the event loop's own lateness is looked at.
+/// How often it is looked at how long a task waits for its turn.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const HOUR_MS: u64 = 3_600_000;
 
 /// How important a request is; 0 is the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(u16);
+
+impl From<Priority> for u16 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
 
 impl Priority {
     /// Of what a user asks at this time.
@@ -52,6 +61,47 @@ impl Priority {
         };
         let hash = xxh3_64_with_seed(&user.bits().to_le_bytes(), now_ms / HOUR_MS);
         Self(kind * USERS + (hash % u64::from(USERS)) as u16)
+    }
+}
+
+/// How long messages waited in the mailboxes of each kind. What waits in shards, they know themselves.
+#[derive(Debug, Default)]
+pub struct Mailboxes {
+    /// Of sessions: how long their turn takes to come, by looking.
+    pub sessions: Waits,
+    /// Of the lanes from other nodes, and of all else that is no actor: the same.
+    pub lanes: Waits,
+    /// Of conversations: each command.
+    pub conversations: Waits,
+    /// Of the threads that hash passwords. They refuse by themselves, and are not relieved by less of anything else: that
+    /// they are busy turns nothing else away.
+    pub passwords: Waits,
+}
+
+impl Mailboxes {
+    /// The longest average of those that less coming in relieves.
+    fn take(&self, router: &MagpieRouter) -> Duration {
+        let told = |mailbox: &'static str, wait: Duration| {
+            metrics::gauge!(crate::metrics::MAILBOX_WAIT, "mailbox" => mailbox).set(wait.as_secs_f64());
+            wait
+        };
+        told("passwords", self.passwords.take());
+        let waits = [
+            told("session", self.sessions.take()),
+            told("lane", self.lanes.take()),
+            told("conversation", self.conversations.take()),
+            told("shard", router.take_wait()),
+        ];
+        waits.into_iter().max().unwrap_or_default()
+    }
+}
+
+/// Looks, as long as it runs, at how long a task waits for its turn where this one runs.
+async fn look(waits: impl Fn(&Mailboxes) -> &Waits, mailboxes: &Mailboxes) {
+    loop {
+        let due = Instant::now() + LOOK_EVERY;
+        tokio::time::sleep(LOOK_EVERY).await;
+        waits(mailboxes).note(due.elapsed());
     }
 }
 
@@ -116,46 +166,45 @@ impl Window {
 pub struct Overload {
     window: Mutex<Window>,
     level: AtomicU16,
+    mailboxes: Arc<Mailboxes>,
     /// What was accepted may wait so long on average; zero for ever.
     wait_max: Duration,
+    window_time: Duration,
 }
 
 impl Overload {
-    /// Lets everything in until what was accepted waits longer than this on average.
-    pub fn new(wait_max: Duration) -> Self {
-        Self { window: Mutex::default(), level: AtomicU16::new(PRIORITIES - 1), wait_max }
+    /// Lets everything in until what was accepted waits too long.
+    pub fn new(config: &Gateway, mailboxes: Arc<Mailboxes>) -> Self {
+        let wait_max = Duration::from_millis(config.overload_wait_ms);
+        let window_time = Duration::from_millis(config.overload_window_ms);
+        Self { window: Mutex::default(), level: AtomicU16::new(PRIORITIES - 1), mailboxes, wait_max, window_time }
     }
 
-    /// Lets a request in, or says when to come back. `there` is the level of the node that it would be passed on to.
-    pub fn admit(&self, priority: Priority, there: u16) -> Result<(), WireError> {
-        let admitted = self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(priority);
-        if admitted && priority.0 <= there {
+    /// Lets a device's request in, or says when to come back.
+    pub fn admit(&self, priority: Priority) -> Result<(), WireError> {
+        if Admission::admit(self, priority.0) {
             return Ok(());
         }
-        metrics::counter!(crate::metrics::SHED).increment(1);
-        // The less important, the longer: the level rises by a hundredth a window.
-        let behind = u32::from(priority.0 - self.level().min(there).min(priority.0));
-        Err(WireError::after(ErrorCode::Overloaded, 500 + 10 * behind.min(450)))
+        Err(WireError::after(ErrorCode::Overloaded, self.retry_after_ms(priority.0, self.level())))
     }
 
-    /// The last priority that is let in.
-    pub fn level(&self) -> u16 {
-        self.level.load(Ordering::Relaxed)
+    /// Looks at how long sessions and conversations wait for their turn, as long as the node runs: to be run where they
+    /// are.
+    pub async fn look_at_actors(self: Arc<Self>) {
+        look(|mailboxes| &mailboxes.sessions, &self.mailboxes).await;
     }
 
     /// Measures and moves the level, as long as the node runs.
-    pub async fn watch(&self, router: MagpieRouter) {
-        let (mut began, mut late, mut looks) = (Instant::now(), Duration::ZERO, 0);
+    pub async fn watch(self: Arc<Self>, router: MagpieRouter) {
+        let mut began = Instant::now();
+        let mut looks = std::pin::pin!(look(|mailboxes| &mailboxes.lanes, &self.mailboxes));
         loop {
-            let due = Instant::now() + LOOK_EVERY;
-            tokio::time::sleep(LOOK_EVERY).await;
-            late += due.elapsed();
-            looks += 1;
+            _ = tokio::time::timeout(LOOK_EVERY, &mut looks).await;
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-            if began.elapsed() < WINDOW && window.requests() < WINDOW_REQUESTS {
+            if began.elapsed() < self.window_time && window.requests() < WINDOW_REQUESTS {
                 continue;
             }
-            let wait = (late / looks).max(router.take_wait());
+            let wait = self.mailboxes.take(&router);
             let overloaded = !self.wait_max.is_zero() && wait > self.wait_max;
             let before = window.level;
             window.end(overloaded);
@@ -165,10 +214,28 @@ impl Overload {
                 tracing::debug!(level, wait_ms = wait.as_millis() as u64, "requests above this level are turned away");
             }
             self.level.store(level, Ordering::Relaxed);
-            router.set_level(level);
             metrics::gauge!(crate::metrics::ADMISSION_LEVEL).set(f64::from(level));
-            (began, late, looks) = (Instant::now(), Duration::ZERO, 0);
+            began = Instant::now();
         }
+    }
+}
+
+impl Admission for Overload {
+    fn admit(&self, priority: u16) -> bool {
+        let admitted = self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(Priority(priority));
+        if !admitted {
+            metrics::counter!(crate::metrics::SHED).increment(1);
+        }
+        admitted
+    }
+
+    fn level(&self) -> u16 {
+        self.level.load(Ordering::Relaxed)
+    }
+
+    fn retry_after_ms(&self, priority: u16, level: u16) -> u32 {
+        // The less important, the longer: the level rises by a hundredth a window.
+        500 + 10 * u32::from(priority.saturating_sub(level)).min(450)
     }
 }
 

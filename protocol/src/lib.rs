@@ -1,7 +1,7 @@
 //! Magpie's wire: what phones and nodes say to each other, as data.
 //!
 //! In reading order: [`ids`] name things, [`message`] is what people say, [`entry`] is what a timeline holds,
-//! [`frame`] is what travels, [`error`] is how a request is refused, [`codec`] is the one file that knows the byte
+//! [`frame`] is what travels, [`error`] is how a request is refused, [`retry`] how often it may be asked again, [`codec`] is the one file that knows the byte
 //! format.
 //!
 //! What does not belong here: sockets, tasks, actors, clocks, storage. Nothing in this crate does IO.
@@ -13,6 +13,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod retry;
 
 pub use entry::{Body, Entry};
 pub use error::{ErrorCode, Retry, WireError};
@@ -22,6 +23,7 @@ pub use ids::{
     TimelineId, UserId,
 };
 pub use message::{Kind, Message};
+pub use retry::RetryBudget;
 
 /// The ALPN under which version 1 of the protocol is offered.
 pub const ALPN: &[u8] = b"magpie/1";

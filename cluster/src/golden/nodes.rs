@@ -173,8 +173,10 @@ pub(super) fn goldens() -> Vec<Golden> {
     goldens.extend(every("node.error", errors()));
     goldens.extend(every("node.step", steps()));
     goldens.extend(every("node.reshaping", vec![Reshaping::Learning { behind: 3 }, Reshaping::Done]));
-    let asked = crate::remote::asked(7, Request::<String, String>::Greet);
-    goldens.push(asked);
+    let asked = |name, with| crate::remote::asked(name, with, Request::<String, String>::Greet);
+    goldens.push(asked("node.asked", (None, 0, 7)));
+    goldens.push(asked("node.asked.named", (None, 8, 7)));
+    goldens.push(asked("node.asked.ranked", (Some(300), 8, 7)));
     goldens.push(crate::remote::answered(Some(system()), 511, Ok(Response::<String, String>::Done)));
     goldens.push(crate::remote::answered(None, 511, Err::<Response<String, String>, AskError>(AskError::Unknown)));
     for (at, golden) in goldens.iter_mut().filter(|golden| golden.name == "node.answered").enumerate() {

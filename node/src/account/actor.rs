@@ -6,6 +6,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use argon2::{
@@ -15,7 +16,10 @@ use magpie_protocol::{ErrorCode, WireError};
 use rand::RngCore;
 use tokio::sync::oneshot;
 
-use crate::config::Accounts;
+use crate::{config::Accounts, overload::Mailboxes};
+
+/// What is to be hashed, and since when it waits.
+type Waiting = (Instant, Job);
 
 enum Job {
     Hash(String, oneshot::Sender<Option<String>>),
@@ -28,14 +32,14 @@ pub struct Passwords(Hands);
 
 #[derive(Clone)]
 enum Hands {
-    Threads(SyncSender<Job>, Arc<Mutex<Vec<JoinHandle<()>>>>),
+    Threads(SyncSender<Waiting>, Arc<Mutex<Vec<JoinHandle<()>>>>),
     /// Whoever asks, for a simulation that has no threads.
     Inline(Arc<Hasher>),
 }
 
 impl Passwords {
     /// Starts the threads; or none, and then whoever asks waits.
-    pub fn start(config: &Accounts, threads: bool) -> std::io::Result<Self> {
+    pub fn start(config: &Accounts, threads: bool, mailboxes: &Arc<Mailboxes>) -> std::io::Result<Self> {
         let params = Params::new(config.argon2_memory_kib, config.argon2_passes, 1, None)
             .map_err(|e| std::io::Error::other(format!("argon2 parameters: {e}")))?;
         if !threads {
@@ -45,8 +49,8 @@ impl Passwords {
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
         for _ in 0..config.password_threads {
-            let (queue, params) = (queue.clone(), params.clone());
-            let work = move || work(&queue, &Hasher::new(params));
+            let (queue, params, mailboxes) = (queue.clone(), params.clone(), mailboxes.clone());
+            let work = move || work(&queue, &Hasher::new(params), &mailboxes);
             threads.push(std::thread::Builder::new().name("magpie-password".into()).spawn(work)?);
         }
         Ok(Self(Hands::Threads(jobs, Arc::new(Mutex::new(threads)))))
@@ -60,7 +64,7 @@ impl Passwords {
                 return Ok(());
             }
         };
-        jobs.try_send(job).map_err(|error| match error {
+        jobs.try_send((Instant::now(), job)).map_err(|error| match error {
             TrySendError::Full(_) => WireError::after(ErrorCode::Overloaded, 1_000),
             TrySendError::Disconnected(_) => WireError::new(ErrorCode::ShuttingDown),
         })
@@ -88,10 +92,11 @@ impl Passwords {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, hasher: &Hasher) {
+fn work(queue: &Mutex<Receiver<Waiting>>, hasher: &Hasher, mailboxes: &Mailboxes) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+        let Ok((since, job)) = job else { return };
+        mailboxes.passwords.note(since.elapsed());
         hasher.work(job);
     }
 }

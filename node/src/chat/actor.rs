@@ -1,9 +1,12 @@
 //! What is volatile about conversations: an actor for each active one, on its shard's leader, through which its
 //! commands pass on their way to the open batch.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use actix::{
@@ -21,6 +24,7 @@ use crate::{
     contact::{self, actor::Shakes},
     limits::{self, Bucket, Rate},
     machine::{Command, Query, Replied, View},
+    overload::Mailboxes,
     registry::Registry,
     search::{self, Search},
 };
@@ -30,8 +34,8 @@ use crate::{
 #[rtype(result = "()")]
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one: a box would be an allocation each")]
 pub enum Message {
-    /// Pass this on.
-    Submit { command: Command, reply: Reply<Replied> },
+    /// Pass this on, which was put here at this time.
+    Submit { command: Command, reply: Reply<Replied>, at_ms: u64 },
     /// Nothing was said for a while.
     Stop,
 }
@@ -43,6 +47,7 @@ pub struct Actor {
     rate: Rate,
     bucket: Bucket,
     clock: magpie_cluster::Clock,
+    mailboxes: Arc<Mailboxes>,
 }
 
 impl actix::Actor for Actor {
@@ -62,13 +67,17 @@ impl Handler<Message> for Actor {
 
     fn handle(&mut self, message: Message, context: &mut Context<Self>) {
         match message {
-            Message::Submit { command, reply } => match self.bucket.take(self.rate, (self.clock)()) {
-                Ok(()) => self.shard.submit(self.entity, &command, reply),
-                Err(wait) => {
-                    limits::limited("conversation");
-                    reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
+            Message::Submit { command, reply, at_ms } => {
+                let now_ms = (self.clock)();
+                self.mailboxes.conversations.note(Duration::from_millis(now_ms.saturating_sub(at_ms)));
+                match self.bucket.take(self.rate, now_ms) {
+                    Ok(()) => self.shard.submit(self.entity, &command, reply),
+                    Err(wait) => {
+                        limits::limited("conversation");
+                        reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
+                    }
                 }
-            },
+            }
             Message::Stop => context.stop(),
         }
     }
@@ -94,25 +103,33 @@ pub struct Conversations {
     starting: mpsc::Sender<Starting>,
     shakes: Shakes,
     search: Search,
+    mailboxes: Arc<Mailboxes>,
 }
 
 impl Conversations {
     /// None yet. The future starts their actors as long as it runs, on a `LocalSet`: other nodes ask from outside of it.
-    pub fn new(limits: Limits, clock: magpie_cluster::Clock, search: Search) -> (Self, impl Future<Output = ()>) {
+    pub fn new(
+        limits: Limits,
+        clock: magpie_cluster::Clock,
+        search: Search,
+        mailboxes: Arc<Mailboxes>,
+    ) -> (Self, impl Future<Output = ()>) {
         let (starting, mut to_start) = mpsc::channel::<Starting>(STARTING_MAX);
         let start = async move {
             while let Some((actor, mailbox)) = to_start.recv().await {
                 Context::with_receiver(mailbox).run(actor);
             }
         };
-        (Self { active: Registry::default(), limits, clock, starting, shakes: Shakes::default(), search }, start)
+        let (active, shakes) = (Registry::default(), Shakes::default());
+        (Self { active, limits, clock, starting, shakes, search, mailboxes }, start)
     }
 
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
     fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Option<Active> {
         let rate = Rate { per_second: self.limits.conversation_rate, burst: self.limits.conversation_burst };
         let bucket = Bucket::full(rate, now_ms);
-        let actor = Actor { entity, shard: shard.clone(), rate, bucket, clock: self.clock.clone() };
+        let (shard, clock, mailboxes) = (shard.clone(), self.clock.clone(), self.mailboxes.clone());
+        let actor = Actor { entity, shard, rate, bucket, clock, mailboxes };
         let (sender, mailbox) = channel(self.limits.conversation_mailbox);
         self.starting.try_send((actor, mailbox)).ok()?;
         Some(Active { address: Addr::new(sender), used_ms: Arc::new(AtomicU64::new(now_ms)) })
@@ -177,7 +194,7 @@ impl Front<Magpie> for Conversations {
         }
         let id = ConversationId::from_bits(entity.bits());
         let now = (self.clock)();
-        let mut message = Some(Message::Submit { command, reply });
+        let mut message = Some(Message::Submit { command, reply, at_ms: now });
         let refuse = |message| {
             if let Message::Submit { reply, .. } = message {
                 reply(Err(AskError::Overloaded { retry_after_ms: 100 }));

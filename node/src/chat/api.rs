@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use magpie_cluster::{EntityId, Signal};
+use magpie_cluster::{EntityId, Signal, priority};
 use magpie_protocol::{
     Answer, ConversationId, ErrorCode, RequestId, TimelineId, WireError,
     frame::{conversation as wire, hello::Done, sync},
@@ -47,7 +47,7 @@ pub(crate) fn post(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId
     // Verdicts may overtake each other, posts may not.
     let (shared, out) = (shared.clone(), out.clone());
     let (done, earlier) = out.take_turn();
-    tokio::spawn(async move {
+    priority::spawn(async move {
         let verdict = shared.hooks.before.ask(me, &post).await;
         if let Some(earlier) = earlier {
             _ = earlier.await;
@@ -147,7 +147,7 @@ pub(crate) fn mark_read(
     // Nobody has read what is not there: a cursor beyond the head would hide what comes.
     let query = Query::Heads { reader: me.user, conversations: vec![body.conversation] };
     let (shared, out, conversation, number) = (shared.clone(), out.clone(), body.conversation, body.number);
-    tokio::spawn(async move {
+    priority::spawn(async move {
         let head = match shared.router.query(conversation.slot(), machine::Query::Chat(query)).await {
             Ok(machine::View::Chat(View::Heads(heads))) => heads.first().map(|head| head.head),
             Ok(_) => None,
@@ -185,7 +185,7 @@ pub(crate) fn signal(shared: &Arc<Shared>, out: &Arc<Outbound>, request: Request
         return out.answer(request, not_found("conversation"));
     }
     let (shared, kind, conversation) = (shared.clone(), body.kind, body.conversation);
-    tokio::spawn(async move {
+    priority::spawn(async move {
         // Who may not write is not heard typing either.
         let may = Query::MayWrite { user: me.user, conversation, now_ms: (shared.clock)() };
         let may = shared.router.query(conversation.slot(), machine::Query::Chat(may)).await;

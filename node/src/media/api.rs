@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use magpie_cluster::priority;
 use magpie_protocol::{
     Answer, BlobId, ErrorCode, MessageId, RequestId, WireError,
     frame::{MediaAnswer, MediaRequest, conversation as wire, media as frames},
@@ -198,7 +199,7 @@ pub(crate) fn post(
     blobs: Vec<BlobRef>,
 ) {
     let (shared, out) = (shared.clone(), out.clone());
-    tokio::spawn(async move {
+    priority::spawn(async move {
         match may_name(&shared, me, &blobs).await {
             Ok(()) => chat::api::post(&shared, &out, request, me, post),
             // The SDK hands the number on only where it is told that nothing of it was seen.

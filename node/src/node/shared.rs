@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use magpie_cluster::{
-    EntityId,
+    EntityId, priority,
     system::{Member, Standing},
 };
 use magpie_protocol::{
@@ -83,6 +83,6 @@ impl Shared {
             return out.answer(request, answer(self.router.query_here(slot, query)));
         }
         let (router, out) = (self.router.clone(), out.clone());
-        tokio::spawn(async move { out.answer(request, answer(router.query(slot, query).await)) });
+        priority::spawn(async move { out.answer(request, answer(router.query(slot, query).await)) });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use magpie_cluster::priority;
 use magpie_protocol::{
     Answer, Body, ConversationId, Entry, ErrorCode, Kind, RequestId, TimelineId, WireError, frame::personal as wire,
 };
@@ -38,7 +39,7 @@ fn after_head(
     command: impl FnOnce(u64) -> Command + Send + 'static,
 ) {
     let (shared, out) = (shared.clone(), out.clone());
-    tokio::spawn(async move {
+    priority::spawn(async move {
         match head_of(&shared, me, conversation).await {
             Ok(head) => shared.own(&out, request, me, command(head)),
             Err(error) => out.answer(request, Answer::Refused(error)),
@@ -117,7 +118,7 @@ pub(crate) fn add_favourite(
     body: wire::AddFavourite,
 ) {
     let (shared, out) = (shared.clone(), out.clone());
-    tokio::spawn(async move {
+    priority::spawn(async move {
         match said(&shared, me, &body).await {
             Ok(command) => shared.own(&out, request, me, command),
             Err(error) => out.answer(request, Answer::Refused(error)),

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use magpie_cluster::priority;
 use magpie_protocol::{Answer, ErrorCode, Frame, RequestId, TimelineId, WireError, limits::OUTSTANDING_MAX};
 use tokio::sync::oneshot;
 
@@ -169,7 +170,7 @@ impl Outbound {
         work: impl Future<Output = Result<Answer, WireError>> + Send + 'static,
     ) {
         let out = self.clone();
-        tokio::spawn(async move { out.answer(request, work.await.unwrap_or_else(Answer::Refused)) });
+        priority::spawn(async move { out.answer(request, work.await.unwrap_or_else(Answer::Refused)) });
     }
 
     /// The last answer to a request.

@@ -3,22 +3,14 @@
 use std::{future::Future, sync::Arc};
 
 use actix::{ActorFutureExt, AsyncContext, Context, fut::wrap_future};
+use magpie_cluster::priority;
 use magpie_protocol::{
-    Answer, ErrorCode, Frame, Request, RequestId, Slot, VERSION_MAX, VERSION_MIN, WireError,
+    Answer, ErrorCode, Frame, Request, RequestId, VERSION_MAX, VERSION_MIN, WireError,
     frame::{Direction as _, account::SignedIn, hello::Welcome},
 };
 
 use super::{Identity, SessionHandle, State, outbound::Outbound};
 use crate::{AGENT, account, chat, contact, limits, media, node::Shared, overload::Priority, personal, search};
-
-/// The slot of the entity that is asked, where it is one and known.
-fn slot_of(request: &Request) -> Option<Slot> {
-    match request {
-        Request::Post(post) => Some(post.conversation.slot()),
-        Request::Pull(pull) => Some(pull.timeline.slot()),
-        _ => None,
-    }
-}
 
 impl super::Actor {
     pub(super) fn request(&mut self, frame: Frame<Request>, context: &mut Context<Self>) {
@@ -114,16 +106,15 @@ impl super::Actor {
     }
 
     fn serve(&mut self, request: RequestId, me: Identity, body: Request, context: &mut Context<Self>) {
-        let (shared, out) = (&self.shared, &self.out);
-        // A stranger's tag has no priority.
-        if !matches!(body, Request::Unknown(_)) {
-            let priority = Priority::of(&body, me.user, (shared.clock)());
-            let there = slot_of(&body).map_or(u16::MAX, |slot| shared.router.level_at(slot));
-            if let Err(error) = shared.overload.admit(priority, there) {
-                return self.refuse(request, error);
-            }
-        }
+        let shared = &self.shared;
         let now_ms = (shared.clock)();
+        let priority = Priority::of(&body, me.user, now_ms);
+        // A stranger's tag is told apart below.
+        if !matches!(body, Request::Unknown(_))
+            && let Err(error) = shared.overload.admit(priority)
+        {
+            return self.refuse(request, error);
+        }
         if let Err(wait) = self.bucket.take(shared.limits.requests, now_ms) {
             limits::limited("requests-per-device");
             return self.refuse(request, limits::refusal(wait));
@@ -131,6 +122,11 @@ impl super::Actor {
         if let Err(wait) = shared.limits.take(&body, me.user, now_ms) {
             return self.refuse(request, limits::refusal(wait));
         }
+        priority::with(Some(priority.into()), || self.carry_out(request, me, body, context));
+    }
+
+    fn carry_out(&mut self, request: RequestId, me: Identity, body: Request, context: &mut Context<Self>) {
+        let (shared, out) = (&self.shared, &self.out);
         match body {
             Request::Sync(_) => self.sync(request, context),
             Request::Unknown(tag) => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future};
 
 use actix::{ActorFutureExt, AsyncContext, Context, fut::wrap_future};
 use futures_util::{FutureExt, future::join_all};
-use magpie_cluster::AskError;
+use magpie_cluster::{AskError, priority};
 use magpie_protocol::{
     Answer, ConversationId, RequestId, ShardId, TimelineId, UserId, WireError,
     frame::{
@@ -43,7 +43,12 @@ impl super::Actor {
         context: &mut Context<Self>,
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
-        let mut work = Box::pin(work);
+        // What comes of it inherits as well.
+        let priority = priority::current();
+        let then = move |actor: &mut Self, done, context: &mut Context<Self>| {
+            priority::with(priority, || then(actor, done, context));
+        };
+        let mut work = Box::pin(priority::inherit(work));
         match work.as_mut().now_or_never() {
             Some(done) => then(self, done, context),
             None => {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
-use magpie_cluster::EntityId;
+use magpie_cluster::{EntityId, priority};
 use magpie_protocol::{
     Answer, ErrorCode, RequestId, ShardId, TimelineId, UserId, WireError,
     frame::{account as wire, contact::ContactState, hello::Done},
@@ -64,7 +64,7 @@ pub(crate) fn set_profile(
         return shared.own(out, request, me, Command::SetProfile(body));
     };
     let (shared, out) = (shared.clone(), out.clone());
-    tokio::spawn(async move {
+    priority::spawn(async move {
         match media::api::may_name(&shared, me, &[avatar]).await {
             Ok(()) => shared.own(&out, request, me, Command::SetProfile(body)),
             Err(error) => out.answer(request, Answer::Refused(error)),
