@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use magpie_protocol::RetryBudget;
+
 /// Waits between tries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
@@ -16,6 +18,12 @@ pub(crate) const REQUEST: Backoff = Backoff { first: Duration::from_millis(100),
 
 /// Before a request is asked again that a node lost with the leader it was for.
 pub(crate) const DOUBT: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_millis(20) };
+
+/// Retries that one device may make at once, and for ever a second, beside a tenth of what it is served: what is refused
+/// for now is asked again no more often, whatever the node said and however many requests wait. Nothing is given up.
+pub(crate) const fn retries() -> RetryBudget {
+    RetryBudget::new(10, 0.5)
+}
 
 impl Backoff {
     /// The wait before try `attempt` (counted from 0), somewhere between nothing and the doubled bound.

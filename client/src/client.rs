@@ -127,6 +127,7 @@ impl Client {
             elsewhere: std::collections::VecDeque::new(),
             server: None,
             sendings: 0,
+            retries: crate::backoff::retries(),
             store_suspect: false,
             closing: false,
             drop_connection: false,

@@ -318,6 +318,7 @@ mod tests {
             elsewhere: std::collections::VecDeque::new(),
             server: None,
             sendings: 0,
+            retries: backoff::retries(),
             store_suspect: false,
             closing: true,
             drop_connection: false,

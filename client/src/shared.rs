@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use magpie_protocol::{Answer, Request};
+use magpie_protocol::{Answer, Request, RetryBudget};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::Instant,
@@ -79,6 +79,8 @@ pub(crate) struct State {
     /// The node that a connection stands to.
     pub(crate) server: Option<SocketAddr>,
     pub(crate) sendings: u64,
+    /// How often what a node refused for now may be asked again.
+    pub(crate) retries: RetryBudget,
     /// A write failed: the store may hold less than memory does.
     pub(crate) store_suspect: bool,
     /// The client is to stop.

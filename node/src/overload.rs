@@ -4,7 +4,8 @@
 //! it has accepted waits too long. Every request has a priority: its kind, and within a kind a hash of its user that
 //! changes every hour, so that a user is let in or not with all that they do, and not always the same ones. The level
 //! is the last priority that is let in. Each window moves it: down until 5 % less comes in than before while the node
-//! is overloaded, up by 1 % while it is not. What is refused costs next to nothing; what was accepted is kept.
+//! is overloaded, up by 1 % while it is not. It rests while what waits is being worked off: without that it falls far
+//! below what can be served before the last of a backlog is gone. What is refused costs next to nothing; what was accepted is kept.
 //!
 //! What a request asks of other nodes inherits its priority, by which they let it in too; and what they would refuse, as
 //! they say with their answers, is not sent (`magpie_cluster::priority`).
@@ -35,7 +36,7 @@ const WINDOW_REQUESTS: u32 = 2_000;
 const LESS: f64 = 0.05;
 const MORE: f64 = 0.01;
 /// A single long window may be the machine's; so many in a row are the load's.
-const WINDOWS: u32 = 2;
+const WINDOWS: u32 = 4;
 /// How often it is looked at how long a task waits for its turn.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const HOUR_MS: u64 = 3_600_000;
@@ -112,12 +113,15 @@ struct Window {
     asked: Vec<u32>,
     let_in: u32,
     overloaded: u32,
+    /// How long what was accepted waited in the last window.
+    wait: Duration,
     level: u16,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { asked: vec![0; usize::from(PRIORITIES)], let_in: 0, overloaded: 0, level: PRIORITIES - 1 }
+        let (asked, wait) = (vec![0; usize::from(PRIORITIES)], Duration::ZERO);
+        Self { asked, let_in: 0, overloaded: 0, wait, level: PRIORITIES - 1 }
     }
 }
 
@@ -135,10 +139,14 @@ impl Window {
         self.asked.iter().sum()
     }
 
-    /// The window ends.
-    fn end(&mut self, overloaded: bool) {
+    /// The window ends, in which what was accepted waited so long; longer than this is too long.
+    fn end(&mut self, wait: Duration, wait_max: Duration) {
+        let overloaded = wait > wait_max;
+        let worked_off = wait < std::mem::replace(&mut self.wait, wait);
         self.overloaded = if overloaded { self.overloaded + 1 } else { 0 };
-        if self.overloaded >= WINDOWS {
+        if self.overloaded >= WINDOWS && worked_off {
+            // Less comes in than is served already.
+        } else if self.overloaded >= WINDOWS {
             let wanted = f64::from(self.let_in) * (1.0 - LESS);
             let mut coming: f64 = self.upto(self.level);
             while self.level > 0 && coming > wanted {
@@ -205,9 +213,8 @@ impl Overload {
                 continue;
             }
             let wait = self.mailboxes.take(&router);
-            let overloaded = !self.wait_max.is_zero() && wait > self.wait_max;
             let before = window.level;
-            window.end(overloaded);
+            window.end(wait, if self.wait_max.is_zero() { Duration::MAX } else { self.wait_max });
             let level = window.level;
             drop(window);
             if level != before {
@@ -249,6 +256,48 @@ mod tests {
         (0..requests).filter(|_| window.admit(Priority(random.random_range(0..3 * USERS)))).count() as u32
     }
 
+    const MAX: Duration = Duration::from_millis(100);
+
+    /// A window that ends with what was accepted waiting so long, in milliseconds.
+    fn end(window: &mut Window, wait_ms: u64) {
+        window.end(Duration::from_millis(wait_ms), MAX);
+    }
+
+    /// It can serve `capacity` a window, and what is accepted beyond that waits.
+    struct Served {
+        window: Window,
+        random: StdRng,
+        waiting: u32,
+        capacity: u32,
+    }
+
+    impl Served {
+        /// How much was served of so many requests.
+        fn serve(&mut self, requests: u32) -> u32 {
+            self.waiting += ask(&mut self.window, &mut self.random, requests);
+            let served = self.waiting.min(self.capacity);
+            self.waiting -= served;
+            // A window is 250 ms, at the end of which what is left waits for the next ones.
+            end(&mut self.window, u64::from(self.waiting) * 250 / u64::from(self.capacity));
+            served
+        }
+    }
+
+    #[test]
+    fn most_of_what_can_be_served_is_although_what_waits_is_worked_off_first() {
+        for times in [2, 3, 5] {
+            let (window, random) = (Window::default(), StdRng::seed_from_u64(times));
+            let mut node = Served { window, random, waiting: 0, capacity: 1_000 };
+            let served: Vec<u32> = (0..400).map(|_| node.serve(1_000 * times as u32)).collect();
+            // The level once fell to where the backlog was gone and next to nothing came.
+            let worst = served.windows(40).map(|ten_seconds| ten_seconds.iter().sum::<u32>() / 40).min();
+            assert!(worst > Some(700), "{worst:?} of 1,000 that can be served while {times} times as many come");
+            let late = served[200..].iter().sum::<u32>() / 200;
+            assert!(late > 900, "{late} of 1,000, {times} times");
+            assert!(node.waiting < 1_500, "{} wait", node.waiting);
+        }
+    }
+
     #[test]
     fn an_overloaded_node_lets_less_in_until_it_is_not_and_then_more_again() {
         let (mut window, mut random) = (Window::default(), StdRng::seed_from_u64(1));
@@ -257,14 +306,14 @@ mod tests {
         for _ in 0..200 {
             let let_in = ask(&mut window, &mut random, 3_000);
             served.push(let_in);
-            window.end(let_in > 1_000);
+            end(&mut window, if let_in > 1_000 { 200 } else { 0 });
         }
         let late = &served[100..];
         let mean = late.iter().sum::<u32>() / late.len() as u32;
         assert!((800..=1_100).contains(&mean), "{mean} let in of 3,000 where 1,000 can be served");
         for _ in 0..400 {
             ask(&mut window, &mut random, 500);
-            window.end(false);
+            end(&mut window, 0);
         }
         assert_eq!(window.level, PRIORITIES - 1, "all is let in when the load is gone");
     }
@@ -273,13 +322,13 @@ mod tests {
     fn the_important_come_in_first_and_a_single_long_window_sheds_nothing() {
         let (mut window, mut random) = (Window::default(), StdRng::seed_from_u64(2));
         ask(&mut window, &mut random, 3_000);
-        window.end(true);
+        end(&mut window, 200);
         assert_eq!(window.level, PRIORITIES - 1);
         ask(&mut window, &mut random, 3_000);
-        window.end(false);
+        end(&mut window, 0);
         for _ in 0..60 {
             ask(&mut window, &mut random, 3_000);
-            window.end(true);
+            end(&mut window, 200);
         }
         assert!(window.admit(Priority(0)), "the most important comes in always");
         assert!(!window.admit(Priority(3 * USERS - 1)));

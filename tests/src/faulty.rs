@@ -1,12 +1,13 @@
-//! A disk that fails on demand, over the real one.
+//! A disk that fails or is slow on demand, over the real one.
 
 use std::{
     io,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use magpie_cluster::disk::{Disk, DiskFile, os::OsDisk};
@@ -16,12 +17,19 @@ use magpie_cluster::disk::{Disk, DiskFile, os::OsDisk};
 pub struct FaultyDisk {
     syncs_left: Arc<AtomicI64>,
     appends_left: Arc<AtomicI64>,
+    sync_ms: Arc<AtomicU64>,
 }
 
 impl FaultyDisk {
     /// A disk that will fail after these.
     pub fn new(syncs_left: i64, appends_left: i64) -> Self {
-        Self { syncs_left: Arc::new(syncs_left.into()), appends_left: Arc::new(appends_left.into()) }
+        let (syncs_left, appends_left) = (Arc::new(syncs_left.into()), Arc::new(appends_left.into()));
+        Self { syncs_left, appends_left, sync_ms: Arc::default() }
+    }
+
+    /// From now on each sync takes so much longer, in whole milliseconds.
+    pub fn slow_down(&self, by: Duration) {
+        self.sync_ms.store(by.as_millis() as u64, Ordering::Relaxed);
     }
 }
 
@@ -52,6 +60,7 @@ impl DiskFile for FaultyFile {
             self.file.truncate(self.synced_len)?;
             return Err(io::Error::other("injected sync error"));
         }
+        std::thread::sleep(Duration::from_millis(self.disk.sync_ms.load(Ordering::Relaxed)));
         self.synced_len = self.len;
         self.file.sync()
     }

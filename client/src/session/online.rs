@@ -36,6 +36,8 @@ const FAR: Duration = Duration::from_secs(3600);
 struct Flight {
     what: What,
     sent_at: Instant,
+    /// It was refused before, for now.
+    again: bool,
 }
 
 enum What {
@@ -223,37 +225,61 @@ impl Online<'_> {
         let asks = state.asks.iter().filter_map(|ask| ask.not_before).filter(|at| *at > now).min();
         // What is due already waits for a place in the window: an answer makes it, not time.
         let waiting = [self.sync_at, asks, state.sync.due(), state.outgoing.due()];
-        let due = waiting.into_iter().flatten().filter(|at| *at > now).chain(self.check_at).min();
+        let leave = state.retries.wait(now.into_std());
+        let leave = (!leave.is_zero()).then(|| now + leave);
+        let due = waiting.into_iter().flatten().filter(|at| *at > now).chain(self.check_at).chain(leave).min();
         Ok(due.unwrap_or(now + FAR))
     }
 
-    /// Sends the most urgent request, if there is one: heads, what the app asks, pulls, posts.
+    /// Sends the most urgent request, if there is one: heads, what the app asks, pulls, posts. What was refused for now
+    /// is asked again as often as there are retries left.
     fn send_one(&mut self, state: &mut State, now: Instant) -> bool {
-        if self.sync_at.is_some_and(|at| at <= now) {
-            self.sync_at = None;
-            self.fly(What::Sync, &Request::Sync(Sync), now);
-            return true;
+        let may_again = state.retries.wait(now.into_std()).is_zero();
+        let again = match self.send_any(state, now, may_again) {
+            None => return false,
+            Some(again) => again,
+        };
+        if again {
+            state.retries.take(now.into_std());
         }
-        state.asks.retain(|ask| !ask.reply.is_closed());
-        let ask = state.asks.iter().position(|ask| ask.not_before.is_none_or(|at| at <= now));
-        if let Some(ask) = ask.and_then(|at| state.asks.remove(at)) {
-            let id = self.link.next_id();
-            write_frame(&mut self.out, id, &ask.request);
-            self.flights.insert(id, Flight { what: What::Ask(Box::new(ask)), sent_at: now });
-            return true;
-        }
-        if let Some((timeline, after)) = state.sync.next_pull(now) {
-            let pull = Request::Pull(Pull { timeline, after, limit: PAGE_ENTRIES_MAX });
-            self.fly(What::Pull { timeline, after }, &pull, now);
-            return true;
-        }
-        state.outgoing.send_next(now, |key, request| self.fly(What::Post(key), request, now))
+        true
     }
 
-    fn fly(&mut self, what: What, request: &Request, now: Instant) {
+    /// Returns whether what was sent was asked again.
+    fn send_any(&mut self, state: &mut State, now: Instant, may_again: bool) -> Option<bool> {
+        if self.sync_at.is_some_and(|at| at <= now) && (self.sync_attempts == 0 || may_again) {
+            self.sync_at = None;
+            return Some(self.fly(What::Sync, &Request::Sync(Sync), self.sync_attempts > 0, now));
+        }
+        state.asks.retain(|ask| !ask.reply.is_closed());
+        let may_fly =
+            |ask: &Ask| ask.not_before.is_none_or(|at| at <= now) && (ask.attempts == 0 || may_again);
+        let ask = state.asks.iter().position(may_fly);
+        if let Some(ask) = ask.and_then(|at| state.asks.remove(at)) {
+            let (id, again) = (self.link.next_id(), ask.attempts > 0);
+            write_frame(&mut self.out, id, &ask.request);
+            self.flights.insert(id, Flight { what: What::Ask(Box::new(ask)), sent_at: now, again });
+            return Some(again);
+        }
+        let fresh = state.sync.next_pull().map(|pull| (pull, false));
+        let mut repeated = || if may_again { state.sync.next_pull_again(now) } else { None };
+        let pull = fresh.or_else(|| repeated().map(|pull| (pull, true)));
+        if let Some(((timeline, after), again)) = pull {
+            let pull = Request::Pull(Pull { timeline, after, limit: PAGE_ENTRIES_MAX });
+            return Some(self.fly(What::Pull { timeline, after }, &pull, again, now));
+        }
+        let mut sent = None;
+        state.outgoing.send_next(now, may_again, |key, request, again| {
+            sent = Some(self.fly(What::Post(key), request, again, now));
+        });
+        sent
+    }
+
+    fn fly(&mut self, what: What, request: &Request, again: bool, now: Instant) -> bool {
         let id = self.link.next_id();
         write_frame(&mut self.out, id, request);
-        self.flights.insert(id, Flight { what, sent_at: now });
+        self.flights.insert(id, Flight { what, sent_at: now, again });
+        again
     }
 
     fn sync_again(&mut self, retry_after_ms: u32) {

@@ -79,6 +79,8 @@ struct Item {
     strikes: u8,
     /// The server said once that it does not know the outcome.
     doubted: bool,
+    /// It was refused for now: sending it is asking again.
+    again: bool,
     waiter: Waiter,
 }
 
@@ -129,6 +131,7 @@ impl Outgoing {
                 uncertain: true,
                 strikes: 0,
                 doubted: false,
+                again: false,
                 waiter: Waiter::default(),
             };
             let queue: VecDeque<_> = row.sends.into_iter().map(item).collect();
@@ -182,6 +185,7 @@ impl Outgoing {
             uncertain: false,
             strikes: 0,
             doubted: false,
+            again: false,
             waiter,
         });
         if !lane.ready {
@@ -190,15 +194,20 @@ impl Outgoing {
         }
     }
 
-    /// Gives the next post to `send`, in turn among the conversations, in order within each. Returns whether there
-    /// was one.
-    pub(crate) fn send_next(&mut self, now: Instant, send: impl FnOnce(PostKey, &Request)) -> bool {
-        self.wake_paused(now);
+    /// Gives the next post to `send`, in turn among the conversations, in order within each, and says whether it is asked
+    /// again. What would be waits unless it may. Returns whether there was one.
+    pub(crate) fn send_next(
+        &mut self,
+        now: Instant,
+        may_again: bool,
+        send: impl FnOnce(PostKey, &Request, bool),
+    ) -> bool {
+        self.wake_paused(now, may_again);
         while let Some(conversation) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&conversation) else { continue };
-            let Some(at) = lane.sendable(now) else {
+            let Some(at) = lane.sendable(now, may_again) else {
                 lane.ready = false;
-                if lane.retry_at.is_some_and(|at| at > now) {
+                if lane.is_paused(now, may_again) {
                     self.paused.insert(conversation);
                 }
                 continue;
@@ -212,7 +221,8 @@ impl Outgoing {
             // Borrowed for the frame and put back, so that a text is never copied.
             let content = std::mem::replace(&mut item.content, Content::Unknown(0));
             let request = Request::Post(Post { conversation, incarnation, number, content });
-            send(PostKey { conversation, incarnation, number }, &request);
+            let again = item.again;
+            send(PostKey { conversation, incarnation, number }, &request, again);
             if let Request::Post(post) = request {
                 item.content = post.content;
             }
@@ -221,7 +231,7 @@ impl Outgoing {
         false
     }
 
-    fn wake_paused(&mut self, now: Instant) {
+    fn wake_paused(&mut self, now: Instant, may_again: bool) {
         if self.paused.is_empty() {
             return;
         }
@@ -229,7 +239,7 @@ impl Outgoing {
         let ready = &mut self.ready;
         self.paused.retain(|conversation| {
             let Some(lane) = lanes.get_mut(conversation) else { return false };
-            if lane.retry_at.is_some_and(|at| at > now) {
+            if lane.is_paused(now, may_again) {
                 return true;
             }
             lane.retry_at = None;
@@ -308,7 +318,12 @@ impl Lane {
         self.queue.binary_search_by_key(&number, |item| item.number).ok()
     }
 
-    fn sendable(&self, now: Instant) -> Option<usize> {
+    /// Whether it waits for its time, or for leave to ask again.
+    fn is_paused(&self, now: Instant, may_again: bool) -> bool {
+        self.retry_at.is_some_and(|at| at > now) || (self.sendable(now, may_again).is_none() && self.sendable(now, true).is_some())
+    }
+
+    fn sendable(&self, now: Instant, may_again: bool) -> Option<usize> {
         if self.retry_at.is_some_and(|at| at > now) {
             return None;
         }
@@ -316,7 +331,7 @@ impl Lane {
         let (at, item) = self.queue.iter().enumerate().find(|(_, item)| item.state == State::Waiting)?;
         // The server remembers the answers of this many numbers; nobody may push an unresolved one out.
         let within = item.number - oldest < KEPT_ANSWERS as u64;
-        (within && (self.moving.is_none() || item.uncertain)).then_some(at)
+        (within && (may_again || !item.again) && (self.moving.is_none() || item.uncertain)).then_some(at)
     }
 
     fn pause(&mut self, until: Instant) {
@@ -344,6 +359,7 @@ impl Lane {
             item.uncertain = false;
             item.strikes = 0;
             item.doubted = false;
+            item.again = false;
             item.number = self.next;
             self.next += 1;
         }

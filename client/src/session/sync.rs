@@ -152,17 +152,24 @@ impl Sync {
         self.want(id);
     }
 
-    /// The next pull to send: a timeline and the number after which to begin.
-    pub(crate) fn next_pull(&mut self, now: Instant) -> Option<(TimelineId, u64)> {
-        if !self.later.is_empty() {
-            let due: Vec<_> = self.later.extract_if(.., |(at, _)| *at <= now).collect();
-            for (_, id) in due {
-                if let Some(timeline) = self.timelines.get_mut(&id) {
-                    timeline.pulling = Pulling::No;
-                }
-                self.want(id);
+    /// The next pull to send again that came back without progress, once its pause is over.
+    pub(crate) fn next_pull_again(&mut self, now: Instant) -> Option<(TimelineId, u64)> {
+        while let Some(at) = self.later.iter().position(|(at, _)| *at <= now && self.underway < PULLS_MAX) {
+            let (_, id) = self.later.swap_remove(at);
+            if let Some(timeline) = self.timelines.get_mut(&id) {
+                timeline.pulling = Pulling::No;
+            }
+            self.want(id);
+            let next = self.next_pull();
+            if next.is_some() {
+                return next;
             }
         }
+        None
+    }
+
+    /// The next pull to send: a timeline and the number after which to begin.
+    pub(crate) fn next_pull(&mut self) -> Option<(TimelineId, u64)> {
         while self.underway < PULLS_MAX {
             let id = self.wanted.pop_front()?;
             let Some(timeline) = self.timelines.get_mut(&id) else { continue };
@@ -177,7 +184,7 @@ impl Sync {
         None
     }
 
-    /// When [`next_pull`](Self::next_pull) should be asked again, if time alone decides.
+    /// When [`next_pull_again`](Self::next_pull_again) should be asked again, if time alone decides.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.later.iter().map(|(at, _)| *at).min()
     }

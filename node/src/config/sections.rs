@@ -70,9 +70,9 @@ section! {
         /// When what was accepted waits longer than this on average, in milliseconds, less important requests are
         /// turned away. 0 for never.
         overload_wait_ms: u64 = 100,
-        /// How often it is looked at how long they waited, and more or less is let in, in milliseconds. Shorter follows
-        /// the load sooner, and is misled sooner by a moment.
-        overload_window_ms: u64 = 1_000,
+        /// How often it is looked at how long that was, and then more or less is let in, in milliseconds; after 2,000
+        /// requests at the latest. Shorter follows the load sooner, and is misled sooner by a moment.
+        overload_window_ms: u64 = 250,
         /// Sessions that a node which is drained lets go a second.
         drain_rate: u32 = 500,
     }

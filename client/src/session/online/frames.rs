@@ -70,14 +70,19 @@ impl Online<'_> {
                 };
                 flight.sent_at = now;
                 if heads.last {
+                    state.retries.served(flight.again);
                     self.flights.remove(&id);
                     self.heads_complete = true;
+                    self.sync_attempts = 0;
                 }
                 return on_heads(state, &heads.heads);
             }
             _ => {}
         }
-        let Some(Flight { what, .. }) = self.flights.remove(&id) else { return Ok(()) };
+        let Some(Flight { what, again, .. }) = self.flights.remove(&id) else { return Ok(()) };
+        if !matches!(&frame.body, Answer::Refused(error) if error.code.retry() == Retry::SameId) {
+            state.retries.served(again);
+        }
         match (what, frame.body) {
             (What::Post(key), Answer::Posted(posted)) => {
                 let outcome = state.outgoing.on_posted(key, posted);

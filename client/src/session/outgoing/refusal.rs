@@ -61,6 +61,7 @@ impl Outgoing {
                         lane.pause(now + soon());
                         return None;
                     }
+                    lane.queue[at].again = true;
                     lane.pause(now + wait(lane.attempts, error.retry_after_ms));
                     lane.attempts += 1;
                     None

@@ -51,6 +51,7 @@ struct Rig {
     results: Vec<(u64, Result<Posted, Error>)>,
     sendings: u64,
     moves: usize,
+    may_again: bool,
 }
 
 impl Rig {
@@ -59,7 +60,7 @@ impl Rig {
     }
 
     fn with(out: Outgoing) -> Self {
-        Self { out, server: Server::default(), now: Instant::now(), results: vec![], sendings: 0, moves: 0 }
+        Self { out, server: Server::default(), now: Instant::now(), results: vec![], sendings: 0, moves: 0, may_again: true }
     }
 
     fn say(&mut self, text: &str) {
@@ -70,7 +71,7 @@ impl Rig {
 
     fn send(&mut self) -> Option<(PostKey, Post)> {
         let mut sent = None;
-        self.out.send_next(self.now, |key, request| {
+        self.out.send_next(self.now, self.may_again, |key, request, _| {
             let Request::Post(post) = request else { panic!() };
             sent = Some((key, post.clone()));
         });
@@ -120,6 +121,28 @@ async fn pipelined_posts_keep_their_order_when_the_first_is_deferred() {
     rig.run();
     assert_eq!(rig.timeline(), ["a", "b", "c"]);
     assert_eq!(rig.results.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_was_refused_waits_for_leave_to_ask_again_and_other_conversations_do_not() {
+    let mut rig = Rig::new();
+    ["a", "b"].into_iter().for_each(|t| rig.say(t));
+    let (a, _) = rig.send().unwrap();
+    rig.answer(a, Err(WireError::after(ErrorCode::Overloaded, 50)));
+    rig.may_again = false;
+    rig.now += Duration::from_secs(3600);
+    assert!(rig.send().is_none(), "its pause is over, and that is not enough");
+    let other = ConversationId::from_bits(8);
+    let key = rig.out.next_key(other);
+    rig.out.push(key, Content::Text("x".into()), Waiter::default());
+    assert_eq!(rig.send().unwrap().0, key, "what is asked for the first time needs no leave");
+    assert!(rig.send().is_none());
+    rig.out.on_lost();
+    let first = rig.send().map(|(key, _)| key.conversation);
+    assert_eq!((first, rig.send().is_none()), (Some(other), true), "nor does a connection that was lost give it");
+    rig.may_again = true;
+    rig.run();
+    assert_eq!(rig.timeline(), ["a", "b"], "it is only later");
 }
 
 #[tokio::test]
@@ -263,12 +286,12 @@ async fn a_lost_outcome_is_asked_for_again_at_once_and_then_when_the_server_says
     }
     for (round, (least, most)) in [(0, 20), (200, 250), (200, 250)].into_iter().enumerate() {
         let mut sent = Vec::new();
-        while out.send_next(now, |key, _| sent.push(key)) {}
+        while out.send_next(now, true, |key, _, _| sent.push(key)) {}
         assert_eq!(sent.iter().map(|key| key.number).collect::<Vec<_>>(), [1, 2, 3], "round {round}");
         for key in sent {
             assert!(out.on_refused(key, WireError::after(ErrorCode::Unknown, 200), now).resolved.is_none());
         }
-        assert!(!out.send_next(now, |_, _| ()) || least == 0);
+        assert!(!out.send_next(now, true, |_, _, _| ()) || least == 0);
         let due = out.due().map_or(Duration::ZERO, |due| due - now);
         assert!((least..=most).contains(&(due.as_millis() as u64)), "round {round}: {due:?}");
         now += due;
