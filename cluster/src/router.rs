@@ -7,10 +7,7 @@ mod serve;
 pub(crate) use cuts::CUT_PART_MAX;
 
 use std::{
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -127,8 +124,7 @@ impl<M: Machine> Router<M> {
         let leaders = shards.iter().map(|_| AtomicU64::new(0)).collect();
         let (front, admission, wishes) = (OnceLock::new(), OnceLock::new(), Wishes::default());
         let retries = Mutex::new(RetryBudget::new(RETRIES_MAX, RETRIES_PER_SECOND));
-        let inner =
-            Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, admission, retries };
+        let inner = Inner { me, map, shards, front, remote, system, disk, pulse, wishes, leaders, admission, retries };
         Self(Arc::new(inner))
     }
 

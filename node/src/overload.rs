@@ -97,13 +97,11 @@ impl Mailboxes {
     }
 }
 
-/// Looks, as long as it runs, at how long a task waits for its turn where this one runs.
-async fn look(waits: impl Fn(&Mailboxes) -> &Waits, mailboxes: &Mailboxes) {
-    loop {
-        let due = Instant::now() + LOOK_EVERY;
-        tokio::time::sleep(LOOK_EVERY).await;
-        waits(mailboxes).note(due.elapsed());
-    }
+/// Looks, after a while, at how long a task waits for its turn where this one runs.
+async fn look(waits: &Waits) {
+    let due = Instant::now() + LOOK_EVERY;
+    tokio::time::sleep(LOOK_EVERY).await;
+    waits.note(due.elapsed());
 }
 
 /// The pure half: requests counted in, windows moving the level.
@@ -199,15 +197,16 @@ impl Overload {
     /// Looks at how long sessions and conversations wait for their turn, as long as the node runs: to be run where they
     /// are.
     pub async fn look_at_actors(self: Arc<Self>) {
-        look(|mailboxes| &mailboxes.sessions, &self.mailboxes).await;
+        loop {
+            look(&self.mailboxes.sessions).await;
+        }
     }
 
     /// Measures and moves the level, as long as the node runs.
     pub async fn watch(self: Arc<Self>, router: MagpieRouter) {
         let mut began = Instant::now();
-        let mut looks = std::pin::pin!(look(|mailboxes| &mailboxes.lanes, &self.mailboxes));
         loop {
-            _ = tokio::time::timeout(LOOK_EVERY, &mut looks).await;
+            look(&self.mailboxes.lanes).await;
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
             if began.elapsed() < self.window_time && window.requests() < WINDOW_REQUESTS {
                 continue;

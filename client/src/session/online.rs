@@ -252,8 +252,7 @@ impl Online<'_> {
             return Some(self.fly(What::Sync, &Request::Sync(Sync), self.sync_attempts > 0, now));
         }
         state.asks.retain(|ask| !ask.reply.is_closed());
-        let may_fly =
-            |ask: &Ask| ask.not_before.is_none_or(|at| at <= now) && (ask.attempts == 0 || may_again);
+        let may_fly = |ask: &Ask| ask.not_before.is_none_or(|at| at <= now) && (ask.attempts == 0 || may_again);
         let ask = state.asks.iter().position(may_fly);
         if let Some(ask) = ask.and_then(|at| state.asks.remove(at)) {
             let (id, again) = (self.link.next_id(), ask.attempts > 0);

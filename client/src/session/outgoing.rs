@@ -320,7 +320,8 @@ impl Lane {
 
     /// Whether it waits for its time, or for leave to ask again.
     fn is_paused(&self, now: Instant, may_again: bool) -> bool {
-        self.retry_at.is_some_and(|at| at > now) || (self.sendable(now, may_again).is_none() && self.sendable(now, true).is_some())
+        self.retry_at.is_some_and(|at| at > now)
+            || (self.sendable(now, may_again).is_none() && self.sendable(now, true).is_some())
     }
 
     fn sendable(&self, now: Instant, may_again: bool) -> Option<usize> {

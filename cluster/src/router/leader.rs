@@ -1,11 +1,11 @@
 //! Who leads a shard, and asking there.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use magpie_protocol::{NodeId, ShardId};
+use magpie_protocol::{NodeId, RetryBudget, ShardId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -35,6 +35,23 @@ struct Tries {
     again: bool,
 }
 
+impl Tries {
+    /// Whether a request may be sent there: always for the first time, and to who is newly known to lead; else as often
+    /// as retries are left.
+    fn may_go(&mut self, to: NodeId, is_known: bool, retry: impl FnOnce() -> bool) -> bool {
+        let redirected = is_known && self.last != Some(to) && self.redirected < REDIRECTS_MAX;
+        self.again = self.sent > 0 && !redirected;
+        if self.again && !retry() {
+            metrics::counter!(crate::metrics::RETRIES_HELD).increment(1);
+            return false;
+        }
+        self.sent += 1;
+        self.redirected += u32::from(redirected);
+        self.last = Some(to);
+        true
+    }
+}
+
 impl<M: Machine> Router<M> {
     /// Who leads a shard, as far as this node knows.
     pub fn leader_of(&self, shard: &Shard<M>) -> Option<NodeId> {
@@ -60,22 +77,7 @@ impl<M: Machine> Router<M> {
         replicas.get(turn % replicas.len().max(1)).copied()
     }
 
-    /// Whether a request may be sent there: always for the first time, and to who is newly known to lead; else as often
-    /// as retries are left.
-    fn may_send(&self, tries: &mut Tries, to: NodeId, is_known: bool) -> bool {
-        let redirected = is_known && tries.last != Some(to) && tries.redirected < REDIRECTS_MAX;
-        tries.again = tries.sent > 0 && !redirected;
-        if tries.again && !self.retries().take(Instant::now().into_std()) {
-            metrics::counter!(crate::metrics::RETRIES_HELD).increment(1);
-            return false;
-        }
-        tries.sent += 1;
-        tries.redirected += u32::from(redirected);
-        tries.last = Some(to);
-        true
-    }
-
-    fn retries(&self) -> std::sync::MutexGuard<'_, magpie_protocol::RetryBudget> {
+    fn retries(&self) -> MutexGuard<'_, RetryBudget> {
         self.0.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +116,7 @@ impl<M: Machine> Router<M> {
                 _ if leads => Some(self.here(request.clone()).await),
                 Some((remote, leader)) => {
                     self.is_let_in(remote, leader)?;
-                    match self.may_send(&mut tries, leader, known.is_some()) {
+                    match tries.may_go(leader, known.is_some(), || self.retries().take(Instant::now().into_std())) {
                         true => Some(self.there((remote, leader), shard, &request, &mut changes).await),
                         false => None,
                     }
@@ -175,5 +177,31 @@ impl<M: Machine> Router<M> {
                 _ => Err(AskError::NotLeader { leader: None }),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId::new(1, 1);
+    const B: NodeId = NodeId::new(2, 1);
+
+    #[test]
+    fn following_a_leader_that_is_named_is_free_and_asking_again_is_not() {
+        let (none, one) = (|| false, || true);
+        let mut tries = Tries::default();
+        assert!(tries.may_go(A, true, none) && !tries.again, "the first time");
+        assert!(!tries.may_go(A, true, none), "the same again");
+        assert!(tries.may_go(A, true, one) && tries.again);
+        assert!(tries.may_go(B, true, none) && !tries.again, "another is named");
+        assert!(!tries.may_go(A, false, none), "a guess");
+        // Two that name each other.
+        let free = (0..20).filter(|turn| tries.may_go(if turn % 2 == 0 { A } else { B }, true, none)).count();
+        assert!(free <= 1, "{free}");
+        let mut tries = Tries::default();
+        assert!(tries.may_go(A, false, none), "nobody is known: the first guess is free");
+        assert!(!tries.may_go(B, false, none));
+        assert!(tries.may_go(B, true, none), "until one is");
     }
 }

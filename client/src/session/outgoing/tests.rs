@@ -60,7 +60,15 @@ impl Rig {
     }
 
     fn with(out: Outgoing) -> Self {
-        Self { out, server: Server::default(), now: Instant::now(), results: vec![], sendings: 0, moves: 0, may_again: true }
+        Self {
+            out,
+            server: Server::default(),
+            now: Instant::now(),
+            results: vec![],
+            sendings: 0,
+            moves: 0,
+            may_again: true,
+        }
     }
 
     fn say(&mut self, text: &str) {
