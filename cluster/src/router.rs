@@ -177,8 +177,8 @@ impl<M: Machine> Router<M> {
         AskError::Overloaded { retry_after_ms: after }
     }
 
-    /// How long commands waited beyond the round before them, on average since this was last asked, in the shard where
-    /// they waited longest.
+    /// How long commands had to wait for batches before theirs, beyond the round that each takes, on average since this
+    /// was last asked, in the shard where that was longest.
     pub fn take_wait(&self) -> Duration {
         self.0.shards.iter().map(|shard| shard.0.waits.take()).max().unwrap_or_default()
     }

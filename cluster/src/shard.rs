@@ -31,10 +31,7 @@ use std::{
 };
 
 use magpie_protocol::{NodeId, ShardId};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
@@ -130,7 +127,6 @@ pub(crate) struct Core<M: Machine> {
 /// A batch that is not yet handed on.
 pub(crate) struct OpenBatch<M: Machine> {
     pub(crate) builder: BatchBuilder,
-    pub(crate) opened: Instant,
     pub(crate) waiters: VecDeque<Waiter<M>>,
     /// Nothing may be added.
     pub(crate) closed: bool,
@@ -378,7 +374,7 @@ impl<M: Machine> Shard<M> {
         let full = |b: &BatchBuilder| b.len() >= limits.batch_bytes || b.commands() >= limits.batch_commands;
         if open.back().is_none_or(|b| alone || b.closed || full(&b.builder)) {
             let (builder, waiters) = (BatchBuilder::default(), VecDeque::new());
-            open.push_back(OpenBatch { builder, opened: Instant::now(), waiters, closed: alone });
+            open.push_back(OpenBatch { builder, waiters, closed: alone });
         }
         if let Some(batch) = open.back_mut() {
             add(&mut batch.builder);

@@ -248,7 +248,7 @@ impl<'a> BatchReader<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownItem;
 
-/// How long batches waited beyond the round before them.
+/// How long messages of some kind waited.
 #[derive(Debug, Default)]
 pub struct Waits {
     micros: AtomicU64,
@@ -256,7 +256,7 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// A batch was handed on.
+    /// One waited so long.
     pub fn note(&self, wait: Duration) {
         self.micros.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);

@@ -53,8 +53,8 @@ impl<M: Machine> Shard<M> {
         let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.node.clock)().to_le_bytes()].concat());
         loop {
             let paused = self.0.paused.load(Ordering::Relaxed);
-            let next = if paused { None } else { lock(&self.0.open).pop_front() };
-            let Some(OpenBatch { builder, opened, waiters, .. }) = next else {
+            let (next, behind) = if paused { (None, 0) } else { self.next_batch() };
+            let Some(OpenBatch { builder, waiters, .. }) = next else {
                 if self.0.stopping.load(Ordering::Relaxed) {
                     return;
                 }
@@ -74,7 +74,8 @@ impl<M: Machine> Shard<M> {
                 continue;
             };
             let handed_on = Instant::now();
-            self.0.waits.note((handed_on - opened).saturating_sub(round));
+            // What comes now joins the last of those behind it, and waits for the others.
+            self.0.waits.note(round * behind.saturating_sub(1));
             id = id.wrapping_add(1);
             lock(&self.0.core).waiting.insert(id, waiters);
             let proposed = group.propose(builder.finish(id, now_ms));
@@ -90,6 +91,12 @@ impl<M: Machine> Shard<M> {
             round = handed_on.elapsed();
             self.0.node.pace.note_round(round);
         }
+    }
+
+    /// The batch whose turn it is, and how many there are behind it.
+    fn next_batch(&self) -> (Option<OpenBatch<M>>, u32) {
+        let mut open = lock(&self.0.open);
+        (open.pop_front(), open.len() as u32)
     }
 
     fn abandon(&self, id: u64, error: &ProposeError) {
