@@ -235,6 +235,26 @@ async fn an_overloaded_server_is_asked_again() {
 }
 
 #[tokio::test]
+async fn what_is_refused_is_asked_again_within_a_budget_and_nothing_is_given_up() {
+    let server = Server::start();
+    let (client, mut events) = signed_up(&server, config(&server), StorePlace::Memory).await;
+    until(&mut events, |event| *event == Event::Synced).await;
+    server.with(|world| world.overloaded = u32::MAX);
+    let sendings: Vec<_> = (0..20).map(|n| client.say(C, &n.to_string()).unwrap()).collect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let asked = server.with(|world| u32::MAX - std::mem::take(&mut world.overloaded));
+    // The server says that each may come back after 20 ms.
+    assert!((25..=34).contains(&asked), "20, then 10 at once, then one in two seconds: {asked}");
+    let began = std::time::Instant::now();
+    for sending in sendings {
+        sending.posted().await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "all at once when it is well again: {:?}", began.elapsed());
+    assert_eq!(server.with(|world| world.texts(T)), (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    client.close().await;
+}
+
+#[tokio::test]
 async fn replaced_rests_until_told_and_signed_out_ends_the_token() {
     let server = Server::start();
     let (client, mut events) = signed_up(&server, config(&server), StorePlace::Memory).await;
