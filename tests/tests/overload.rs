@@ -233,7 +233,7 @@ async fn a_node_to_which_too_much_comes_serves_nearly_what_it_can_and_the_import
         config.storage.shards = 1;
         config.gateway.overload_window_ms = 100;
         // Nothing else is to be synced meanwhile.
-        config.storage.log_segment_bytes = 256 << 20;
+        config.storage.log_segment_bytes = 64 << 20;
         config.storage.snapshot_bytes_min = 256 << 20;
         config.storage.checkpoint_ms = 60_000;
         config.storage.checkpoint_bytes = 256 << 20;
