@@ -160,14 +160,19 @@ async fn each<F: Future<Output = Device> + Send + 'static>(
 /// What came of what was asked since this moment.
 struct Account {
     asked: Vec<Asked>,
+    /// Served meanwhile, whenever it was asked.
+    served: usize,
     long: Duration,
 }
 
 impl Account {
     fn take(devices: &mut [Device], since: Instant, long: Duration) -> Self {
         let mut asked: Vec<Asked> = devices.iter_mut().flat_map(|device| device.done.drain(..)).collect();
+        let meanwhile = since..since + long;
+        let served = |asked: &&Asked| asked.fate == Fate::Served && meanwhile.contains(&(asked.at + asked.took));
+        let served = asked.iter().filter(served).count();
         asked.retain(|asked| asked.at >= since);
-        Self { asked, long }
+        Self { asked, served, long }
     }
 
     fn count(&self, of: impl Fn(&Asked) -> bool) -> usize {
@@ -176,7 +181,7 @@ impl Account {
 
     /// Served a second.
     fn rate(&self) -> f64 {
-        self.count(|asked| asked.fate == Fate::Served) as f64 / self.long.as_secs_f64()
+        self.served as f64 / self.long.as_secs_f64()
     }
 
     /// The share of this kind that was served.
