@@ -4,22 +4,16 @@
 //! the number of a shard, and what its consensus says. A node that does not lead the shard says who does, and nothing
 //! happened.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    marker::PhantomData,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, marker::PhantomData, sync::Arc, time::Duration};
 
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes};
 use magpie_protocol::{NodeId, ShardId, TimelineId, codec};
-use tokio::time::Instant;
 
 use crate::{
     AskError, EntityId, Hint, HintSink, Machine, Router, Signal,
     consensus::{Reshaping, absent},
-    priority,
+    priority::{self, Levels},
     shard::cut::{Held, Through},
     system::{
         Change, DiskId, FIRST_LEVEL, PRIORITY_LEVEL, Refusal, SYSTEM_SHARD, Standing, System, SystemView,
@@ -33,8 +27,6 @@ use crate::{
 const OF_THE_NODE: u64 = 0;
 /// How long an answer may take. A batch that waits for a new leader is known within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How long it counts what a node said that it lets in. Every node is asked how it is once a second.
-const LEVEL_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// What a node asks of another. Tags are append-only.
 #[derive(Clone, Encode, Decode)]
@@ -264,14 +256,14 @@ pub(crate) enum Message {
 pub(crate) struct Remote<M: Machine> {
     transport: Arc<dyn Transport>,
     system: SystemView,
-    /// What each node lets in, and when it said so.
-    levels: RwLock<BTreeMap<NodeId, (u16, Instant)>>,
+    /// What each node lets in.
+    levels: Levels,
     machine: PhantomData<fn() -> M>,
 }
 
 impl<M: Machine> Remote<M> {
     pub(crate) fn new(transport: Arc<dyn Transport>, system: SystemView) -> Self {
-        Self { transport, system, levels: RwLock::default(), machine: PhantomData }
+        Self { transport, system, levels: Levels::default(), machine: PhantomData }
     }
 
     /// The nodes that a connection stands to.
@@ -290,7 +282,7 @@ impl<M: Machine> Remote<M> {
         match self.transport.call(to, lane, bytes.into(), ANSWER_WITHIN).await {
             Ok(answer) => match codec::decode_stored(&answer) {
                 Ok(Answered(system, level, result)) => {
-                    self.note_level(to, level);
+                    self.levels.note(to, level);
                     system.into_iter().for_each(|system| self.system.offer(system));
                     result
                 }
@@ -301,17 +293,9 @@ impl<M: Machine> Remote<M> {
         }
     }
 
-    fn note_level(&self, node: NodeId, level: u16) {
-        let said = self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        if said.is_none_or(|(before, at)| before != level || at.elapsed() > LEVEL_TIME_MAX / 4) {
-            self.levels.write().unwrap_or_else(PoisonError::into_inner).insert(node, (level, Instant::now()));
-        }
-    }
-
-    /// The last priority that a node lets in, as it said with its last answer; all, if that is long ago.
+    /// The last priority that a node lets in.
     pub(crate) fn level_of(&self, node: NodeId) -> u16 {
-        let said = self.levels.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        said.filter(|(_, at)| at.elapsed() < LEVEL_TIME_MAX).map_or(u16::MAX, |(level, _)| level)
+        self.levels.of(node)
     }
 
     /// Tells a node what the cluster knows of itself.
