@@ -240,7 +240,7 @@ async fn what_is_refused_is_asked_again_within_a_budget_and_nothing_is_given_up(
     let (client, mut events) = signed_up(&server, config(&server), StorePlace::Memory).await;
     until(&mut events, |event| *event == Event::Synced).await;
     server.with(|world| world.overloaded = u32::MAX);
-    let sendings: Vec<_> = (0..20).map(|n| client.say(C, &n.to_string()).unwrap()).collect();
+    let sendings: Vec<_> = (0..20).map(|n| client.say(C, n.to_string()).unwrap()).collect();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let asked = server.with(|world| u32::MAX - std::mem::take(&mut world.overloaded));
     // The server says that each may come back after 20 ms.

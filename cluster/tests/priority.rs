@@ -104,23 +104,6 @@ async fn a_node_lets_in_what_others_ask_by_its_priority_and_they_stop_early() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_said_that_has_fallen_silent_is_forgotten() {
-    let cluster = Cluster::of(3).await;
-    cluster.settled().await;
-    until(|| cluster.system().level == LEVEL).await;
-    let doors = doors(&cluster);
-    let (asker, leader) = ends(&cluster, 1);
-    doors[leader].lower(10);
-    assert!(matches!(add(&cluster, asker, 1, Some(11)).await, Err(AskError::Overloaded { .. })));
-    cluster.isolate(leader, true);
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    // Whoever leads now has said nothing of the kind, and of the other nobody remembers it.
-    assert_eq!(cluster.insist(asker, 1, Command::Add(1)).await, Said::Total(1));
-    assert_eq!(add(&cluster, asker, 1, Some(11)).await, Ok(Said::Total(2)));
-    cluster.isolate(leader, false);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_build_that_knows_no_priorities_is_asked_without() {
     let mut cluster = Cluster::of(3).await;
     for at in 0..3 {
