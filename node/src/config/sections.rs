@@ -368,6 +368,9 @@ section! {
         memory_bytes: usize = 15_000_000,
         /// What nobody searched for this long leaves the index, in seconds.
         keep_s: u64 = 2_592_000,
+        /// What the indexes of the node may take on disk, in bytes, but for what a second adds. Beyond that, what was
+        /// searched longest ago leaves the largest.
+        bytes_max: u64 = 10_737_418_240,
         /// How often what was recalled or edited is taken out of the files of the index, in seconds.
         sweep_every_s: u64 = 86_400,
     }
