@@ -96,16 +96,15 @@ pub(crate) fn create_group(
         let error = WireError::field(ErrorCode::TooLarge, "members", detail).at(limits::CREATE_MEMBERS_MAX);
         return out.answer(request, Answer::Refused(error));
     }
-    if !shared.hooks.before.passes(&create.title) {
-        let error = WireError::field(ErrorCode::NotAllowed, "title", "it holds words that are not allowed here");
-        return out.answer(request, Answer::Refused(error));
-    }
-    let id = ConversationId::group(me.user, create.nonce);
-    let command = Command::CreateGroup { creator: me.user, title: create.title, members: create.members };
-    let entity = EntityId::conversation(id);
-    shared.submit(entity, machine::Command::Chat(command), out, request, |outcome| match outcome {
-        Outcome::Created(conversation) => Answer::GroupCreated(wire::GroupCreated { conversation }),
-        _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
+    let texts = vec![("title", create.title.clone())];
+    shared.once_shown(out, request, me, texts, move |shared, out| {
+        let id = ConversationId::group(me.user, create.nonce);
+        let command = Command::CreateGroup { creator: me.user, title: create.title, members: create.members };
+        let entity = EntityId::conversation(id);
+        shared.submit(entity, machine::Command::Chat(command), out, request, |outcome| match outcome {
+            Outcome::Created(conversation) => Answer::GroupCreated(wire::GroupCreated { conversation }),
+            _ => Answer::Refused(WireError::new(ErrorCode::Internal)),
+        });
     });
 }
 
