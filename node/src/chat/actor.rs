@@ -19,6 +19,7 @@ use crate::{
     Magpie,
     config::Limits,
     contact::{self, actor::Shakes},
+    hooks::Board,
     limits::{self, Bucket, Rate},
     machine::{Command, Query, Replied, View},
     registry::Registry,
@@ -94,18 +95,25 @@ pub struct Conversations {
     starting: mpsc::Sender<Starting>,
     shakes: Shakes,
     search: Search,
+    receivers: Board,
 }
 
 impl Conversations {
     /// None yet. The future starts their actors as long as it runs, on a `LocalSet`: other nodes ask from outside of it.
-    pub fn new(limits: Limits, clock: magpie_cluster::Clock, search: Search) -> (Self, impl Future<Output = ()>) {
+    pub fn new(
+        limits: Limits,
+        clock: magpie_cluster::Clock,
+        search: Search,
+        receivers: Board,
+    ) -> (Self, impl Future<Output = ()>) {
         let (starting, mut to_start) = mpsc::channel::<Starting>(STARTING_MAX);
         let start = async move {
             while let Some((actor, mailbox)) = to_start.recv().await {
                 Context::with_receiver(mailbox).run(actor);
             }
         };
-        (Self { active: Registry::default(), limits, clock, starting, shakes: Shakes::default(), search }, start)
+        let (active, shakes) = (Registry::default(), Shakes::default());
+        (Self { active, limits, clock, starting, shakes, search, receivers }, start)
     }
 
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
@@ -153,11 +161,14 @@ impl Conversations {
 
 impl Front<Magpie> for Conversations {
     fn view(&self, query: &Query) -> Option<View> {
-        let Query::Contact(contact::Query::Shake { user, latitude_e2, longitude_e2, enter }) = query else {
-            return None;
-        };
-        let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
-        Some(View::Contact(contact::View::Shaken(people)))
+        match query {
+            Query::Contact(contact::Query::Shake { user, latitude_e2, longitude_e2, enter }) => {
+                let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
+                Some(View::Contact(contact::View::Shaken(people)))
+            }
+            Query::Hooks(query) => self.receivers.view(query).map(View::Hooks),
+            _ => None,
+        }
     }
 
     fn takes(&self, query: &Query) -> bool {

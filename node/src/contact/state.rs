@@ -332,6 +332,11 @@ pub fn blocks(tx: &mut Tx<'_>, me: UserId, other: UserId) -> bool {
     tx.get::<Book>(&book_key(me)).is_some_and(|book| book.blocks(other))
 }
 
+/// Of whom this person lets nothing through.
+pub fn blocked(tx: &mut Tx<'_>, me: UserId) -> Vec<UserId> {
+    tx.get::<Book>(&book_key(me)).map(|book| book.blocked().collect()).unwrap_or_default()
+}
+
 /// The account of this person is deleted: nothing of theirs stays, and their contacts learn it.
 pub fn purge(tx: &mut Tx<'_>, me: UserId) {
     let contacts = tx.get::<Contacts>(&key(me)).map(|c| (*c).clone()).unwrap_or_default();
