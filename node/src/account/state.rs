@@ -175,6 +175,11 @@ pub fn is_lived_in(tx: &mut Tx<'_>, me: UserId) -> bool {
     user(tx, me).is_some_and(|user| user.epoch > 0)
 }
 
+/// The same, for a read; `None` where there is no such person.
+pub fn lives(store: &mut Store, me: UserId) -> Result<Option<bool>, StateError> {
+    Ok(store.get::<User>(&key(me, table::USER))?.map(|user| user.epoch > 0))
+}
+
 /// Carries out a command.
 pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
     let me = user_of(entity);
@@ -350,8 +355,12 @@ fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String
         }
     }
     let full = known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX;
-    // Who is blocked takes nobody into a group.
-    if user(tx, me).is_none() || full || contact::state::blocks(tx, me, by) {
+    // Nobody is taken into a group by whom they do not know. Contacts are not asked again whether they are some.
+    let willing = match by == me || conversation == ConversationId::direct(me, by) {
+        true => !contact::state::blocks(tx, me, by),
+        false => contact::state::is_willing(tx, me, by),
+    };
+    if user(tx, me).is_none() || full || !willing {
         // The conversation believes in a member that cannot be one.
         let undo = machine::Command::Chat(chat::Command::Forget { user: me });
         tx.send(EntityId::conversation(conversation), &undo);

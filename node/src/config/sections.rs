@@ -230,7 +230,8 @@ section! {
         recall_s: u64 = 120,
         /// For how long a sender may edit a message, in seconds; 0 for never.
         edit_s: u64 = 900,
-        /// People whose contact was deleted can still write.
+        /// People need not be contacts: those whose contact was deleted can still write, and anybody takes anybody into
+        /// groups who has not blocked them.
         strangers_write: bool = false,
         /// Members of a conversation are told how far the others have read, when they ask. Every node looks at its own
         /// file, whatever the version.

@@ -93,6 +93,7 @@ async fn nothing_is_kept_of_an_account_that_was_deleted_but_what_was_said_to_oth
     let set = SetProfile { nickname: Some("Annie".into()), avatar: Some(Some(blob(1))), region: None, signature: None };
     town.own(ann, account::Command::SetProfile(set)).await;
     let two = town.befriend(ann, ben).await;
+    town.befriend(ben, cat).await;
     town.own(eve, contact::Command::Request { to: ann, greeting: "me too".into() }).await;
     town.own(ann, service::Command::Notice { id: 7, text: "a word of the operator's".into() }).await;
     let block = chat::Command::Block { by: ann, other: cat, on: true };
@@ -145,4 +146,47 @@ async fn nothing_is_kept_of_an_account_that_was_deleted_but_what_was_said_to_oth
     let claimed = |n: u8| records.iter().any(|(key, _)| key[2] == table::BLOB && key.ends_with(&[n; 32]));
     assert_eq!([1, 3, 4].map(claimed), [false; 3], "her picture, a message that nobody reads, her favourites");
     assert!(claimed(2), "a message");
+}
+
+#[tokio::test]
+async fn whoever_says_so_nobody_is_taken_into_a_group_by_a_stranger() {
+    let town = Town(OneShard::start().await);
+    let (ann, ben, eve) = (town.person("ann").await, town.person("ben").await, town.person("eve").await);
+    town.befriend(ann, ben).await;
+    // Asked, and not answered yet: that is a yes of the one who asked.
+    let cat = town.person("cat").await;
+    town.own(cat, contact::Command::Request { to: ann, greeting: "hello".into() }).await;
+    let shop = person("shop");
+    let make = service::Command::MakeAccount { handle: "shop".into(), user: shop };
+    town.0.ask(EntityId::handle(shop.slot()), make).await.unwrap();
+    // The commands themselves, past what a node looks at first.
+    let team = town.group(ann, 1, vec![ben, cat, eve, shop]).await;
+    let members = async |id: ConversationId| {
+        let query = chat::Query::Members { reader: ann, conversation: id };
+        match town.0.read(id.slot(), machine::Query::Chat(query)).await {
+            machine::View::Chat(chat::View::Members(Some(view))) => BTreeSet::from_iter(view.members),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(members(team).await, BTreeSet::from([ann, ben, cat, shop]));
+    town.act(ann, team, 1, Content::Invite(eve)).await;
+    assert!(!members(team).await.contains(&eve));
+    let lists = async |user: UserId| match town
+        .0
+        .read(user.slot(), machine::Query::Account(account::Query::List(user)))
+        .await
+    {
+        machine::View::Account(account::View::List { listed, .. }) => listed.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((lists(eve).await, lists(cat).await), (0, 1));
+    town.act(ann, team, 2, Content::SetJoin(SetJoin { code: 5, approval: false })).await;
+    let join = chat::Command::Join { user: eve, code: 5 };
+    town.0.ask(EntityId::conversation(team), Command::Chat(join)).await.unwrap();
+    assert!(members(team).await.contains(&eve), "by her own will");
+    // The operator lets strangers in.
+    let open = crate::policy::Policy { version: 1, strangers_write: true, ..Default::default() };
+    town.0.ask(EntityId::handle(Slot::new(0)), Command::Policy(open)).await.unwrap();
+    let others = town.group(ann, 2, vec![eve]).await;
+    assert_eq!(members(others).await, BTreeSet::from([ann, eve]));
 }
