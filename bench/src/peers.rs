@@ -308,6 +308,9 @@ impl Server {
             ("MAGPIE_LIMITS_REQUESTS_PER_DEVICE_RATE", "0".to_owned()),
             ("MAGPIE_LIMITS_ACTS_PER_USER_RATE", "0".to_owned()),
             ("MAGPIE_LIMITS_LOOKUPS_PER_USER_RATE", "0".to_owned()),
+            // Rooms are full of strangers.
+            ("MAGPIE_POLICY_VERSION", "1".to_owned()),
+            ("MAGPIE_POLICY_STRANGERS_WRITE", "true".to_owned()),
             ("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))

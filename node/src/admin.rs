@@ -11,6 +11,7 @@ pub mod invitations;
 pub mod keys;
 pub mod messages;
 pub mod node;
+pub mod notices;
 pub mod users;
 
 use std::{io, net::SocketAddr, thread::JoinHandle};
@@ -19,9 +20,17 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::ServerHandle,
     http::StatusCode,
+    middleware::from_fn,
     web::{self, Data},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+
+pub use access::Needs;
+
+use access::{
+    Needs::{Nothing, Operator, Scope, Token},
+    guard,
+};
 
 use crate::node::Observer;
 
@@ -32,9 +41,9 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const OPENAPI: &str = include_str!("admin/openapi.json");
 
 macro_rules! routes {
-    ($($method:ident $path:literal => $handler:path;)+) => {
-        /// Every route: its method, and its path.
-        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path),)+];
+    ($($method:ident $path:literal $needs:expr => $handler:path;)+) => {
+        /// Every route: its method, its path, and what a request must show.
+        pub const ROUTES: &[(&str, &str, Needs)] = &[$((stringify!($method), $path, $needs),)+];
 
         fn routes(config: &mut web::ServiceConfig) {
             config$(.route($path, web::$method().to($handler)))+;
@@ -43,41 +52,43 @@ macro_rules! routes {
 }
 
 routes! {
-    get "/healthz" => healthz;
-    get "/readyz" => readyz;
-    get "/metrics" => metrics_page;
-    get "/openapi.json" => openapi;
-    get "/api/v1/status" => status;
-    get "/api/v1/cluster" => cluster::cluster;
-    post "/api/v1/cluster/expect" => cluster::expect;
-    post "/api/v1/cluster/stand" => cluster::stand;
-    post "/api/v1/cluster/move" => cluster::move_shard;
-    post "/api/v1/cluster/lead" => cluster::lead;
-    post "/api/v1/cluster/balance" => cluster::balance;
-    post "/api/v1/cluster/replicas" => cluster::want;
-    post "/api/v1/backup" => backup::begin;
-    get "/api/v1/backup/part" => backup::part;
-    post "/api/v1/backup/end" => backup::end;
-    get "/api/v1/users" => users::find;
-    get "/api/v1/users/{user}" => users::show;
-    post "/api/v1/users/{user}/disable" => users::disable;
-    post "/api/v1/users/{user}/enable" => users::enable;
-    post "/api/v1/users/{user}/sign-out" => users::sign_out;
-    post "/api/v1/users/{user}/notice" => users::notice;
-    get "/api/v1/conversations/{conversation}" => conversations::show;
-    post "/api/v1/conversations/{conversation}/dissolve" => conversations::dissolve;
-    get "/api/v1/keys" => keys::list;
-    post "/api/v1/keys" => keys::create;
-    delete "/api/v1/keys/{key}" => keys::revoke;
-    get "/api/v1/invitations" => invitations::list;
-    post "/api/v1/invitations" => invitations::create;
-    delete "/api/v1/invitations/{code}" => invitations::revoke;
-    get "/api/v1/log" => node::log_level;
-    put "/api/v1/log" => node::set_log_level;
-    get "/api/v1/hooks" => node::hooks;
-    post "/api/v1/hooks/{receiver}/retry" => node::retry_hook;
-    post "/api/v1/hooks/{receiver}/drop" => node::drop_hook;
-    post "/v1/messages" => messages::send;
+    get "/healthz" Nothing => healthz;
+    get "/readyz" Nothing => readyz;
+    get "/metrics" Token => metrics_page;
+    get "/openapi.json" Nothing => openapi;
+    get "/api/v1/status" Token => status;
+    get "/api/v1/cluster" Token => cluster::cluster;
+    post "/api/v1/cluster/expect" Token => cluster::expect;
+    post "/api/v1/cluster/stand" Token => cluster::stand;
+    post "/api/v1/cluster/move" Token => cluster::move_shard;
+    post "/api/v1/cluster/lead" Token => cluster::lead;
+    post "/api/v1/cluster/balance" Token => cluster::balance;
+    post "/api/v1/cluster/replicas" Token => cluster::want;
+    post "/api/v1/backup" Token => backup::begin;
+    get "/api/v1/backup/part" Token => backup::part;
+    post "/api/v1/backup/end" Token => backup::end;
+    get "/api/v1/users" Scope("users:read") => users::find;
+    get "/api/v1/users/{user}" Scope("users:read") => users::show;
+    post "/api/v1/users/{user}/disable" Scope("users:write") => users::disable;
+    post "/api/v1/users/{user}/enable" Scope("users:write") => users::enable;
+    post "/api/v1/users/{user}/sign-out" Scope("users:write") => users::sign_out;
+    post "/api/v1/users/{user}/notice" Scope("users:write") => users::notice;
+    get "/api/v1/notices" Operator => notices::list;
+    post "/api/v1/notices" Operator => notices::create;
+    get "/api/v1/conversations/{conversation}" Scope("conversations:read") => conversations::show;
+    post "/api/v1/conversations/{conversation}/dissolve" Scope("conversations:write") => conversations::dissolve;
+    get "/api/v1/keys" Operator => keys::list;
+    post "/api/v1/keys" Operator => keys::create;
+    delete "/api/v1/keys/{key}" Operator => keys::revoke;
+    get "/api/v1/invitations" Scope("users:read") => invitations::list;
+    post "/api/v1/invitations" Scope("users:write") => invitations::create;
+    delete "/api/v1/invitations/{code}" Scope("users:write") => invitations::revoke;
+    get "/api/v1/log" Operator => node::log_level;
+    put "/api/v1/log" Operator => node::set_log_level;
+    get "/api/v1/hooks" Scope("hooks:read") => node::hooks;
+    post "/api/v1/hooks/{receiver}/retry" Operator => node::retry_hook;
+    post "/api/v1/hooks/{receiver}/drop" Operator => node::drop_hook;
+    post "/v1/messages" Scope("send") => messages::send;
 }
 
 /// The running admin server.
@@ -104,6 +115,7 @@ impl Admin {
                     App::new()
                         .app_data(served.clone())
                         .app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX))
+                        .wrap(from_fn(guard))
                         .configure(routes)
                 };
                 let bound = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1).bind(listen);
@@ -226,7 +238,7 @@ mod tests {
             methods.map(|method| (method.clone(), path.clone())).collect()
         };
         let described: BTreeSet<_> = paths.iter().flat_map(methods).collect();
-        let served: BTreeSet<_> = ROUTES.iter().map(|(m, p)| ((*m).to_owned(), (*p).to_owned())).collect();
+        let served: BTreeSet<_> = ROUTES.iter().map(|(m, p, _)| ((*m).to_owned(), (*p).to_owned())).collect();
         assert_eq!(described, served);
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     }

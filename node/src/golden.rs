@@ -2,24 +2,20 @@
 //! record that they leave, pinned: `tests/golden/v1.txt`.
 
 #[path = "../../cluster/src/golden/file.rs"]
-mod file;
+pub(crate) mod file;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use file::{Golden, every};
 use magpie_cluster::{
-    EntityId, Fatal, Key, Outside, Part, ShardLimits, Storage, StorageConfig, Store,
-    consensus::openraft::HEARD_WITHIN,
-    disk::{Disk, memory::MemoryDisk},
-    log::LogLimits,
+    EntityId, Key, Store,
     machine::Machine,
-    snapshot,
     state::{Applied, StateBase, memory::MemoryBase},
-    system::{DiskId, LEVEL},
+    system::LEVEL,
 };
 use magpie_protocol::{
-    ConversationId, DeviceId, ErrorCode, Incarnation, NodeId, ShardId, Slot, TimelineId, UserId, WireError, codec,
+    ConversationId, DeviceId, ErrorCode, Incarnation, Slot, TimelineId, UserId, WireError, codec,
     frame::{
         contact::{ContactInfo, ContactState},
         conversation::{Content, Leave},
@@ -30,9 +26,11 @@ use magpie_protocol::{
 use crate::{
     Command, Magpie, Outcome, Query, View,
     account::{self, command::NewDevice},
-    chat, contact,
+    chat, contact, hooks,
     machine::{Replied, TestCommand, table},
-    personal, search,
+    media,
+    one_shard::{OneShard, Records},
+    personal, policy, search, service,
 };
 
 fn person(name: &str, n: u64) -> UserId {
@@ -191,6 +189,25 @@ fn messages() -> Vec<Golden> {
         every("command.personal", Vec::<personal::Command>::new()),
         every("query.personal", Vec::<personal::Query>::new()),
         every("view.personal", Vec::<personal::View>::new()),
+        every("command.service", Vec::<service::Command>::new()),
+        every("query.service", Vec::<service::Query>::new()),
+        every("view.service", Vec::<service::View>::new()),
+        every("command.media", Vec::<media::Command>::new()),
+        every("query.media", Vec::<media::Query>::new()),
+        every("view.media", Vec::<media::View>::new()),
+        every("reply.media", Vec::<media::state::Reply>::new()),
+        every("query.hooks", Vec::<hooks::query::Query>::new()),
+        every("view.hooks", Vec::<hooks::query::View>::new()),
+        media::state::goldens(),
+        hooks::folded::goldens(),
+        service::state::goldens(),
+        personal::state::goldens(),
+        account::state::closing::goldens(),
+        vec![
+            Golden::coded("record.chat.rules", &chat::rules::Rules::default()),
+            Golden::coded("record.contact.book", &contact::book::Book::default()),
+            Golden::coded("record.policy", &policy::Policy::default()),
+        ],
         every("query.search", Vec::<search::Query>::new()),
         every("view.search", Vec::<search::View>::new()),
         every("command.test", vec![TestCommand::Panic, TestCommand::Later]),
@@ -235,55 +252,16 @@ fn story() -> Vec<(EntityId, Command)> {
 }
 
 /// Runs the story on a node of one shard; the records that it leaves.
-async fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let config = StorageConfig {
-        dir: "/m".into(),
-        node: NodeId::new(1, 1),
-        disk: DiskId(1),
-        part: Part::default(),
-        lost_after: Duration::from_secs(300),
-        audit_every: Duration::from_secs(60),
-        catch_up_bytes: 64 << 20,
-        serve_within: HEARD_WITHIN,
-        level: LEVEL,
-        shards: 1,
-        state_in_memory: true,
-        threads: false,
-        sled_cache_bytes: 0,
-        log: LogLimits { segment_bytes: 1 << 20, reserve_bytes: 0 },
-        shard: ShardLimits::default(),
-    };
-    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-    let (clock, fatal) = (Arc::new(|| 1_700_000_000_000), Fatal::new(|why| panic!("{why}")));
-    let outside = Outside { disk: disk.clone(), clock, fatal, transport: None };
-    let storage = Storage::open(&config, outside, || Magpie).await.unwrap();
+async fn records() -> Records {
+    let one = OneShard::start().await;
     for (entity, command) in story() {
-        _ = storage.router().ask(entity, command.clone()).await.unwrap();
-        // What it sent is delivered before the next.
-        let mut quiet = 0;
-        while quiet < 20 {
-            let before = storage.shards()[0].applied_index();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            quiet = if storage.shards()[0].applied_index() == before { quiet + 1 } else { 0 };
-        }
+        _ = one.ask(entity, command).await;
     }
-    storage.shards()[0].snapshot_now().await.unwrap();
-    let dir = Path::new("/m/snapshots");
-    let (_, path) = snapshot::list(&disk, dir, ShardId::new(0)).unwrap().pop().unwrap();
-    let mut records = Vec::new();
-    let mut take = |key: &[u8], value: &[u8]| {
-        records.push((key.to_vec(), value.to_vec()));
-        Ok(())
-    };
-    snapshot::read(&disk, &path, &mut take).unwrap();
-    storage.crash();
-    // What the cluster knows of itself was drawn by lot.
-    records.retain(|(key, _)| key[2] != magpie_cluster::state::table::SYSTEM);
-    records
+    one.records().await
 }
 
 /// What everybody can read of the story, as bytes.
-fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<u8> {
+fn read(records: Records) -> Vec<u8> {
     let base = MemoryBase::default();
     let writes = records.into_iter().map(|(key, value)| {
         let slot = Slot::new(u16::from_be_bytes([key[0], key[1]]));
@@ -302,8 +280,6 @@ fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<u8> {
     }
     seen
 }
-
-type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[tokio::test]
 async fn what_is_stored_and_sent_stays_as_it_is() {

@@ -2,10 +2,12 @@
 //!
 //! Push and webhooks follow each shard's feed on its leader ([`runner`]): [`push`] says whom to wake, [`event`] what is
 //! told, [`folded`] what is left of it when a receiver is away for too long, [`post`] is how it is sent. [`before`] asks
-//! a service, or the list of [`words`], before a message is submitted. [`query`] is what all of it reads of the state.
+//! a service, or the list of [`words`], before a message is submitted. [`query`] is what all of it reads of the state,
+//! [`everywhere`] what operators ask of all nodes.
 
 pub mod before;
 pub mod event;
+pub mod everywhere;
 pub mod folded;
 pub mod post;
 pub mod push;
@@ -15,19 +17,22 @@ pub mod words;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use bincode::{Decode, Encode};
 use magpie_cluster::Clock;
+use magpie_protocol::{NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{Magpie, config, machine::MagpieRouter};
 use before::Before;
 use post::{PostConfig, Poster};
+use query::Act;
 use runner::{Backlog, Runner};
 
 /// What a receiver is for.
@@ -132,19 +137,21 @@ impl Receiver {
         self.drops.load(Ordering::Relaxed)
     }
 
-    /// How it is, on this node.
-    pub fn status(&self) -> ReceiverStatus {
-        let seen = |at: &Arc<Mutex<Option<Backlog>>>| *at.lock().unwrap_or_else(PoisonError::into_inner);
-        let backlogs: Vec<Backlog> = self.backlogs.iter().filter_map(seen).collect();
+    /// How it is on this node, with what waits in one of the shards that it leads.
+    fn status(&self, node: NodeId, shard: ShardId) -> ReceiverStatus {
+        let backlog = self.backlogs.get(usize::from(shard.get()));
+        let backlog = backlog.and_then(|backlog| *backlog.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen = backlog.unwrap_or_default();
         let health = self.health();
         ReceiverStatus {
             receiver: self.name.to_owned(),
-            shards: backlogs.len(),
-            waiting: backlogs.iter().map(|b| b.waiting).sum(),
-            collapsed: backlogs.iter().map(|b| b.folded_events).sum(),
-            collapsed_into: backlogs.iter().map(|b| b.folded_subjects as u64).sum(),
-            oldest_ms: backlogs.iter().filter_map(|b| b.oldest_ms).min(),
-            lost: backlogs.iter().map(|b| b.lost).sum(),
+            node: node.to_string(),
+            shards: usize::from(backlog.is_some()),
+            waiting: seen.waiting,
+            collapsed: seen.folded_events,
+            collapsed_into: seen.folded_subjects as u64,
+            oldest_ms: seen.oldest_ms,
+            lost: seen.lost,
             told: health.taken,
             failed: health.failed,
             dropped: health.dropped,
@@ -152,13 +159,23 @@ impl Receiver {
             last_error_ms: health.last_error.as_ref().map(|(_, at)| *at),
         }
     }
+
+    /// Tries everything again now, or drops everything that waits, in the shards that this node leads.
+    fn act(&self, act: Act) {
+        if act == Act::Drop {
+            self.drops.fetch_add(1, Ordering::Relaxed);
+        }
+        self.kick.notify_waiters();
+    }
 }
 
-/// A receiver, as one node sees it: of the shards that it leads.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A receiver, as one node sees it: of the shards that it leads. Fields are append-only: it travels between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct ReceiverStatus {
     /// `push` or `webhook`.
     pub receiver: String,
+    /// Who tells it.
+    pub node: String,
     /// Shards that this node follows for it.
     pub shards: usize,
     /// Entries that are not told yet.
@@ -178,9 +195,37 @@ pub struct ReceiverStatus {
     pub last_error_ms: Option<u64>,
 }
 
+impl ReceiverStatus {
+    /// Adds what waits in another shard that the same node leads.
+    pub fn add(&mut self, other: &Self) {
+        self.shards += other.shards;
+        self.waiting += other.waiting;
+        self.collapsed += other.collapsed;
+        self.collapsed_into += other.collapsed_into;
+        self.lost += other.lost;
+        self.oldest_ms = self.oldest_ms.into_iter().chain(other.oldest_ms).min();
+    }
+}
+
+/// The receivers of a node, for who asks the leader of a shard. Clones share it.
+#[derive(Clone, Default)]
+pub struct Board(Arc<OnceLock<(NodeId, Vec<Arc<Receiver>>)>>);
+
+impl Board {
+    /// The answer to what is no state.
+    pub fn view(&self, query: &query::Query) -> Option<query::View> {
+        let query::Query::Receivers { shard, act } = query else { return None };
+        let (node, receivers) = self.0.get()?;
+        if let Some((name, act)) = act {
+            receivers.iter().filter(|receiver| receiver.name == name).for_each(|receiver| receiver.act(*act));
+        }
+        let all = receivers.iter().map(|receiver| receiver.status(*node, *shard));
+        Some(query::View::Receivers(all.collect()))
+    }
+}
+
 /// The hooks of a node.
 pub struct Hooks {
-    receivers: Vec<Arc<Receiver>>,
     /// What is asked before a message is taken.
     pub before: Before,
 }
@@ -196,9 +241,9 @@ impl Hooks {
         router: &MagpieRouter,
         shards: &[magpie_cluster::Shard<Magpie>],
         clock: &Clock,
+        board: &Board,
     ) -> std::io::Result<(Self, Tasks)> {
-        let mut hooks = Self { receivers: Vec::new(), before: Before::start(config, threads, clock)? };
-        let mut tasks = Tasks::new();
+        let (mut receivers, mut tasks) = (Vec::new(), Tasks::new());
         let (preview_chars, families) = (config.preview_chars, config.webhook_events.clone());
         let wanted = [
             ("push", &config.push_url, Role::Push { preview_chars }),
@@ -232,33 +277,10 @@ impl Hooks {
                 let runner = Runner { shard, router: router.clone(), receiver: receiver.clone(), backlog };
                 tasks.push(tokio::spawn(runner.run()));
             }
-            hooks.receivers.push(receiver);
+            receivers.push(receiver);
         }
-        Ok((hooks, tasks))
-    }
-
-    /// How each receiver is.
-    pub fn status(&self) -> Vec<ReceiverStatus> {
-        self.receivers.iter().map(|receiver| receiver.status()).collect()
-    }
-
-    /// Tries everything again now. False where there is no such receiver.
-    pub fn retry(&self, name: &str) -> bool {
-        let receiver = self.receivers.iter().find(|receiver| receiver.name == name);
-        receiver.is_some_and(|receiver| {
-            receiver.kick.notify_waiters();
-            true
-        })
-    }
-
-    /// Drops everything that waits. False where there is no such receiver.
-    pub fn drop_all(&self, name: &str) -> bool {
-        let receiver = self.receivers.iter().find(|receiver| receiver.name == name);
-        receiver.is_some_and(|receiver| {
-            receiver.drops.fetch_add(1, Ordering::Relaxed);
-            receiver.kick.notify_waiters();
-            true
-        })
+        _ = board.0.set((router.me(), receivers));
+        Ok((Self { before: Before::start(config, threads, clock)? }, tasks))
     }
 }
 

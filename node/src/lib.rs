@@ -27,6 +27,8 @@ pub mod machine;
 pub mod media;
 pub mod metrics;
 pub mod node;
+#[cfg(test)]
+mod one_shard;
 pub mod overload;
 pub mod personal;
 pub mod policy;

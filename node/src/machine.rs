@@ -1,16 +1,32 @@
 //! The state machine that shards run: every subsystem's commands and queries, joined.
 
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
 use magpie_cluster::{
     EntityId, Key, Machine, Record, Router, Store, Tx,
     system::{FIRST_LEVEL, LEVEL},
 };
-use magpie_protocol::{ConversationId, DeviceId, ErrorCode, UserId, WireError};
+use magpie_protocol::{ConversationId, DeviceId, ErrorCode, ShardId, Slot, UserId, WireError};
 
 use crate::{account, chat, contact, hooks, media, personal, policy, policy::Policy, search, service};
 
 /// The way to every entity.
 pub type MagpieRouter = Router<Magpie>;
+
+/// By shard, so that each is asked once: with one of its slots.
+pub fn by_shard<T>(
+    router: &MagpieRouter,
+    all: impl IntoIterator<Item = T>,
+    slot: impl Fn(&T) -> Slot,
+) -> Vec<(Slot, Vec<T>)> {
+    let mut shards: BTreeMap<ShardId, (Slot, Vec<T>)> = BTreeMap::new();
+    for one in all {
+        let slot = slot(&one);
+        shards.entry(router.shard_of(slot).id()).or_insert_with(|| (slot, Vec::new())).1.push(one);
+    }
+    shards.into_values().collect()
+}
 
 /// What can be asked of an entity. Variants are append-only: they stand in logs.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -79,6 +95,7 @@ commands! {
     account => Account;
     contact => Contact;
     personal => Personal;
+    service => Service;
 }
 
 /// What a subsystem replies.
@@ -149,6 +166,7 @@ pub mod table {
     pub const DISABLED: u8 = FIRST_FREE + 42;
     pub const INVITATIONS: u8 = FIRST_FREE + 43;
     pub const INVITATION: u8 = FIRST_FREE + 44;
+    pub const ANNOUNCEMENTS: u8 = FIRST_FREE + 45;
     pub const TEST: u8 = u8::MAX;
 }
 

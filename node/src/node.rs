@@ -26,7 +26,7 @@ use crate::{
     chat::{actor::Conversations, reading::Reading},
     config::Auth,
     gateway::{self, quic::Listener, tls},
-    hooks::{Hooks, ReceiverStatus},
+    hooks::{Board, Hooks},
     keys::Keys,
     limits,
     machine::MagpieRouter,
@@ -222,14 +222,21 @@ impl Node {
         let sink: Arc<dyn HintSink> = watches.clone();
         router.set_sink(&sink);
         let search = Search::start(&config.search, dir, options.threads, router.system().clone(), clock.clone())?;
-        let (conversations, start_actors) =
-            Conversations::new(config.limits.clone(), clock.clone(), search.clone(), mailboxes.clone());
+        let receivers = Board::default();
+        let (conversations, start_actors) = Conversations::new(
+            config.limits.clone(),
+            clock.clone(),
+            search.clone(),
+            mailboxes.clone(),
+            receivers.clone(),
+        );
         let conversations = Arc::new(conversations);
         router.set_front(conversations.clone());
         let limits = limits::Shared::new(&config.limits);
         let overload = Arc::new(Overload::new(&config.gateway, mailboxes));
         router.set_admission(overload.clone());
-        let (hooks, telling) = Hooks::start(&config.hooks, options.threads, &router, storage.shards(), &clock)?;
+        let (hooks, telling) =
+            Hooks::start(&config.hooks, options.threads, &router, storage.shards(), &clock, &receivers)?;
         let shared = Arc::new(Shared {
             config,
             router,
@@ -361,21 +368,6 @@ impl Observer {
     /// The way to every entity, and what is known of the cluster.
     pub fn router(&self) -> &MagpieRouter {
         &self.shared.router
-    }
-
-    /// How those are who are told of what happens, as far as this node tells them.
-    pub fn hooks(&self) -> Vec<ReceiverStatus> {
-        self.shared.hooks.status()
-    }
-
-    /// Tries again now what a receiver did not take. False where there is no such receiver.
-    pub fn retry_hooks(&self, receiver: &str) -> bool {
-        self.shared.hooks.retry(receiver)
-    }
-
-    /// Drops what waits for a receiver in the shards that this node leads. False where there is no such receiver.
-    pub fn drop_hooks(&self, receiver: &str) -> bool {
-        self.shared.hooks.drop_all(receiver)
     }
 
     /// The node's clock, in milliseconds since 1970.

@@ -20,7 +20,7 @@ pub struct Policy {
     pub recall_ms: u64,
     /// For how long a sender may edit a message, in milliseconds; 0 for never.
     pub edit_ms: u64,
-    /// People write to each other without being contacts.
+    /// People write to each other, and take each other into groups, without being contacts.
     pub strangers_write: bool,
 }
 
@@ -46,6 +46,11 @@ fn key() -> Key {
 /// The policy that holds in this shard.
 pub fn of(tx: &mut Tx<'_>) -> Policy {
     tx.get::<Policy>(&key()).map(|policy| (*policy).clone()).unwrap_or_default()
+}
+
+/// The same, for a read.
+pub fn now(store: &mut Store) -> Result<Policy, StateError> {
+    Ok(store.get::<Policy>(&key())?.map(|policy| (*policy).clone()).unwrap_or_default())
 }
 
 /// Takes a policy, if it is newer.

@@ -61,7 +61,7 @@ impl Search {
         if !config.enabled && dir.exists() {
             std::fs::remove_dir_all(&dir)?;
         }
-        let worker = Worker::start(&dir, config.memory_bytes, threads && config.enabled)?;
+        let worker = Worker::start(&dir, config.memory_bytes, config.bytes_max, threads && config.enabled)?;
         let (config, turns, hidden) = (config.clone(), Semaphore::new(config.searches_max), Memory::default());
         Ok(Self(Arc::new(Inner { config, system, clock, worker, turns, hidden })))
     }

@@ -2,6 +2,7 @@
 //!
 //! It has no rooms for devices: what leads here is the admin HTTP.
 
+pub mod announcements;
 pub mod command;
 pub mod invitations;
 pub mod state;

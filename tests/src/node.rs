@@ -12,7 +12,7 @@ use std::{
 use magpie_cluster::Fatal;
 use magpie_node::{Config, Node, Options, machine::MagpieRouter, node::Observer};
 
-/// A configuration for tests: cheap passwords, no limits per address, small files.
+/// A configuration for tests: cheap passwords, no limits per address, small files, and people who need not be contacts.
 pub fn test_config(dir: &Path) -> Config {
     let mut config = Config::default();
     config.node.data_dir = dir.to_owned();
@@ -24,6 +24,8 @@ pub fn test_config(dir: &Path) -> Config {
     config.limits.acts_per_user_rate = 0.0;
     config.limits.lookups_per_user_rate = 0.0;
     config.limits.searches_per_user_rate = 0.0;
+    config.policy.version = 1;
+    config.policy.strangers_write = true;
     config.storage.checkpoint_ms = 500;
     config.storage.snapshot_bytes_min = 256 * 1024;
     config.storage.log_segment_bytes = 1024 * 1024;
@@ -164,6 +166,8 @@ impl Process {
             ("MAGPIE_ACCOUNTS_ARGON2_MEMORY_KIB", "8"),
             ("MAGPIE_ACCOUNTS_ARGON2_PASSES", "1"),
             ("MAGPIE_LIMITS_PASSWORD_PER_ADDRESS_RATE", "0"),
+            ("MAGPIE_POLICY_VERSION", "1"),
+            ("MAGPIE_POLICY_STRANGERS_WRITE", "true"),
             ("MAGPIE_STORAGE_CHECKPOINT_MS", "500"),
             ("MAGPIE_STORAGE_SNAPSHOT_BYTES_MIN", "262144"),
             ("MAGPIE_STORAGE_LOG_SEGMENT_BYTES", "1048576"),

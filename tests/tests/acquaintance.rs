@@ -90,7 +90,7 @@ async fn people_are_found_by_what_they_allow_and_by_nothing_else() {
 
 #[tokio::test]
 async fn requests_are_accepted_or_refused_and_cards_follow() {
-    let scene = Company::new(&["ann", "ben", "cat"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben", "cat"], |config| config.policy.version = 0).await;
     let [ann, ben, cat] = &scene.people[..] else { panic!() };
     let talk = befriend(ann, ben).await;
     cat.client.request_contact(ann.id, "it is me, cat").await.unwrap();
@@ -144,7 +144,7 @@ async fn requests_are_accepted_or_refused_and_cards_follow() {
 
 #[tokio::test]
 async fn the_last_word_on_a_friendship_holds_however_fast_it_comes() {
-    let scene = Company::new(&["ann", "ben"], |_| {}).await;
+    let scene = Company::new(&["ann", "ben"], |config| config.policy.version = 0).await;
     let (ann, ben) = (&scene.people[0], &scene.people[1]);
     let talk = ConversationId::direct(ann.id, ben.id);
     // A request that is taken back, before there is a conversation.
@@ -192,10 +192,8 @@ async fn nothing_of_who_is_blocked_comes_through() {
     })
     .await;
     eve.client.request_contact(ann.id, "please").await.unwrap();
-    let trap = eve.client.create_group("come here", vec![ann.id]).await.unwrap();
-    until("ann is in no group of eve's", SOON, async || eve.client.members(trap).await.unwrap().members == [eve.id])
-        .await;
-    assert!(ann.client.conversations().iter().all(|c| c.id != trap));
+    // Nor is she taken into a group, and it does not say why.
+    assert_eq!(refused(eve.client.create_group("come here", vec![ann.id]).await), ErrorCode::NotContacts);
     assert!(!ann.seen().events.iter().any(|event| event.contains("Signalled")), "nor heard typing");
     ann.client.block(ben.id, false).await.unwrap();
     let next = ben.say(talk, "after").await;
@@ -300,4 +298,31 @@ async fn an_account_can_be_kept_for_thirty_days_and_is_then_gone() {
     assert!(new.client.members(ConversationId::direct(ann.id, ben.id)).await.is_err());
     assert!(ben.client.history(talk, 0, 10).is_ok());
     node.stop();
+}
+
+#[tokio::test]
+async fn nobody_is_taken_into_a_group_by_a_stranger() {
+    let scene = Company::new(&["ann", "ben", "eve"], |config| config.policy.version = 0).await;
+    let (ann, ben, eve) = (&scene.people[0], &scene.people[1], &scene.people[2]);
+    befriend(ann, ben).await;
+    let made = ann.client.conversations().len();
+    assert_eq!(refused(ann.client.create_group("team", vec![ben.id, eve.id]).await), ErrorCode::NotContacts);
+    assert_eq!(ann.client.conversations().len(), made, "there is no group");
+    let team = ann.client.create_group_once(7, "team", vec![ben.id]).await.unwrap();
+    let error = ann.act(ann.client.invite(team, eve.id)).await.unwrap_err();
+    assert_eq!((error.code, error.field.as_str()), (ErrorCode::NotContacts, "user"));
+    let number = ann.say(team, "the three of us?").await;
+    assert_eq!(number, 4, "made, two joined, and nothing else");
+    ben.has(team, number, SOON).await;
+    assert!(eve.client.conversations().is_empty());
+    // Who comes with the code of a group comes by their own will.
+    let (code, opened) = ann.client.set_join(team, true, false).unwrap();
+    opened.posted().await.unwrap();
+    assert!(eve.client.join(code).await.unwrap());
+    // Whom one deleted takes one nowhere, and a group that there is stays what it is.
+    ben.client.delete_contact(ann.id).await.unwrap();
+    until("ann is off the list", SOON, async || state(ben, ann.id).await.is_none()).await;
+    assert_eq!(refused(ann.client.create_group("again", vec![ben.id]).await), ErrorCode::NotContacts);
+    assert_eq!(ann.client.create_group_once(7, "team", vec![ben.id]).await.unwrap(), team, "a retry");
+    scene.node.stop();
 }

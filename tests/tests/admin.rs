@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use magpie_client::{Body, TimelineId};
-use magpie_node::admin::ROUTES;
+use magpie_node::admin::{Needs, ROUTES};
 use magpie_tests::{Person, Place, Process, http, people::befriend, until};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn example(method: &str, path: &str) -> (String, Value) {
         "replicas" => json!({ "replicas": 1 }),
         "end" => json!({ "cut": 1, "cluster": "0", "epoch": 1, "parts": [] }),
         "sign-out" => json!({}),
-        "notice" => json!({ "text": "hello" }),
+        "notice" | "notices" => json!({ "text": "hello" }),
         "keys" => json!({ "name": "k", "scopes": [] }),
         "invitations" => json!({ "code": "welcome" }),
         "log" => json!({ "level": "info" }),
@@ -81,18 +81,23 @@ async fn nobody_does_what_they_may_not() {
     let audit = || std::fs::read_to_string(node.dir.join("audit.jsonl")).unwrap_or_default().lines().count();
     let before = audit();
     let mut tried = 0;
-    for (method, path) in ROUTES {
-        if ["/healthz", "/readyz", "/openapi.json"].contains(path) {
+    for (method, path, open) in ROUTES {
+        if *open == Needs::Nothing {
+            assert!(["/healthz", "/readyz", "/openapi.json"].contains(path));
             continue;
         }
         let needs = document["paths"][path][method]["description"].as_str().unwrap_or_default();
+        let bare = *path;
         let (path, body) = example(method, path);
         let method = method.to_uppercase();
+        // Who may not is told so before anything else is looked at.
+        let malformed = |token| http::ask(node.admin, &method, bare, token, &[], &json!(["what is this?"])).unwrap().0;
         let ask = |token: Option<&str>| {
             http::ask(node.admin, &method, &path, token, &[("idempotency-key", "x")], &body).unwrap()
         };
         for token in [None, Some("wrong"), Some(""), Some("mk_0000000000000001_00000000000000000000000000000002")] {
             assert_eq!(ask(token).0, 401, "{method} {path} with {token:?}");
+            assert_eq!(malformed(token), 401, "{method} {bare}, malformed, with {token:?}");
         }
         for (scope, key) in &keys {
             let may = needs.contains(&format!("`{scope}`"));
@@ -101,6 +106,7 @@ async fn nobody_does_what_they_may_not() {
                 assert!(![401, 403].contains(&status), "{method} {path} with {scope}: {status} {said}");
             } else {
                 assert!([401, 403].contains(&status), "{method} {path} with {scope}: {status} {said}");
+                assert!([401, 403].contains(&malformed(Some(key))), "{method} {bare}, malformed, with {scope}");
             }
             tried += 1;
         }
@@ -211,6 +217,46 @@ async fn people_are_looked_up_locked_signed_out_and_told() {
 }
 
 #[tokio::test]
+async fn a_notice_to_everybody_comes_once_to_each_also_when_the_node_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (node, place) = start(&data);
+    let mut people = Vec::new();
+    for name in ["ann", "ben", "cat"] {
+        people.push(Person::new(&place, name).await.id);
+    }
+    let path = "/api/v1/notices";
+    let say = |admin, text: &str| operator(admin, "POST", path, json!({ "text": text, "id": "move" }));
+    let (status, begun) = say(node.admin, "we move on Sunday");
+    assert_eq!(status, 202, "{begun}");
+    let node = node.kill_and_restart().unwrap();
+    let (admin, place) = (node.admin, Place::new(node.address, node.ca()));
+    until("all have it", SOON, async || operator(admin, "GET", path, Value::Null).1["notices"][0]["done_ms"].is_u64())
+        .await;
+    // Asked again it is the same, and nothing else.
+    assert_eq!((say(admin, "we move on Sunday").0, say(admin, "we do not").0), (202, 409));
+    assert_eq!((say(admin, "").0, say(admin, &"x".repeat(5_000)).0), (400, 400));
+    let listed = operator(admin, "GET", path, Value::Null).1;
+    assert_eq!((&listed["notices"][0]["id"], &listed["notices"][0]["told"]), (&begun["id"], &json!(3)), "{listed}");
+    for (name, id) in ["ann", "ben", "cat"].iter().zip(people) {
+        let person = Person::another(&place, name).await;
+        let told = || {
+            let seen = person.seen();
+            let inbox = seen.entries.get(&TimelineId::Inbox(id)).cloned().unwrap_or_default();
+            inbox
+                .iter()
+                .filter(|entry| matches!(&entry.body, Body::Notice(text) if text == "we move on Sunday"))
+                .count()
+        };
+        until("the notice is there", SOON, async || told() > 0).await;
+        assert_eq!(told(), 1, "{name}");
+    }
+    let trail = std::fs::read_to_string(node.dir.join("audit.jsonl")).unwrap();
+    assert!(trail.contains("notice-all") && !trail.contains("Sunday"), "{trail}");
+    node.terminate();
+}
+
+#[tokio::test]
 async fn a_service_says_each_thing_once_and_no_longer_than_its_key_lives() {
     let dir = tempfile::tempdir().unwrap();
     let (node, place) = start(&dir.path().join("data"));
@@ -274,6 +320,9 @@ async fn the_command_line_shows_tables_and_json_and_the_log_changes_its_level() 
     let (ok, _, why) = run(&["users", "show", "nobody"]);
     assert!(!ok && why.contains("there is no such person"), "{why}");
     assert!(run(&["users", "notice", "ann", "hello"]).0);
+    let (ok, begun, why) = run(&["notices", "send", "hello to all of you", "--id", "all"]);
+    assert!(ok && begun.contains("is on its way"), "{begun} {why}");
+    until("it is everywhere", SOON, async || run(&["notices", "list"]).1.contains(" UTC  1")).await;
     let (ok, made, why) = run(&["keys", "create", "k", "--scopes", "users:read,hooks:read"]);
     assert!(ok && made.contains("mk_"), "{made} {why}");
     assert!(run(&["keys", "list"]).1.contains("hooks:read,users:read"));

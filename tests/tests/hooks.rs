@@ -8,10 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use magpie_node::{Config, Options};
+use magpie_node::{
+    Config, Options,
+    hooks::{ReceiverStatus, everywhere, query::Act},
+};
 use magpie_protocol::{
     ConversationId, Kind, Message,
-    frame::{conversation::Content, personal::SetConversation},
+    frame::{
+        account::SetProfile,
+        conversation::{Content, React},
+        personal::SetConversation,
+    },
 };
 use magpie_tests::{
     InProcess, Person, Place,
@@ -35,6 +42,10 @@ fn start(dir: &std::path::Path, change: impl FnOnce(&mut Config)) -> (InProcess,
     let node = InProcess::start(config, Options::default());
     let place = Place::new(node.address, node.ca.clone());
     (node, place)
+}
+
+async fn status(node: &InProcess) -> Vec<ReceiverStatus> {
+    everywhere::status(node.observer.router()).await.0
 }
 
 /// Whether the signature is right, as Python sees it.
@@ -85,7 +96,7 @@ async fn who_is_away_is_woken_and_who_is_here_is_not() {
         SetConversation { conversation: group, pinned: None, do_not_disturb: Some(true), saved: None, hidden_at: None };
     ben.client.set_conversation(quiet).await.unwrap();
     // A leader that is new waits until it knows who is here.
-    until("all is evaluated", SOON, async || node.observer.hooks().iter().all(|of| of.shards == 8 && of.waiting == 0))
+    until("all is evaluated", SOON, async || status(&node).await.iter().all(|of| of.shards == 8 && of.waiting == 0))
         .await;
     assert_eq!(push.heard().len(), 0);
     ben.client.close().await;
@@ -230,20 +241,23 @@ async fn past_the_limit_there_is_one_for_each_person() {
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
     }
-    let backlog = |name: &str| node.observer.hooks().into_iter().find(|status| status.receiver == name).unwrap();
+    let backlog = async |name: &str| status(&node).await.into_iter().find(|status| status.receiver == name).unwrap();
     until("most is folded", Duration::from_secs(60), async || {
-        backlog("push").waiting <= 60 && backlog("push").collapsed > 100 && backlog("webhook").collapsed > 100
+        let (push, hook) = (backlog("push").await, backlog("webhook").await);
+        push.waiting <= 60 && push.collapsed > 100 && hook.collapsed > 100
     })
     .await;
-    println!("{:?}", node.observer.hooks());
-    assert_eq!(backlog("push").collapsed_into, 2);
-    assert_eq!(backlog("push").lost, 0);
-    assert!(backlog("push").oldest_ms.is_some() && backlog("push").last_error.is_some());
+    println!("{:?}", status(&node).await);
+    let seen = backlog("push").await;
+    assert_eq!((seen.collapsed_into, seen.lost), (2, 0));
+    assert!(seen.oldest_ms.is_some() && seen.last_error.is_some());
     push.set(Mood::Takes);
     hook.set(Mood::Takes);
-    assert!(node.observer.retry_hooks("push") && node.observer.retry_hooks("webhook"));
+    for name in ["push", "webhook"] {
+        assert!(everywhere::act(node.observer.router(), name, Act::Retry).await.unwrap());
+    }
     until("all is told", Duration::from_secs(60), async || {
-        ["push", "webhook"].iter().all(|name| backlog(name).waiting == 0 && backlog(name).collapsed == 0)
+        status(&node).await.iter().all(|of| of.waiting == 0 && of.collapsed == 0)
     })
     .await;
     let (single, several) = told(&hook, group);
@@ -333,6 +347,18 @@ async fn a_listed_word_is_refused_or_masked_and_the_numbers_go_on() {
         assert_eq!(tablet.texts(direct), expected);
         let refused = ann.client.create_group("bad company", vec![ben.id]).await;
         assert!(refused.unwrap_err().to_string().contains("title"), "a group's title");
+        let sign = |emoji: &str| Content::React(React { number: last, emoji: emoji.into(), on: true });
+        assert!(refusal(&ann, direct, sign("bad")).await.is_some(), "a sign of letters");
+        assert_eq!(refusal(&ann, direct, sign("👍")).await, None);
+        let cat = Person::new(&place, "cat").await;
+        let refused = ann.client.request_contact(cat.id, "bad manners").await;
+        assert!(refused.unwrap_err().to_string().contains("greeting"));
+        let shown = |nickname: &str| SetProfile { nickname: Some(nickname.into()), ..SetProfile::default() };
+        let refused = ann.client.set_profile(shown("bad girl")).await;
+        assert!(refused.unwrap_err().to_string().contains("nickname"));
+        ann.client.set_profile(shown("good girl")).await.unwrap();
+        let entered = Person::by(&place, async |client| client.sign_up("bad", "a long password").await).await;
+        assert!(entered.err().unwrap().to_string().contains("handle"));
         // The list is read again when it changes.
         std::fs::write(&list, "worse\n").unwrap();
         until("the new list holds", SOON, async || {
@@ -365,6 +391,12 @@ async fn a_service_is_asked_first_and_what_it_says_counts_once() {
         service.set(Mood::Says(200, r#"{"allow": false, "reason": "not in this house"}"#.to_owned()));
         let refused = refusal(&ann, direct, text("two")).await.unwrap();
         assert!(refused.contains("not in this house"), "{refused}");
+        let refused = ann.client.create_group("our house", vec![]).await.unwrap_err().to_string();
+        assert!(refused.contains("not in this house") && refused.contains("title"), "{refused}");
+        let asked = service.heard().pop().unwrap();
+        assert_eq!(asked.json["data"]["content"], serde_json::json!({ "kind": "title", "text": "our house" }));
+        let shown = SetProfile { signature: Some("our house".into()), ..SetProfile::default() };
+        assert!(ann.client.set_profile(shown).await.unwrap_err().to_string().contains("signature"));
         // Whatever it does: the answer comes in time, and says what was configured.
         let moods = [
             Mood::Slow(Duration::from_secs(3)),

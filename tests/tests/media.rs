@@ -376,6 +376,43 @@ async fn what_was_recalled_or_edited_away_is_given_to_nobody_and_goes() {
 }
 
 #[tokio::test]
+async fn what_a_favourite_names_is_kept_for_whom_it_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = test_config(&dir.path().join("node"));
+    config.media.unused_keep_s = 2;
+    config.media.collect_every_s = 1;
+    let node = InProcess::start(config, Options::default());
+    let place = Place::new(node.address, node.ca.clone());
+    let (alice, bob) = (Person::new(&place, "alice").await, Person::new(&place, "bob").await);
+    let conversation = befriend(&alice, &bob).await;
+    let to = dir.path().join("to");
+    let upload = async |seed| alice.client.upload(bytes(seed, 100_000), TYPE).await.unwrap();
+    let (kept, other) = (upload(1).await, upload(2).await);
+    let messages =
+        [share(&alice, conversation, &kept).await.unwrap(), share(&alice, conversation, &other).await.unwrap()];
+    bob.has(conversation, messages[1].number, SOON).await;
+    bob.client.add_favourite(conversation, messages[0].number).await.unwrap();
+    for message in messages {
+        alice.client.post(conversation, Content::Recall(message.number)).unwrap().posted().await.unwrap();
+    }
+    until("the other one is deleted", SOON, async || objects(dir.path()).len() == 1).await;
+    bob.client.download(messages[0], &kept, &to).await.unwrap();
+    assert_eq!(blob_of(&to), kept.blob);
+    let refused = async |who: &Person, message, named| {
+        let error = refusal(who.client.download(message, named, dir.path().join("no")).await);
+        assert_eq!((error.code, error.field.as_str()), (ErrorCode::NotFound, "blob"));
+    };
+    refused(&alice, messages[0], &kept).await;
+    refused(&bob, messages[1], &kept).await;
+    refused(&bob, messages[0], &other).await;
+    let favourite = bob.client.favourites().await.unwrap().remove(0);
+    bob.client.remove_favourite(favourite.id).await.unwrap();
+    refused(&bob, messages[0], &kept).await;
+    until("it goes with the favourite", SOON, async || objects(dir.path()).is_empty()).await;
+    node.stop();
+}
+
+#[tokio::test]
 async fn a_picture_of_oneself_is_given_to_anyone_while_one_shows_it() {
     let (dir, node, place) = node();
     let (alice, eve) = (Person::new(&place, "alice").await, Person::new(&place, "eve").await);

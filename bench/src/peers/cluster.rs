@@ -84,6 +84,7 @@ impl Node {
              # Everybody comes from one address, and passwords are not what is measured.\n\
              [limits]\npassword-per-address-rate = 0.0\nconversation-rate = 0.0\n\
              requests-per-device-rate = 0.0\nacts-per-user-rate = 0.0\nlookups-per-user-rate = 0.0\n\n\
+             # Rooms are full of strangers.\n[policy]\nversion = 1\nstrangers-write = true\n\n\
              [accounts]\nargon2-memory-kib = 8\n\n\
              [media]\nstore = {media:?}\n"
         )

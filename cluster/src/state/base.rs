@@ -51,7 +51,7 @@ impl Applied {
     }
 }
 
-/// A change of one record: its new bytes, or its removal.
+/// A change of one record: its new bytes, or its removal. Entries are removed by timeline: by the key of the entry 0.
 pub type Write = (Key, Option<Vec<u8>>);
 
 /// A key and what is stored under it.

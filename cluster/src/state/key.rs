@@ -69,6 +69,21 @@ impl Key {
         self
     }
 
+    /// A key as it is stored.
+    pub(super) fn stored(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= KEY_LEN_MAX).then(|| Self { bytes: [0; KEY_LEN_MAX], len: 0 }.bytes(bytes))
+    }
+
+    /// Whether it begins with a prefix and comes after another key.
+    pub(super) fn is_in(&self, prefix: &Self, after: Option<&Self>) -> bool {
+        self.as_bytes().starts_with(prefix.as_bytes()) && after.is_none_or(|after| self.as_bytes() > after.as_bytes())
+    }
+
+    /// The number at its end.
+    pub fn last_u64(&self) -> u64 {
+        self.as_bytes().last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+
     /// With this number behind, so that keys sort as numbers do.
     #[must_use]
     pub fn u64(self, number: u64) -> Self {

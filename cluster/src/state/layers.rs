@@ -1,7 +1,7 @@
 //! The two shapes of memory above the base: what changed since a checkpoint, and a cache of what is in use.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     sync::Arc,
 };
@@ -51,6 +51,8 @@ pub struct Layer {
     pub runs: FixedMap<TimelineId, Run>,
     /// Entries of earlier layers that were replaced.
     pub replaced: BTreeMap<(TimelineId, u64), Bytes>,
+    /// Timelines of which nothing of earlier layers is left.
+    pub erased: BTreeSet<TimelineId>,
     pub bytes: usize,
 }
 
@@ -73,6 +75,20 @@ impl Layer {
         }
     }
 
+    /// Removes all entries of a timeline, here and in earlier layers.
+    pub fn erase(&mut self, timeline: TimelineId) {
+        self.runs.remove(&timeline);
+        self.replaced.retain(|(replaced, _), _| *replaced != timeline);
+        self.bytes += 64;
+        self.erased.insert(timeline);
+    }
+
+    /// The number of the timeline's newest entry, if this layer says it.
+    pub fn head(&self, timeline: TimelineId) -> Option<u64> {
+        let appended = self.runs.get(&timeline).map(Run::head);
+        appended.or_else(|| self.erased.contains(&timeline).then_some(0))
+    }
+
     /// Changes or removes a record.
     pub fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
         if self.records.insert(key, record).is_none() {
@@ -82,7 +98,7 @@ impl Layer {
 
     /// Whether anything changed.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.runs.is_empty() && self.replaced.is_empty()
+        self.records.is_empty() && self.runs.is_empty() && self.replaced.is_empty() && self.erased.is_empty()
     }
 
     /// The layer as writes to the base, entries of one timeline folded into few records.
@@ -91,6 +107,8 @@ impl Layer {
         for (key, record) in &self.records {
             writes.push((*key, record.as_ref().map(|r| r.encode())));
         }
+        // Before what was appended to them since.
+        writes.extend(self.erased.iter().map(|timeline| (Key::entries(*timeline, 0), None)));
         for (&timeline, run) in &self.runs {
             let (mut start, mut bytes) = (0, 0);
             for (i, entry) in run.entries.iter().enumerate() {

@@ -6,7 +6,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::base::{Applied, StateBase, StateError, Stored, Visit, VisitWhile, Write, seal};
+use super::{
+    base::{Applied, StateBase, StateError, Stored, Visit, VisitWhile, Write, seal},
+    chain::split_key,
+};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -50,6 +53,10 @@ impl StateBase for MemoryBase {
     fn commit(&self, writes: Vec<Write>, applied: &Applied) -> Result<(), StateError> {
         let mut inner = self.lock();
         for (key, value) in writes {
+            if let (Some((front, 0)), None) = (split_key(key.as_bytes()), &value) {
+                inner.records.retain(|there, _| !there.starts_with(front));
+                continue;
+            }
             match value {
                 Some(value) => inner.records.insert(key.as_bytes().to_vec(), seal(key.as_bytes(), &value)),
                 None => inner.records.remove(key.as_bytes()),

@@ -23,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 const GATHERED_BYTES: usize = 1 << 20;
 
 /// Where a run lies, and the checksum at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(super) struct Place {
     file: u32,
     offset: u64,
@@ -117,7 +117,8 @@ impl Runs {
         Ok(run)
     }
 
-    /// Gives back what lies behind everything that is in use. Whether all of that is there.
+    /// Gives back what lies behind everything that is in use. Whether all of that is there. Between that may be runs that
+    /// nothing leads to any more: see [`Runs::give_back`].
     pub(super) fn cut(&self, in_use: &InUse) -> io::Result<bool> {
         let (mut end, mut whole) = (lock(&self.end), 0);
         *end = End::default();

@@ -7,6 +7,7 @@
 //! machine only when it was closed and synced before; otherwise the state is rebuilt.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     base::{Applied, StateBase, StateError, Stored, Visit, VisitWhile, Write, hex, seal, unseal},
     chain::split_key,
-    runs::{InUse, Runs},
+    runs::{InUse, Place, Runs},
 };
 
 const APPLIED_KEY: &[u8] = b"\xff\xff\xffapplied";
@@ -103,6 +104,7 @@ impl SledDb {
         let base = SledBase {
             place: format!("{}, tree {shard}", self.dir.join("sled").display()),
             redo: self.dir.join(format!("redo-{shard}")),
+            dead: self.dir.join(format!("dead-{shard}")),
             dir: self.dir.clone(),
             tree,
             runs: Runs::open(&self.dir, shard).map_err(io(&self.dir))?,
@@ -139,6 +141,8 @@ pub struct SledBase {
     tree: sled::Tree,
     dir: PathBuf,
     redo: PathBuf,
+    /// Says which runs nothing leads to behind a checkpoint, until their room is given back.
+    dead: PathBuf,
     place: String,
     runs: Runs,
     applied: Mutex<(Applied, Digest)>,
@@ -200,12 +204,15 @@ impl SledBase {
             }
             None => Default::default(),
         };
-        let (mut found, mut in_use) = (Digest::default(), InUse::default());
+        let (mut found, mut in_use, mut dead) = (Digest::default(), InUse::default(), self.read_dead());
         let mut records = self.tree.iter();
         while let Some((key, sealed)) = guarded(&self.place, || records.next().transpose())? {
             if key != APPLIED_KEY {
                 found.add(&sealed);
-                self.note_places(&key, &sealed, &mut in_use)?;
+                self.places(&key, &sealed, &mut |place| {
+                    in_use.add(&place);
+                    dead.remove(&place);
+                })?;
             }
         }
         if found != marker.1 {
@@ -218,6 +225,9 @@ impl SledBase {
         if !self.runs.cut(&in_use).map_err(io(&self.dir))? {
             return Err(damaged("a file of runs is missing or too short"));
         }
+        // What was taken back must not stay because of a crash between a checkpoint and this.
+        self.runs.give_back(&dead.into_iter().collect::<Vec<_>>());
+        fs::remove_file(&self.dead).ok();
         *self.lock() = marker;
         Ok(())
     }
@@ -235,6 +245,23 @@ impl SledBase {
         }
         guarded(&self.place, || self.tree.insert(APPLIED_KEY, seal(APPLIED_KEY, applied)))?;
         Ok(())
+    }
+
+    /// Before the redo file: of a checkpoint that did not happen everything is in use.
+    fn write_dead(&self, dead: &[Place]) -> std::io::Result<()> {
+        let body = codec::encode(&dead.to_vec());
+        fs::write(&self.dead, [&body[..], &xxh3_64(&body).to_le_bytes()].concat())
+    }
+
+    fn read_dead(&self) -> BTreeSet<Place> {
+        let bytes = fs::read(&self.dead).unwrap_or_default();
+        let whole = bytes.split_last_chunk::<8>().filter(|(body, sum)| xxh3_64(body) == u64::from_le_bytes(**sum));
+        // One that is not whole stands before no checkpoint.
+        whole
+            .and_then(|(body, _)| codec::decode_stored::<Vec<Place>>(body).ok())
+            .unwrap_or_default()
+            .into_iter()
+            .collect()
     }
 
     fn write_redo(&self, chunks: &[Redo]) -> std::io::Result<()> {
@@ -284,6 +311,9 @@ impl StateBase for SledBase {
             }
             chunks.push((chunk, marker.clone()));
         }
+        if !dead.is_empty() {
+            self.write_dead(&dead).map_err(io(&self.dead))?;
+        }
         self.write_redo(&chunks).map_err(io(&self.redo))?;
         for (writes, marker) in &chunks {
             self.insert(writes, marker)?;
@@ -291,7 +321,10 @@ impl StateBase for SledBase {
         guarded(&self.place, || self.tree.flush())?;
         fs::remove_file(&self.redo).map_err(io(&self.redo))?;
         *self.lock() = (applied.clone(), digest);
-        self.runs.give_back(&dead);
+        if !dead.is_empty() {
+            self.runs.give_back(&dead);
+            fs::remove_file(&self.dead).map_err(io(&self.dead))?;
+        }
         Ok(())
     }
 
@@ -313,6 +346,7 @@ impl StateBase for SledBase {
         guarded(&self.place, || self.tree.clear())?;
         self.runs.clear().map_err(io(&self.dir))?;
         fs::remove_file(&self.redo).ok();
+        fs::remove_file(&self.dead).ok();
         *self.lock() = Default::default();
         Ok(())
     }
@@ -343,6 +377,7 @@ pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
     vec![
         Golden::coded("state.marker", &(Applied::default().to_bytes(), Digest { records: 3, sum: 4 })),
         Golden::coded("state.place", &super::runs::place_for_golden()),
+        Golden::coded("state.dead", &vec![super::runs::place_for_golden(); 2]),
         Golden::coded("state.chain", &super::chain::chain_for_golden()),
     ]
 }

@@ -1,6 +1,10 @@
 //! The state of one shard as reads and transactions see it: memory over the base.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use magpie_protocol::{TimelineId, codec};
@@ -151,9 +155,9 @@ impl Store {
 
     fn tail(&mut self, timeline: TimelineId) -> Result<&mut Tail, StateError> {
         if self.tails.get(&timeline).is_none() {
-            let changed = self.dirty.runs.get(&timeline).or_else(|| self.frozen.as_ref()?.layer.runs.get(&timeline));
+            let changed = self.dirty.head(timeline).or_else(|| self.frozen.as_ref()?.layer.head(timeline));
             let head = match changed {
-                Some(run) => run.head(),
+                Some(head) => head,
                 None => self.base_head(timeline)?,
             };
             self.tails.insert(timeline, Tail { head, entries: VecDeque::new() });
@@ -257,6 +261,36 @@ impl Store {
             tail.entries[at] = entry.clone();
         }
         self.dirty.replace(timeline, number, entry);
+    }
+
+    /// Removes all entries of a timeline.
+    pub(super) fn erase(&mut self, timeline: TimelineId) {
+        self.tails.insert(timeline, Tail { head: 0, entries: VecDeque::new() });
+        self.dirty.erase(timeline);
+    }
+
+    /// The first keys of records that begin with `prefix` and come after `after`, at most so many. Looks through all that
+    /// changed since the last checkpoint: for what happens seldom.
+    pub(super) fn keys(&self, prefix: &Key, after: Option<&Key>, max: usize) -> Result<Vec<Key>, StateError> {
+        let wanted = |key: &Key| key.is_in(prefix, after);
+        let frozen = self.frozen.as_ref().map(|frozen| &*frozen.layer);
+        let mut changed = BTreeMap::new();
+        for layer in frozen.into_iter().chain([&self.dirty]) {
+            let under = layer.records.iter().filter(|(key, _)| wanted(key));
+            changed.extend(under.map(|(key, record)| (*key, record.is_some())));
+        }
+        let mut found: BTreeSet<Key> = changed.iter().filter(|(_, there)| **there).map(|(key, _)| *key).collect();
+        let mut stored = 0;
+        self.base.scan_from(after.unwrap_or(prefix).as_bytes(), &mut |bytes, _| {
+            let under = bytes.starts_with(prefix.as_bytes()) && stored < max;
+            let Some(key) = Key::stored(bytes).filter(|_| under) else { return Ok(false) };
+            if wanted(&key) && !changed.contains_key(&key) {
+                stored += 1;
+                found.insert(key);
+            }
+            Ok(true)
+        })?;
+        Ok(found.into_iter().take(max).collect())
     }
 
     /// Bytes that changed since the last checkpoint, about.

@@ -1,12 +1,12 @@
 //! Entries of timelines through layers and base, against a list.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use magpie_protocol::{Body, Entry, TimelineId, UserId};
+use magpie_protocol::{Body, Entry, Slot, TimelineId, UserId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Store, Tx, memory::MemoryBase};
+use super::{Key, Store, Tx, memory::MemoryBase};
 
 const TIMELINE: TimelineId = TimelineId::Inbox(UserId::from_bits(7));
 
@@ -43,12 +43,23 @@ fn replaced_entries_read_as_they_are_now_wherever_they_lie() {
         let mut frozen = None;
         for step in 0..400 {
             match random.random_range(0..10) {
-                0..5 => commit(&mut store, |tx| {
+                0..=4 => commit(&mut store, |tx| {
                     let text = format!("said {step}");
                     tx.append(TIMELINE, UserId::from_bits(1), Body::Text(text.clone()), 0, None);
                     model.push(text);
                 }),
-                5..7 if !model.is_empty() => commit(&mut store, |tx| {
+                5 if step % 7 == 0 => commit(&mut store, |tx| {
+                    tx.append(TIMELINE, UserId::from_bits(1), Body::Text("goes with the others".into()), 0, None);
+                    tx.erase(TIMELINE);
+                    model.clear();
+                    assert_eq!((tx.head(TIMELINE), tx.entry(TIMELINE, 1)), (0, None));
+                    if step % 2 == 0 {
+                        let text = format!("the first again {step}");
+                        assert_eq!(tx.append(TIMELINE, UserId::from_bits(1), Body::Text(text.clone()), 0, None), 1);
+                        model.push(text);
+                    }
+                }),
+                5..=6 if !model.is_empty() => commit(&mut store, |tx| {
                     let at = random.random_range(0..model.len());
                     model[at] = format!("replaced {step}");
                     tx.replace(TIMELINE, at as u64 + 1, Body::Text(model[at].clone()));
@@ -67,6 +78,7 @@ fn replaced_entries_read_as_they_are_now_wherever_they_lie() {
                     let from = random.random_range(0..=model.len());
                     let seen = texts(&mut store, from as u64 + 1, model.len() as u64);
                     assert_eq!(seen, model[from..], "seed {seed}, step {step}");
+                    assert_eq!(store.head(TIMELINE).unwrap(), model.len() as u64);
                 }
             }
         }
@@ -98,4 +110,51 @@ fn nothing_is_left_in_the_base_of_what_was_replaced() {
     };
     super::StateBase::scan(&*base, &mut look).unwrap();
     assert_eq!(left, 0);
+}
+
+/// What a key of the tests holds.
+#[derive(Clone, bincode::Encode, bincode::Decode)]
+struct Value(u64);
+impl super::Record for Value {}
+
+#[test]
+fn keys_are_found_wherever_they_lie() {
+    let key = |family: u64, n: u64| Key::new(Slot::new(3), 200).u64(family).u64(n);
+    for seed in 0..40 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let base = Arc::new(MemoryBase::default());
+        let mut store = Store::new(base.clone(), 1 << 20);
+        let mut model = BTreeSet::new();
+        let mut frozen = None;
+        for _ in 0..200 {
+            match random.random_range(0..8) {
+                0..=4 => commit(&mut store, |tx| {
+                    for _ in 0..random.random_range(1..4) {
+                        let (family, n) = (random.random_range(0..3), random.random_range(0..20));
+                        if random.random_bool(0.6) {
+                            tx.put(key(family, n), Value(n));
+                            model.insert((family, n));
+                        } else {
+                            tx.delete(key(family, n));
+                            model.remove(&(family, n));
+                        }
+                    }
+                    let max = random.random_range(1..25);
+                    let all = |from| model.range((1, from)..(2, 0)).map(|(family, n)| key(*family, *n)).take(max);
+                    let prefix = Key::new(Slot::new(3), 200).u64(1);
+                    assert_eq!(tx.keys(&prefix, None, max), all(0).collect::<Vec<_>>(), "seed {seed}");
+                    let after = random.random_range(0..20);
+                    assert_eq!(tx.keys(&prefix, Some(&key(1, after)), max), all(after + 1).collect::<Vec<_>>());
+                }),
+                5 if frozen.is_none() => frozen = store.freeze(),
+                _ => {
+                    if let Some(frozen) = frozen.take() {
+                        let (writes, applied) = frozen.writes(&*base).unwrap();
+                        super::StateBase::commit(&*base, writes, &applied).unwrap();
+                        store.thawed();
+                    }
+                }
+            }
+        }
+    }
 }

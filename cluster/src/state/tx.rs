@@ -1,6 +1,6 @@
 //! The staged writes of one command.
 
-use std::{panic, sync::Arc};
+use std::{collections::BTreeSet, panic, sync::Arc};
 
 use bytes::Bytes;
 use magpie_protocol::{Body, Entry, TimelineId, UserId, codec, frame::sync::EntryBytes};
@@ -35,6 +35,7 @@ pub struct Tx<'a> {
     staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
     appends: Vec<Hint>,
     replaced: Vec<(TimelineId, u64, Bytes)>,
+    erased: Vec<TimelineId>,
     sends: Vec<(EntityId, Vec<u8>)>,
     notes: Vec<(TimelineId, u64)>,
     origin: Option<Origin>,
@@ -44,7 +45,8 @@ impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970, and at the first feature level.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
         let (staged, appends, replaced, sends, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { store, time_ms, level: FIRST_LEVEL, staged, appends, replaced, sends, notes, origin: None }
+        let (level, erased, origin) = (FIRST_LEVEL, Vec::new(), None);
+        Self { store, time_ms, level, staged, appends, replaced, erased, sends, notes, origin }
     }
 
     /// The same at this feature level.
@@ -105,6 +107,9 @@ impl<'a> Tx<'a> {
         if let Some(hint) = self.appends.iter().rev().find(|hint| hint.timeline == timeline) {
             return hint.number;
         }
+        if self.erased.contains(&timeline) {
+            return 0;
+        }
         let head = self.store.head(timeline);
         self.or_fault(head)
     }
@@ -135,6 +140,9 @@ impl<'a> Tx<'a> {
         if let Some(hint) = self.appends.iter().find(|hint| (hint.timeline, hint.number) == (timeline, number)) {
             return Entry::from_bytes(&hint.entry.0).ok();
         }
+        if self.erased.contains(&timeline) {
+            return None;
+        }
         let found = self.store.entries(timeline, number, number, usize::MAX);
         let found = self.or_fault(found);
         Entry::from_bytes(found.entries.first().filter(|_| number > 0)?).ok()
@@ -146,6 +154,27 @@ impl<'a> Tx<'a> {
         let Some(entry) = self.entry(timeline, number) else { return };
         let bytes = Bytes::from(Entry { body, ..entry }.to_bytes());
         self.replaced.push((timeline, number, bytes));
+    }
+
+    /// Removes all entries of a timeline, which nobody reads any more, and those that this command appended with them.
+    pub fn erase(&mut self, timeline: TimelineId) {
+        self.appends.retain(|hint| hint.timeline != timeline);
+        self.replaced.retain(|(replaced, ..)| *replaced != timeline);
+        self.erased.push(timeline);
+    }
+
+    /// The first keys of records that begin with `prefix` and come after `after`, at most so many: of what may be many,
+    /// and is looked for seldom.
+    pub fn keys(&mut self, prefix: &Key, after: Option<&Key>, max: usize) -> Vec<Key> {
+        let found = self.store.keys(prefix, after, max + self.staged.len());
+        let mut keys: BTreeSet<Key> = self.or_fault(found).into_iter().collect();
+        for (key, record) in self.staged.iter().filter(|(key, _)| key.is_in(prefix, after)) {
+            match record {
+                Some(_) => _ = keys.insert(*key),
+                None => _ = keys.remove(key),
+            }
+        }
+        keys.into_iter().take(max).collect()
     }
 
     /// The session that what is appended from here on comes from. Its answer must say all of the entry that the
@@ -180,6 +209,7 @@ impl<'a> Tx<'a> {
         for (key, record) in self.staged {
             self.store.put(key, record);
         }
+        self.erased.into_iter().for_each(|timeline| self.store.erase(timeline));
         for hint in &self.appends {
             self.store.append(hint.timeline, hint.number, hint.entry.0.clone());
         }

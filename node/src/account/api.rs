@@ -148,6 +148,7 @@ async fn make(
     invitation: Option<String>,
 ) -> SignedIn {
     check_handle(&request.handle)?;
+    shared.hooks.before.check("handle", &request.handle)?;
     check_device(&request.device, exported)?;
     check_password(shared, &request.password)?;
     take_password_try(shared, address)?;

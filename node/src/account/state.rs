@@ -114,6 +114,8 @@ pub enum Query {
     Read { user: UserId, conversation: ConversationId },
     /// Who has this handle, whether or not they are found by it: of a sign-in.
     Holder(String),
+    /// How far have these people of one shard read this conversation?
+    ReadBy { users: Vec<UserId>, conversation: ConversationId },
 }
 
 /// What those reads give.
@@ -121,12 +123,17 @@ pub enum Query {
 pub enum View {
     Found(Option<(UserId, String)>),
     Devices(Vec<Device>),
-    List { listed: Vec<Listed>, inbox: u64 },
+    List {
+        listed: Vec<Listed>,
+        inbox: u64,
+    },
     Account(Option<Account>),
     Shown(Option<Shown>),
     User(Option<UserId>),
     Due(Vec<UserId>),
     Read(Option<u64>),
+    /// Without those on whose list it is not.
+    ReadBy(Vec<(UserId, u64)>),
 }
 
 /// The form of a handle under which it is unique.
@@ -155,6 +162,22 @@ pub fn user(tx: &mut Tx<'_>, user: UserId) -> Option<Arc<User>> {
 /// Whether there is such a person.
 pub fn exists(store: &mut Store, user: UserId) -> Result<bool, StateError> {
     Ok(store.get::<User>(&key(user, table::USER))?.is_some())
+}
+
+/// The people of a slot after this one, in order of their ids, at most so many.
+pub fn people_of(tx: &mut Tx<'_>, slot: Slot, after: Option<UserId>, max: usize) -> Vec<UserId> {
+    let (all, after) = (Key::new(slot, table::USER), after.map(|user| key(user, table::USER)));
+    tx.keys(&all, after.as_ref(), max).iter().map(|key| UserId::from_bits(key.last_u64())).collect()
+}
+
+/// Whether anybody ever signed in to the account: services do not.
+pub fn is_lived_in(tx: &mut Tx<'_>, me: UserId) -> bool {
+    user(tx, me).is_some_and(|user| user.epoch > 0)
+}
+
+/// The same, for a read; `None` where there is no such person.
+pub fn lives(store: &mut Store, me: UserId) -> Result<Option<bool>, StateError> {
+    Ok(store.get::<User>(&key(me, table::USER))?.map(|user| user.epoch > 0))
 }
 
 /// Carries out a command.
@@ -332,8 +355,12 @@ fn list(tx: &mut Tx<'_>, me: UserId, conversation: ConversationId, title: String
         }
     }
     let full = known.is_none() && list.0.len() >= limits::CONVERSATIONS_MAX;
-    // Who is blocked takes nobody into a group.
-    if user(tx, me).is_none() || full || contact::state::blocks(tx, me, by) {
+    // Nobody is taken into a group by whom they do not know. Contacts are not asked again whether they are some.
+    let willing = match by == me || conversation == ConversationId::direct(me, by) {
+        true => !contact::state::blocks(tx, me, by),
+        false => contact::state::is_willing(tx, me, by),
+    };
+    if user(tx, me).is_none() || full || !willing {
         // The conversation believes in a member that cannot be one.
         let undo = machine::Command::Chat(chat::Command::Forget { user: me });
         tx.send(EntityId::conversation(conversation), &undo);
@@ -392,6 +419,13 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
         Query::Code { user, code } => View::User(person::by_code(store, user, code)?),
         Query::Holder(handle) => View::User(store.get::<HandleRecord>(&handle_key(&handle))?.map(|holder| holder.user)),
         Query::Read { user, conversation } => View::Read(reading::of(store, user, conversation)?),
+        Query::ReadBy { users, conversation } => {
+            let mut read = Vec::with_capacity(users.len());
+            for user in users {
+                read.extend(reading::of(store, user, conversation)?.map(|number| (user, number)));
+            }
+            View::ReadBy(read)
+        }
         Query::Due { now_ms, .. } => View::Due(closing::due(store, now_ms)?),
     })
 }

@@ -1,6 +1,13 @@
 //! Who may do what over HTTP: the operator's token may do everything, a key what its scopes say.
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse, ResponseError,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::StatusCode,
+    middleware::Next,
+    web::Data,
+};
 use magpie_cluster::{AskError, EntityId};
 use magpie_protocol::{ErrorCode, Slot, UserId, WireError};
 use ring::digest::{SHA256, digest};
@@ -16,7 +23,20 @@ use crate::{
 pub(super) const SCOPES: &[&str] =
     &["send", "users:read", "users:write", "conversations:read", "conversations:write", "hooks:read"];
 
+/// What a request must show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// The operator's token, where there is one.
+    Token,
+    /// The same; a key is told that it may not.
+    Operator,
+    /// That, or a key with this scope.
+    Scope(&'static str),
+}
+
 /// Who asks.
+#[derive(Clone)]
 pub(super) struct Who {
     /// `operator`, or the key's name.
     pub(super) name: String,
@@ -53,7 +73,7 @@ impl From<WireError> for Turned {
     }
 }
 
-impl actix_web::ResponseError for Turned {
+impl ResponseError for Turned {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -88,7 +108,7 @@ pub(super) async fn keys(served: &Served) -> Result<Vec<Key>, Turned> {
 }
 
 /// Who asks, if they may do what needs this scope; `None` for what only the operator may.
-pub(super) async fn admit(served: &Served, request: &HttpRequest, scope: Option<&'static str>) -> Result<Who, Turned> {
+async fn admit(served: &Served, request: &HttpRequest, scope: Option<&'static str>) -> Result<Who, Turned> {
     if super::refusal(served, request).is_none() && !super::shows_key(request) {
         return Ok(Who { name: "operator".to_owned(), user: None });
     }
@@ -105,15 +125,46 @@ pub(super) async fn admit(served: &Served, request: &HttpRequest, scope: Option<
     }
 }
 
-/// The same for a change: it is written down before it is done.
-pub(super) async fn admit_change(
+/// Lets nobody further who may not, before anything else of a request is looked at.
+pub(super) async fn guard(
+    served: Data<Served>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let turned =
+        |request: ServiceRequest, response: HttpResponse| Ok(request.into_response(response).map_into_right_body());
+    let scope = match needs(request.method().as_str(), request.match_pattern().as_deref()) {
+        Needs::Nothing => return next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Needs::Token => match super::refusal(&served, request.request()) {
+            Some(refusal) => return turned(request, refusal),
+            None => return next.call(request).await.map(ServiceResponse::map_into_left_body),
+        },
+        Needs::Operator => None,
+        Needs::Scope(scope) => Some(scope),
+    };
+    match admit(&served, request.request(), scope).await {
+        Ok(who) => {
+            request.extensions_mut().insert(who);
+            next.call(request).await.map(ServiceResponse::map_into_left_body)
+        }
+        Err(error) => turned(request, error.error_response()),
+    }
+}
+
+/// What a route needs; one that there is not needs nothing to be told so.
+fn needs(method: &str, path: Option<&str>) -> Needs {
+    let same = |(m, p, _): &&(&str, &str, Needs)| m.eq_ignore_ascii_case(method) && Some(*p) == path;
+    super::ROUTES.iter().find(same).map_or(Needs::Nothing, |(_, _, needs)| *needs)
+}
+
+/// Writes down a change before it is done, with who asks for it.
+pub(super) fn note_change(
     served: &Served,
     request: &HttpRequest,
-    scope: Option<&'static str>,
     action: &str,
     what: &impl Serialize,
 ) -> Result<Who, Turned> {
-    let who = admit(served, request, scope).await?;
+    let who = request.extensions().get::<Who>().cloned().ok_or(Turned::Unauthorized)?;
     let what = serde_json::json!({ "by": who.name, "what": what });
     audit::note(served.observer.data_dir(), request.peer_addr(), action, &what)?;
     Ok(who)

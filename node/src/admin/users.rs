@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Served,
-    access::{Turned, admit, admit_change, ask, ask_service, odd, parse, read},
+    access::{Turned, ask, ask_service, note_change, odd, parse, read},
     done,
 };
 use crate::{account, machine, service};
@@ -93,12 +93,7 @@ async fn info(served: &Served, user: UserId) -> Result<UserInfo, Turned> {
     })
 }
 
-pub(super) async fn find(
-    served: Data<Served>,
-    request: HttpRequest,
-    by: Query<ByHandle>,
-) -> Result<HttpResponse, Turned> {
-    admit(&served, &request, Some("users:read")).await?;
+pub(super) async fn find(served: Data<Served>, by: Query<ByHandle>) -> Result<HttpResponse, Turned> {
     if by.handle.len() > limits::HANDLE_LEN_MAX {
         return Err(nobody());
     }
@@ -111,18 +106,13 @@ pub(super) async fn find(
     Ok(HttpResponse::Ok().json(info(&served, user).await?))
 }
 
-pub(super) async fn show(
-    served: Data<Served>,
-    request: HttpRequest,
-    user: Path<String>,
-) -> Result<HttpResponse, Turned> {
-    admit(&served, &request, Some("users:read")).await?;
+pub(super) async fn show(served: Data<Served>, user: Path<String>) -> Result<HttpResponse, Turned> {
     Ok(HttpResponse::Ok().json(info(&served, parse(&user)?).await?))
 }
 
 async fn set_disabled(served: &Served, request: &HttpRequest, user: &str, on: bool) -> Result<HttpResponse, Turned> {
     let action = if on { "disable" } else { "enable" };
-    admit_change(served, request, Some("users:write"), action, &user).await?;
+    note_change(served, request, action, &user)?;
     let user: UserId = parse(user)?;
     ask_service(served, EntityId::user(user), service::Command::SetDisabled { on }).await?;
     Ok(done())
@@ -151,7 +141,7 @@ pub(super) async fn sign_out(
     body: Json<SignOut>,
 ) -> Result<HttpResponse, Turned> {
     let what = serde_json::json!({ "user": *user, "device": body.device });
-    admit_change(&served, &request, Some("users:write"), "sign-out", &what).await?;
+    note_change(&served, &request, "sign-out", &what)?;
     let user: UserId = parse(&user)?;
     match &body.device {
         Some(device) => {
@@ -176,15 +166,9 @@ pub(super) async fn notice(
     user: Path<String>,
     body: Json<Notice>,
 ) -> Result<HttpResponse, Turned> {
-    admit_change(&served, &request, Some("users:write"), "notice", &*user).await?;
+    note_change(&served, &request, "notice", &*user)?;
     let user: UserId = parse(&user)?;
-    if body.text.is_empty() || body.text.len() > limits::ANNOUNCEMENT_LEN_MAX {
-        return Err(Turned::Bad(format!(
-            "text has {} bytes; 1 to {} are allowed",
-            body.text.len(),
-            limits::ANNOUNCEMENT_LEN_MAX
-        )));
-    }
+    super::notices::check(&body.text)?;
     let id = super::messages::nonce(body.id.as_deref())?;
     let command = service::Command::Notice { id, text: body.text.clone() };
     ask_service(&served, EntityId::user(user), command).await?;

@@ -22,6 +22,7 @@ use crate::{
     Magpie,
     config::Limits,
     contact::{self, actor::Shakes},
+    hooks::Board,
     limits::{self, Bucket, Rate},
     machine::{Command, Query, Replied, View},
     overload::Mailboxes,
@@ -104,6 +105,7 @@ pub struct Conversations {
     shakes: Shakes,
     search: Search,
     mailboxes: Arc<Mailboxes>,
+    receivers: Board,
 }
 
 impl Conversations {
@@ -113,6 +115,7 @@ impl Conversations {
         clock: magpie_cluster::Clock,
         search: Search,
         mailboxes: Arc<Mailboxes>,
+        receivers: Board,
     ) -> (Self, impl Future<Output = ()>) {
         let (starting, mut to_start) = mpsc::channel::<Starting>(STARTING_MAX);
         let start = async move {
@@ -121,7 +124,7 @@ impl Conversations {
             }
         };
         let (active, shakes) = (Registry::default(), Shakes::default());
-        (Self { active, limits, clock, starting, shakes, search, mailboxes }, start)
+        (Self { active, limits, clock, starting, shakes, search, mailboxes, receivers }, start)
     }
 
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
@@ -170,11 +173,14 @@ impl Conversations {
 
 impl Front<Magpie> for Conversations {
     fn view(&self, query: &Query) -> Option<View> {
-        let Query::Contact(contact::Query::Shake { user, latitude_e2, longitude_e2, enter }) = query else {
-            return None;
-        };
-        let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
-        Some(View::Contact(contact::View::Shaken(people)))
+        match query {
+            Query::Contact(contact::Query::Shake { user, latitude_e2, longitude_e2, enter }) => {
+                let people = self.shakes.shake(*user, *latitude_e2, *longitude_e2, *enter, (self.clock)());
+                Some(View::Contact(contact::View::Shaken(people)))
+            }
+            Query::Hooks(query) => self.receivers.view(query).map(View::Hooks),
+            _ => None,
+        }
     }
 
     fn takes(&self, query: &Query) -> bool {

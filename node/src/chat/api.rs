@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use magpie_cluster::{EntityId, Signal, priority};
 use magpie_protocol::{
-    Answer, ConversationId, ErrorCode, RequestId, TimelineId, WireError,
+    Answer, ConversationId, ErrorCode, RequestId, TimelineId, UserId, WireError,
     frame::{conversation as wire, hello::Done, sync},
     limits,
 };
@@ -16,9 +17,9 @@ use super::{
     state,
 };
 use crate::{
-    account,
+    account, contact,
     hooks::before::Verdict,
-    machine::{self, Outcome},
+    machine::{self, Outcome, by_shard},
     node::Shared,
     session::{
         Identity,
@@ -40,7 +41,7 @@ pub(crate) fn post(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId
         return out.answer(request, Answer::Refused(WireError::field(ErrorCode::Invalid, "content", detail)));
     }
     let before = &shared.hooks.before;
-    if !before.waits() {
+    if !before.waits() && !matches!(post.content, wire::Content::Invite(_)) {
         let verdict = before.look(&post.content);
         return submit(shared, out, request, me, post, verdict);
     }
@@ -48,7 +49,15 @@ pub(crate) fn post(shared: &Arc<Shared>, out: &Arc<Outbound>, request: RequestId
     let (shared, out) = (shared.clone(), out.clone());
     let (done, earlier) = out.take_turn();
     priority::spawn(async move {
-        let verdict = shared.hooks.before.ask(me, &post).await;
+        let verdict = match post.content {
+            wire::Content::Invite(user) => match unwilling(&shared, me, "user", vec![user]).await {
+                Ok(()) => Verdict::Allowed,
+                Err(error) if error.code == ErrorCode::NotContacts => Verdict::Refused(error),
+                // It is not known: nothing is done, and the device asks again.
+                Err(error) => return out.answer(request, Answer::Refused(error)),
+            },
+            _ => shared.hooks.before.ask(me, &post).await,
+        };
         if let Some(earlier) = earlier {
             _ = earlier.await;
         }
@@ -83,6 +92,26 @@ fn submit(
     });
 }
 
+/// Whether one of these people does not let this one take them into a group. Their own shards decide it when they are to
+/// have it on their list; this is said before there is anything to undo.
+async fn unwilling(shared: &Shared, me: Identity, field: &'static str, users: Vec<UserId>) -> Result<(), WireError> {
+    let now_ms = (shared.clock)();
+    let others = users.into_iter().filter(|user| *user != me.user);
+    let asked = by_shard(&shared.router, others, |user| user.slot()).into_iter().map(async |(slot, users)| {
+        let query = contact::Query::Unwilling { users, by: me.user, now_ms };
+        match shared.router.query(slot, machine::Query::Contact(query)).await {
+            Ok(machine::View::Contact(contact::View::Unwilling(found))) => Ok(found),
+            Ok(_) => Err(WireError::new(ErrorCode::Internal)),
+            Err(error) => Err(ask_error(&error)),
+        }
+    });
+    let found = join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    match found.into_iter().flatten().next() {
+        Some(user) => Err(WireError::field(ErrorCode::NotContacts, field, format!("{user} is no contact of yours"))),
+        None => Ok(()),
+    }
+}
+
 /// Makes a group.
 pub(crate) fn create_group(
     shared: &Arc<Shared>,
@@ -96,11 +125,35 @@ pub(crate) fn create_group(
         let error = WireError::field(ErrorCode::TooLarge, "members", detail).at(limits::CREATE_MEMBERS_MAX);
         return out.answer(request, Answer::Refused(error));
     }
-    if !shared.hooks.before.passes(&create.title) {
-        let error = WireError::field(ErrorCode::NotAllowed, "title", "it holds words that are not allowed here");
+    let texts = vec![("title", create.title.clone())];
+    shared.once_shown(out, request, me, texts, move |shared, out| {
+        let (shared, out) = (shared.clone(), out.clone());
+        priority::spawn(async move { create_if_willing(&shared, &out, request, me, create).await });
+    });
+}
+
+async fn create_if_willing(
+    shared: &Arc<Shared>,
+    out: &Arc<Outbound>,
+    request: RequestId,
+    me: Identity,
+    create: wire::CreateGroup,
+) {
+    let id = ConversationId::group(me.user, create.nonce);
+    // One that is made already is that of a retry, whoever is whose contact by now.
+    let heads = Query::Heads { reader: me.user, conversations: vec![id] };
+    let made = match shared.router.query(id.slot(), machine::Query::Chat(heads)).await {
+        Ok(machine::View::Chat(View::Heads(heads))) => Ok(!heads.is_empty()),
+        Ok(_) => Err(WireError::new(ErrorCode::Internal)),
+        Err(error) => Err(ask_error(&error)),
+    };
+    let willing = match made {
+        Ok(false) => unwilling(shared, me, "members", create.members.clone()).await,
+        made => made.map(|_| ()),
+    };
+    if let Err(error) = willing {
         return out.answer(request, Answer::Refused(error));
     }
-    let id = ConversationId::group(me.user, create.nonce);
     let command = Command::CreateGroup { creator: me.user, title: create.title, members: create.members };
     let entity = EntityId::conversation(id);
     shared.submit(entity, machine::Command::Chat(command), out, request, |outcome| match outcome {

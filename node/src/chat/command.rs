@@ -22,6 +22,10 @@ pub enum Command {
     Unfriend { by: UserId },
     /// One numbered act of one member, of which somebody said something before it was submitted.
     Judged(Judged),
+    /// The account of this person is deleted: nothing of it stays but what they said.
+    Erase { user: UserId },
+    /// Nobody can read it any more: nothing of it stays. What lies before `from` named no blobs, or has let them go.
+    Clear { from: u64 },
 }
 
 /// See [`Command::Judged`]. Of what was refused only the hash is here: nothing of it stays.

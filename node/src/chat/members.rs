@@ -89,6 +89,19 @@ impl Conversation {
         self.rights = number;
     }
 
+    /// Forgets that somebody was a member.
+    pub fn erase(&mut self, user: UserId) {
+        self.members.retain(|member| member.user != user || member.left == 0);
+        if self.creator == user {
+            self.creator = UserId::default();
+        }
+    }
+
+    /// Whether nobody is or was in it.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Ends a membership with the entry `number`, the last that the person may read.
     pub fn leave(&mut self, user: UserId, number: u64) {
         let Ok(at) = self.find(user) else { return };

@@ -13,7 +13,7 @@ use magpie_protocol::{
 use super::api::not_found;
 use crate::{
     account, chat,
-    machine::{Command, Outcome, Query, Replied, View},
+    machine::{Command, Outcome, Query, Replied, View, by_shard},
     node::Shared,
     registry::Registry,
     session::{
@@ -113,18 +113,17 @@ pub(crate) fn read_by(
             Ok(_) => return Err(WireError::new(ErrorCode::Internal)),
             Err(error) => return Err(ask_error(&error)),
         };
-        let asked = members.into_iter().filter(|user| *user != me.user).map(async |user| {
-            let query = Query::Account(account::Query::Read { user, conversation });
-            match router.query(user.slot(), query).await {
-                Ok(View::Account(account::View::Read(number))) => {
-                    Ok(number.map(|number| wire::ReadUpTo { user, number }))
-                }
+        let others = members.into_iter().filter(|user| *user != me.user);
+        let asked = by_shard(&router, others, |user| user.slot()).into_iter().map(async |(slot, users)| {
+            let query = Query::Account(account::Query::ReadBy { users, conversation });
+            match router.query(slot, query).await {
+                Ok(View::Account(account::View::ReadBy(read))) => Ok(read),
                 Ok(_) => Err(WireError::new(ErrorCode::Internal)),
                 Err(error) => Err(ask_error(&error)),
             }
         });
-        let read = join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(Answer::ReadBy(wire::ReadBy { read: read.into_iter().flatten().collect() }))
+        let read = join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        Ok(Answer::ReadBy(wire::ReadBy { read: read.map(|(user, number)| wire::ReadUpTo { user, number }).collect() }))
     });
 }
 

@@ -86,6 +86,15 @@ impl Rules {
         self.waiting.retain(|(there, _)| *there != user);
     }
 
+    /// Somebody's account is deleted.
+    pub fn erase(&mut self, user: UserId) {
+        self.forget(user);
+        self.set_block(user, false);
+        self.set_deleted(user, false);
+        // Who was asked in by them waits on their own account.
+        self.waiting.iter_mut().filter(|(_, by)| *by == user).for_each(|(waits, by)| *by = *waits);
+    }
+
     /// Nobody can write any more.
     pub fn dissolve(&mut self) {
         self.dissolved = true;

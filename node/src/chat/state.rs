@@ -1,5 +1,6 @@
 //! Conversations as durable state.
 
+mod end;
 mod group;
 mod read;
 mod say;
@@ -60,6 +61,8 @@ pub fn apply(tx: &mut Tx<'_>, id: ConversationId, command: Command) -> Replied {
         }
         Command::Judged(judged) => act(tx, id, judged, true),
         Command::Forget { user } => forget(tx, id, user),
+        Command::Erase { user } => end::erase(tx, id, user),
+        Command::Clear { from } => end::clear(tx, id, from),
         Command::Join { user, code } => join(tx, id, user, code),
         Command::Block { by, other, on } => block(tx, id, by, other, on),
         Command::Unfriend { by } => unfriend(tx, id, by),

@@ -95,6 +95,11 @@ enum Command {
         #[command(subcommand)]
         what: people::Keys,
     },
+    /// What is said to everybody
+    Notices {
+        #[command(subcommand)]
+        what: people::Notices,
+    },
     /// Invitations, where `accounts.invitations` asks new people for one
     Invitations {
         #[command(subcommand)]
@@ -220,6 +225,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         Command::Users { what } => people::users(&caller, what),
         Command::Conversations { what } => people::conversations(&caller, what),
         Command::Keys { what } => people::keys(&caller, what),
+        Command::Notices { what } => people::notices(&caller, what),
         Command::Invitations { what } => people::invitations(&caller, what),
         Command::Hooks { what } => people::hooks(&caller, what),
         Command::Log { what } => people::log(&caller, what),

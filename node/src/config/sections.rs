@@ -233,7 +233,8 @@ section! {
         recall_s: u64 = 120,
         /// For how long a sender may edit a message, in seconds; 0 for never.
         edit_s: u64 = 900,
-        /// People whose contact was deleted can still write.
+        /// People need not be contacts: those whose contact was deleted can still write, and anybody takes anybody into
+        /// groups who has not blocked them.
         strangers_write: bool = false,
         /// Members of a conversation are told how far the others have read, when they ask. Every node looks at its own
         /// file, whatever the version.
@@ -371,6 +372,9 @@ section! {
         memory_bytes: usize = 15_000_000,
         /// What nobody searched for this long leaves the index, in seconds.
         keep_s: u64 = 2_592_000,
+        /// What the indexes of the node may take on disk, in bytes, but for what a second adds. Beyond that, what was
+        /// searched longest ago leaves the largest.
+        bytes_max: u64 = 10_737_418_240,
         /// How often what was recalled or edited is taken out of the files of the index, in seconds.
         sweep_every_s: u64 = 86_400,
     }

@@ -72,8 +72,10 @@ pub(crate) fn request(
         let error = WireError::field(ErrorCode::TooLarge, "greeting", detail).at(limits::GREETING_LEN_MAX);
         return out.answer(request, Answer::Refused(error));
     }
-    let command = machine::Command::Contact(Command::Request { to: body.user, greeting: body.greeting });
-    shared.submit(EntityId::user(me.user), command, out, request, |_| Answer::Done(Done));
+    let texts = vec![("greeting", body.greeting.clone())];
+    shared.once_shown(out, request, me, texts, move |shared, out| {
+        shared.own(out, request, me, Command::Request { to: body.user, greeting: body.greeting });
+    });
 }
 
 /// Accepts what a person asked.

@@ -68,6 +68,11 @@ impl Book {
         self.find(user).is_ok_and(|at| self.0[at].blocked)
     }
 
+    /// Of whom nothing gets through.
+    pub fn blocked(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.0.iter().filter(|page| page.blocked).map(|page| page.user)
+    }
+
     /// Changes what is kept of a person.
     pub fn change(&mut self, user: UserId, change: impl FnOnce(&mut Page)) {
         let mut page = self.page(user);

@@ -1,5 +1,7 @@
 //! Contacts as durable state: each person's own list, kept in step through the outbox.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 use magpie_cluster::{EntityId, Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{
@@ -17,6 +19,7 @@ use crate::{
     account,
     chat::{self, check},
     machine::{self, Outcome, Replied, table},
+    policy,
 };
 
 /// Sorted by user.
@@ -66,6 +69,8 @@ pub enum Query {
     Cards { user: UserId, after: UserId },
     /// Who shakes near here now? With `enter` this person is found by others from now on. Volatile: see `actor`.
     Shake { user: UserId, latitude_e2: i32, longitude_e2: i32, enter: bool },
+    /// Which of these people of one shard are not taken into groups by this one?
+    Unwilling { users: Vec<UserId>, by: UserId, now_ms: u64 },
 }
 
 /// What those reads give.
@@ -74,6 +79,7 @@ pub enum View {
     Page { contacts: Vec<ContactInfo>, last: bool },
     Cards { cards: Vec<ContactCard>, last: bool },
     Shaken(Vec<UserId>),
+    Unwilling(Vec<UserId>),
 }
 
 /// One person's contacts while a command is carried out.
@@ -332,6 +338,53 @@ pub fn blocks(tx: &mut Tx<'_>, me: UserId, other: UserId) -> bool {
     tx.get::<Book>(&book_key(me)).is_some_and(|book| book.blocks(other))
 }
 
+/// Whom a person lets take them into groups without being asked.
+struct Circle {
+    contacts: Arc<Contacts>,
+    book: Arc<Book>,
+    /// Anybody who is not blocked: the operator lets strangers write, or nobody lives here that could be asked.
+    open: bool,
+}
+
+impl Circle {
+    /// A contact, or who was asked to be one: they may have said yes a moment ago.
+    fn has(&self, by: UserId, now_ms: u64) -> bool {
+        let asked = || !self.book.page(by).is_expired(now_ms);
+        let near = match self.contacts.state(by) {
+            Some(ContactState::Accepted) => true,
+            Some(ContactState::Requested) => asked(),
+            _ => false,
+        };
+        !self.book.blocks(by) && (self.open || near)
+    }
+}
+
+/// Whether this person lets another take them into a group.
+pub fn is_willing(tx: &mut Tx<'_>, me: UserId, by: UserId) -> bool {
+    let (contacts, book) = (tx.get(&key(me)).unwrap_or_default(), tx.get(&book_key(me)).unwrap_or_default());
+    let open = policy::of(tx).strangers_write || !account::state::is_lived_in(tx, me);
+    Circle { contacts, book, open }.has(by, tx.time_ms())
+}
+
+fn unwilling(store: &mut Store, users: Vec<UserId>, by: UserId, now_ms: u64) -> Result<Vec<UserId>, StateError> {
+    let (strangers, mut found) = (policy::now(store)?.strangers_write, Vec::new());
+    for user in users {
+        let lives = account::state::lives(store, user)?;
+        let (contacts, book) =
+            (store.get(&key(user))?.unwrap_or_default(), store.get(&book_key(user))?.unwrap_or_default());
+        let circle = Circle { contacts, book, open: strangers || lives == Some(false) };
+        if lives.is_none() || !circle.has(by, now_ms) {
+            found.push(user);
+        }
+    }
+    Ok(found)
+}
+
+/// Of whom this person lets nothing through.
+pub fn blocked(tx: &mut Tx<'_>, me: UserId) -> Vec<UserId> {
+    tx.get::<Book>(&book_key(me)).map(|book| book.blocked().collect()).unwrap_or_default()
+}
+
 /// The account of this person is deleted: nothing of theirs stays, and their contacts learn it.
 pub fn purge(tx: &mut Tx<'_>, me: UserId) {
     let contacts = tx.get::<Contacts>(&key(me)).map(|c| (*c).clone()).unwrap_or_default();
@@ -373,6 +426,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             let last = cards.len() == people.len();
             Ok(View::Cards { cards, last })
         }
+        Query::Unwilling { users, by, now_ms } => Ok(View::Unwilling(unwilling(store, users, by, now_ms)?)),
         // Nothing of it is state.
         Query::Shake { .. } => Ok(View::Shaken(Vec::new())),
     }

@@ -12,6 +12,7 @@ use magpie_protocol::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     event,
@@ -55,9 +56,12 @@ struct Said {
     reason: String,
 }
 
-fn refused(reason: &str) -> WireError {
-    WireError::field(ErrorCode::NotAllowed, "content", reason)
+fn refused(field: &str, reason: &str) -> WireError {
+    WireError::field(ErrorCode::NotAllowed, field, reason)
 }
+
+/// Why the list refuses something.
+const LISTED: &str = "it holds words that are not allowed here";
 
 impl Before {
     /// Starts what is configured.
@@ -95,12 +99,35 @@ impl Before {
         let verdict = masked.map(Box::new).map(Verdict::Masked);
         let counted = if verdict.is_some() { "masked" } else { "refused" };
         metrics::counter!(crate::metrics::HOOKS_JUDGED, "verdict" => counted, "by" => "words").increment(1);
-        verdict.unwrap_or_else(|| Verdict::Refused(refused("it holds words that are not allowed here")))
+        verdict.unwrap_or_else(|| Verdict::Refused(refused("content", LISTED)))
     }
 
-    /// Whether the list lets a text pass that is no message, such as the title of a new group.
-    pub fn passes(&self, text: &str) -> bool {
-        self.words.as_ref().is_none_or(|words| !words.now().are_in(text))
+    /// What the list says of a text that is no act in a conversation.
+    ///
+    /// # Errors
+    /// `NotAllowed` with this field.
+    pub fn check(&self, field: &str, text: &str) -> Result<(), WireError> {
+        if self.words.as_ref().is_none_or(|words| !words.now().are_in(text)) {
+            return Ok(());
+        }
+        metrics::counter!(crate::metrics::HOOKS_JUDGED, "verdict" => "refused", "by" => "words").increment(1);
+        Err(refused(field, LISTED))
+    }
+
+    /// What the list says, and then the service, of texts that others read and that are no act in a conversation: the
+    /// title of a new group, a greeting, what one shows of oneself. Each with what it is, which is also its field.
+    ///
+    /// # Errors
+    /// `NotAllowed` with the field of the first that is refused.
+    pub async fn may_show(&self, me: Identity, texts: &[(&'static str, String)]) -> Result<(), WireError> {
+        for (field, text) in texts.iter().filter(|(_, text)| !text.is_empty()) {
+            self.check(field, text)?;
+            let Some(service) = &self.service else { continue };
+            let id = format!("before_{}_{field}_{:016x}", me.user, xxh3_64(text.as_bytes()));
+            let about = json!({ "content": { "kind": field, "text": text } });
+            service.ask(me, &id, about, field, (self.clock)()).await?;
+        }
+        Ok(())
     }
 
     /// What the list says, and then the service; within its time limit.
@@ -112,28 +139,21 @@ impl Before {
         };
         let (Some(service), false) = (&self.service, matches!(verdict, Verdict::Refused(_))) else { return verdict };
         let Some(content) = told(content) else { return verdict };
-        match service.ask(me, post, content, (self.clock)()).await {
+        let id = format!("before_{}_{}_{}", post.conversation, post.incarnation, post.number);
+        let about = json!({ "conversation": post.conversation.to_string(), "content": content });
+        match service.ask(me, &id, about, "content", (self.clock)()).await {
             Ok(()) => verdict,
-            Err(error) => {
-                metrics::counter!(crate::metrics::HOOKS_JUDGED, "verdict" => "refused", "by" => "service").increment(1);
-                Verdict::Refused(error)
-            }
+            Err(error) => Verdict::Refused(error),
         }
     }
 }
 
 impl Service {
-    async fn ask(&self, me: Identity, post: &Post, content: Value, now_ms: u64) -> Result<(), WireError> {
-        let (conversation, incarnation, number) = (post.conversation, post.incarnation, post.number);
-        let id = format!("before_{conversation}_{incarnation}_{number}");
-        let data = json!({
-            "conversation": conversation.to_string(),
-            "sender": me.user.to_string(),
-            "device": me.device.to_string(),
-            "content": content,
-        });
-        let body = event::body("before_send", now_ms, &data);
-        let asked = tokio::time::timeout(self.timeout, self.poster.post(&self.url, &id, now_ms / 1000, body)).await;
+    async fn ask(&self, me: Identity, id: &str, mut about: Value, field: &str, now_ms: u64) -> Result<(), WireError> {
+        about["sender"] = me.user.to_string().into();
+        about["device"] = me.device.to_string().into();
+        let body = event::body("before_send", now_ms, &about);
+        let asked = tokio::time::timeout(self.timeout, self.poster.post(&self.url, id, now_ms / 1000, body)).await;
         let said = match asked {
             Ok(Ok(answered)) if answered.is_taken() => {
                 serde_json::from_slice::<Said>(&answered.body).map_err(|error| error.to_string())
@@ -142,16 +162,20 @@ impl Service {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(format!("no answer within {} ms", self.timeout.as_millis())),
         };
+        let no = |reason: &str| {
+            metrics::counter!(crate::metrics::HOOKS_JUDGED, "verdict" => "refused", "by" => "service").increment(1);
+            Err(refused(field, reason))
+        };
         match said {
             Ok(Said { allow: true, .. }) => Ok(()),
-            Ok(Said { reason, .. }) if reason.is_empty() => Err(refused("it is not allowed here")),
-            Ok(Said { reason, .. }) => Err(refused(&reason.chars().take(REASON_CHARS_MAX).collect::<String>())),
+            Ok(Said { reason, .. }) if reason.is_empty() => no("it is not allowed here"),
+            Ok(Said { reason, .. }) => no(&reason.chars().take(REASON_CHARS_MAX).collect::<String>()),
             Err(error) => {
                 metrics::counter!(crate::metrics::HOOKS_FAILED, "receiver" => "before").increment(1);
                 tracing::debug!(%error, "the service that is asked before messages are sent does not answer");
                 match self.allows_by_default {
                     true => Ok(()),
-                    false => Err(refused("it cannot be checked at the moment, and nothing is sent unchecked here")),
+                    false => no("it cannot be checked at the moment, and nothing is sent unchecked here"),
                 }
             }
         }
@@ -166,6 +190,8 @@ fn said_in(content: &Content) -> Vec<String> {
         }
         Content::Say(message) => vec![message.kind.words()],
         Content::Edit(edit) => vec![edit.kind.words()],
+        // A sign may be made of letters. To take one away is always possible.
+        Content::React(react) if react.on => vec![react.emoji.clone()],
         _ => Vec::new(),
     }
 }
@@ -179,6 +205,9 @@ fn told(content: &Content) -> Option<Value> {
         Content::Rename(text) => json!({ "kind": "title", "text": text }),
         Content::Announce(text) => json!({ "kind": "announcement", "text": text }),
         Content::Nickname(text) => json!({ "kind": "nickname", "text": text }),
+        Content::React(react) if react.on && react.emoji.chars().any(char::is_alphanumeric) => {
+            json!({ "kind": "reaction", "text": react.emoji })
+        }
         _ => return None,
     })
 }

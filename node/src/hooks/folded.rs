@@ -157,3 +157,12 @@ impl Folded {
         !self.changed.is_empty()
     }
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let inbox = TimelineId::Inbox(magpie_protocol::UserId::from_bits(1 << 40));
+    let fold =
+        Fold { subject: inbox, count: 3, first: (inbox, 4), last: (inbox, 300), place: 5, since_ms: 6, last_ms: 7 };
+    vec![Golden::coded("record.hooks.folded", &vec![fold])]
+}

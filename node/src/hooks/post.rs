@@ -177,7 +177,17 @@ fn send(agent: &ureq::Agent, secrets: &[String], job: &Job) -> Result<Answered, 
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::{SocketAddr, TcpListener},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+
     use super::*;
+    use crate::authority::Authority;
 
     #[test]
     fn the_signature_is_that_of_the_standard() {
@@ -188,5 +198,66 @@ mod tests {
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         let both = [secret[0].clone(), "plain".to_owned()];
         assert!(signature(&both, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body).starts_with(&(signed + " v1,")));
+    }
+
+    /// A receiver on the loopback that speaks TLS: takes what it is sent, and counts it.
+    fn secure_receiver(names: &[&str], authority: &Authority) -> (SocketAddr, Arc<AtomicUsize>) {
+        let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let (certificate, key) = authority.issue(&params).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = versions.unwrap().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
+        let (config, taken) = (Arc::new(config.unwrap()), Arc::new(AtomicUsize::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), taken.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = BufReader::new(rustls::StreamOwned::new(connection, stream));
+                let (mut head, mut len) = (String::new(), 0);
+                while stream.read_line(&mut head).is_ok_and(|read| read > 2) {}
+                for line in
+                    head.lines().filter_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                {
+                    len = line;
+                }
+                let mut body = vec![0; len];
+                if stream.read_exact(&mut body).is_ok() && body == b"{}" {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    _ = stream
+                        .get_mut()
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+                }
+            }
+        });
+        (address, taken)
+    }
+
+    #[tokio::test]
+    async fn a_receiver_is_trusted_by_the_authority_that_is_configured_and_by_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = |name: &str| Authority::new(name, KeyPair::generate().unwrap()).unwrap();
+        let (ours, other) = (authority("ours"), authority("another"));
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, ours.pem()).unwrap();
+        let config = PostConfig { connections: 2, timeout: Duration::from_secs(5), secrets: Vec::new() };
+        let poster = Poster::start(&config, &trust(&file).unwrap()).unwrap();
+        let ask =
+            async |address: SocketAddr| poster.post(&format!("https://{address}/hook"), "id", 1, b"{}".to_vec()).await;
+        let (address, taken) = secure_receiver(&["127.0.0.1"], &ours);
+        let answered = ask(address).await.unwrap();
+        assert_eq!((answered.status, &answered.body[..], taken.load(Ordering::SeqCst)), (200, &b"hi"[..], 1));
+        for (names, authority) in [(["127.0.0.1"], &other), (["receiver.example"], &ours)] {
+            let (address, taken) = secure_receiver(&names, authority);
+            let refused = ask(address).await.unwrap_err();
+            assert!(refused.to_lowercase().contains("certificate"), "{refused}");
+            assert_eq!(taken.load(Ordering::SeqCst), 0, "nothing is said to whom is not trusted");
+        }
+        // What the system trusts is not this authority.
+        let poster = Poster::start(&config, &trust(Path::new("")).unwrap()).unwrap();
+        assert!(poster.post(&format!("https://{address}/hook"), "id", 1, b"{}".to_vec()).await.is_err());
+        assert_eq!(taken.load(Ordering::SeqCst), 1);
+        assert!(trust(&dir.path().join("absent")).unwrap_err().to_string().contains("hooks.trust"));
     }
 }

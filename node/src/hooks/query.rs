@@ -2,8 +2,9 @@
 
 use bincode::{Decode, Encode};
 use magpie_cluster::{Store, state::StateError};
-use magpie_protocol::{ConversationId, ConversationKind, UserId};
+use magpie_protocol::{ConversationId, ConversationKind, ShardId, UserId};
 
+use super::ReceiverStatus;
 use crate::{account, chat, personal};
 
 /// What can be read for hooks. Variants are append-only: it travels between nodes.
@@ -14,6 +15,17 @@ pub enum Query {
     /// Whether each of these people of one shard wants a notice of what is said in that conversation, and under which
     /// name each of them is known.
     Wants(Vec<(UserId, ConversationId)>),
+    /// How the receivers are on the leader of this shard, which does this first with the one of that name. Volatile.
+    Receivers { shard: ShardId, act: Option<(String, Act)> },
+}
+
+/// What an operator wants of a receiver. Tags are append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Act {
+    /// Try again now.
+    Retry,
+    /// Drop what waits.
+    Drop,
 }
 
 /// What those reads give.
@@ -22,6 +34,7 @@ pub enum View {
     /// `None` for what does not exist.
     Audience(Option<Audience>),
     Wants(Vec<Wants>),
+    Receivers(Vec<ReceiverStatus>),
 }
 
 /// Who is in a conversation.
@@ -52,6 +65,8 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             title: conversation.title.clone(),
             members: conversation.active_since().collect(),
         })),
+        // Nothing of it is state.
+        Query::Receivers { .. } => View::Receivers(Vec::new()),
         Query::Wants(asked) => {
             let mut wants = Vec::with_capacity(asked.len());
             for (user, conversation) in asked {

@@ -122,7 +122,7 @@ async fn read(shared: &Shared, slot: magpie_protocol::Slot, query: Query) -> Res
     }
 }
 
-/// Whether this person may read the message and it names the blob.
+/// Whether this person may read the message and it names the blob, or did when they made it a favourite.
 pub(super) async fn is_named(
     shared: &Shared,
     me: Identity,
@@ -130,7 +130,10 @@ pub(super) async fn is_named(
     blob: BlobId,
 ) -> Result<bool, WireError> {
     let query = Query::Names { reader: me.user, message, blob };
-    Ok(read(shared, slot_of(message), query).await? == View::Yes(true))
+    if read(shared, slot_of(message), query).await? == View::Yes(true) {
+        return Ok(true);
+    }
+    Ok(read(shared, me.user.slot(), Query::Kept { user: me.user, message, blob }).await? == View::Yes(true))
 }
 
 async fn is_avatar(shared: &Shared, body: &frames::DownloadAvatar) -> Result<bool, WireError> {

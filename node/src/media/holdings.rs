@@ -5,10 +5,15 @@ use magpie_cluster::{Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{BlobId, ErrorCode, UserId, WireError};
 
 use super::{Command, state::KEEP_MS};
-use crate::machine::{Outcome, Replied, table};
+use crate::{
+    account,
+    machine::{Outcome, Replied, table},
+};
 
 /// Blobs of one person that no message names, at a time.
 const UNUSED_MAX: usize = 1_000;
+/// Blobs of a deleted account that one command forgets.
+const PURGED_AT_ONCE: usize = 256;
 
 /// One blob of one person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -43,9 +48,20 @@ fn sum_key(user: UserId) -> Key {
     Key::new(user.slot(), table::HOLDINGS).u64(user.bits())
 }
 
+/// The account of this person is deleted: nothing of this stays. Erases a part, and says whether there is more.
+pub fn purge(tx: &mut Tx<'_>, me: UserId) -> bool {
+    tx.delete(sum_key(me));
+    let theirs = Key::new(me.slot(), table::HOLDING).u64(me.bits());
+    let some = tx.keys(&theirs, None, PURGED_AT_ONCE);
+    some.iter().for_each(|key| tx.delete(*key));
+    some.len() == PURGED_AT_ONCE
+}
+
 /// Carries out a command of a person.
 pub fn apply(tx: &mut Tx<'_>, me: UserId, command: Command) -> Replied {
     let blob = command.blob();
+    // Messages of theirs are recalled by others after their account is no more.
+    account::state::user(tx, me).ok_or_else(|| WireError::new(ErrorCode::NotFound))?;
     let mut all = tx.get::<Holdings>(&sum_key(me)).map(|found| (*found).clone()).unwrap_or_default();
     forget_expired(tx, me, &mut all);
     let known = tx.get::<Holding>(&key(me, blob)).map(|found| *found);
@@ -123,4 +139,14 @@ fn forget_expired(tx: &mut Tx<'_>, me: UserId, all: &mut Holdings) {
 /// Whether the person may name the blob.
 pub fn is_held(store: &mut Store, user: UserId, blob: BlobId) -> Result<bool, StateError> {
     Ok(store.get::<Holding>(&key(user, blob))?.is_some_and(|holding| holding.held))
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let unused = vec![(BlobId::from_hash([5; 32]), 1_700_000_000_000)];
+    vec![
+        Golden::coded("record.media.holding", &Holding { len: 9, held: true, uses: 2 }),
+        Golden::coded("record.media.holdings", &Holdings { bytes: 300, keep_ms: KEEP_MS, unused }),
+    ]
 }

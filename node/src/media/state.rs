@@ -10,6 +10,7 @@ use super::{Command, holdings};
 use crate::{
     account, chat,
     machine::{self, Outcome, Replied, table, user_of},
+    personal,
 };
 
 /// How long a blob is kept that no message names, in milliseconds, where nobody said otherwise.
@@ -78,6 +79,8 @@ pub enum Query {
     Held { user: UserId, blob: BlobId },
     /// Does this person show the blob as their picture?
     Avatar { user: UserId, blob: BlobId },
+    /// Is this message a favourite of this person, and does it name the blob as they keep it?
+    Kept { user: UserId, message: MessageId, blob: BlobId },
 }
 
 /// What those reads give.
@@ -118,7 +121,7 @@ fn key(blob: BlobId) -> Key {
     Key::new(blob.slot(), table::BLOB).bytes(blob.hash())
 }
 
-/// A message of this person names these from now on.
+/// A message of this person, a favourite, or their picture names these from now on.
 pub fn claim(tx: &mut Tx<'_>, user: UserId, blobs: &[BlobRef]) {
     for named in distinct(blobs) {
         let (blob, len) = (named.blob, named.len);
@@ -127,7 +130,7 @@ pub fn claim(tx: &mut Tx<'_>, user: UserId, blobs: &[BlobRef]) {
     }
 }
 
-/// A message of this person no longer names these.
+/// It no longer names these.
 pub fn release(tx: &mut Tx<'_>, user: UserId, blobs: &[BlobRef]) {
     for named in distinct(blobs) {
         let blob = named.blob;
@@ -136,9 +139,22 @@ pub fn release(tx: &mut Tx<'_>, user: UserId, blobs: &[BlobRef]) {
     }
 }
 
+/// The same of a person who is no more.
+pub fn let_go(tx: &mut Tx<'_>, blobs: &[BlobRef]) {
+    for named in distinct(blobs) {
+        let blob = named.blob;
+        tx.send(entity(blob), &machine::Command::Media(Command::Release { blob }));
+    }
+}
+
 /// A message counts once, however often it names a blob.
 fn distinct(blobs: &[BlobRef]) -> impl Iterator<Item = &BlobRef> {
     blobs.iter().enumerate().filter(|(at, named)| !blobs[..*at].iter().any(|b| b.blob == named.blob)).map(|(_, b)| b)
+}
+
+/// The account of this person is deleted: forgets what they brought, a part at a time. Whether there is more.
+pub fn forget(tx: &mut Tx<'_>, user: UserId) -> bool {
+    holdings::purge(tx, user)
 }
 
 /// Carries out a command.
@@ -301,6 +317,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             View::Yes(entry.is_some_and(|entry| names(&entry.body, blob)))
         }
         Query::Held { user, blob } => View::Yes(holdings::is_held(store, user, blob)?),
+        Query::Kept { user, message, blob } => View::Yes(personal::state::keeps(store, user, message, blob)?),
         Query::Avatar { user, blob } => View::Yes(account::state::person::shows(store, user, blob)?),
     })
 }
@@ -327,6 +344,18 @@ fn names(body: &Body, blob: BlobId) -> bool {
 pub fn slot_of(message: MessageId) -> Slot {
     let conversation: ConversationId = message.conversation;
     conversation.slot()
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let blob = BlobId::from_hash([5; 32]);
+    let attempt = Attempt { id: 7, user: UserId::from_bits(1 << 40), begun_ms: 1_700_000_000_000, dead: true };
+    let record = Blob { len: 9, held_by: 3, references: 2, expires_ms: 5, keep_ms: KEEP_MS, attempts: vec![attempt] };
+    let mut all =
+        vec![Golden::coded("record.media.blob", &record), Golden::coded("record.media.due", &Due(vec![blob]))];
+    all.extend(holdings::goldens());
+    all
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use magpie_cluster::EntityId;
 use magpie_protocol::{ShardId, Slot, ids::SLOTS};
 
@@ -23,16 +24,33 @@ pub(super) async fn run(shared: Arc<Shared>) {
     for slot in (0..SLOTS).map(Slot::new) {
         slots.entry(shared.router.shard_of(slot).id()).or_insert(slot);
     }
+    let offers = slots.iter().map(|(shard, slot)| offer_when_leading(&shared, *shard, *slot));
+    tokio::join!(join_all(offers), now_and_then(&shared, &slots));
+}
+
+/// Offers the policy to a shard each time that this node begins to lead it: people are not to wait for it.
+async fn offer_when_leading(shared: &Shared, shard: ShardId, slot: Slot) {
+    let Some(shard) = shared.router.shard(shard) else { return };
+    let mut leadership = shard.follow_leadership();
+    while leadership.wait_for(|now| now.leads).await.is_ok() {
+        offer_policy(shared, slot).await;
+        if leadership.wait_for(|now| !now.leads).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn now_and_then(shared: &Shared, slots: &BTreeMap<ShardId, Slot>) {
     let mut pause = AT_FIRST;
     loop {
         tokio::time::sleep(pause).await;
         pause = EVERY;
-        for (shard, slot) in &slots {
+        for (shard, slot) in slots {
             // Its leader does it; of two that think so one is refused.
             let leads = shared.router.shard(*shard).is_some_and(|shard| shard.leadership().leads);
             if leads {
-                offer_policy(&shared, *slot).await;
-                delete_accounts(&shared, *slot).await;
+                offer_policy(shared, *slot).await;
+                delete_accounts(shared, *slot).await;
             }
         }
     }

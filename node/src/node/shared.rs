@@ -66,6 +66,31 @@ impl Shared {
         self.submit(EntityId::user(me.user), command.into(), out, request, |_| Answer::Done(Done));
     }
 
+    /// Goes on once the list of words, and the service that is asked before, let others read these texts. Each comes
+    /// with what it is.
+    pub(crate) fn once_shown(
+        self: &Arc<Self>,
+        out: &Arc<Outbound>,
+        request: RequestId,
+        me: Identity,
+        texts: Vec<(&'static str, String)>,
+        then: impl FnOnce(&Arc<Self>, &Arc<Outbound>) + Send + 'static,
+    ) {
+        if !self.hooks.before.waits() {
+            return match texts.iter().try_for_each(|(field, text)| self.hooks.before.check(field, text)) {
+                Ok(()) => then(self, out),
+                Err(error) => out.answer(request, Answer::Refused(error)),
+            };
+        }
+        let (shared, out) = (self.clone(), out.clone());
+        priority::spawn(async move {
+            match shared.hooks.before.may_show(me, &texts).await {
+                Ok(()) => then(&shared, &out),
+                Err(error) => out.answer(request, Answer::Refused(error)),
+            }
+        });
+    }
+
     /// Reads for a device.
     pub(crate) fn read(
         &self,

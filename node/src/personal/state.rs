@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use magpie_cluster::{Key, Record, Store, Tx, state::StateError};
 use magpie_protocol::{
-    Body, ConversationId, ErrorCode, TimelineId, UserId, WireError, codec,
+    BlobId, Body, ConversationId, ErrorCode, MessageId, TimelineId, UserId, WireError, codec,
     entry::Hidden,
     frame::personal::{ConversationSettings, Favourite, Hide, SetConversation},
     limits,
@@ -13,10 +13,13 @@ use super::command::Command;
 use crate::{
     account,
     machine::{Outcome, Replied, table},
+    media,
 };
 
 /// Bytes of favourites in one answer.
 const FAVOURITES_BYTES_MAX: usize = 48 * 1024;
+/// Favourites of a deleted account that one command erases.
+const PURGED_AT_ONCE: usize = 256;
 
 /// Of conversations that are not shown as usual.
 #[derive(Clone, Default, Encode, Decode)]
@@ -145,6 +148,8 @@ fn add_favourite(tx: &mut Tx<'_>, me: UserId, mut favourite: Favourite) -> Repli
     favourite.id = kept.newest;
     kept.items.push((favourite.id, favourite.conversation, favourite.number));
     tx.put(key(me, table::FAVOURITES), kept);
+    // It is kept with what it names, whatever becomes of the message.
+    media::state::claim(tx, me, &favourite.kind.blobs());
     tx.append(TimelineId::Inbox(me), me, Body::FavouriteAdded(favourite.clone()), 0, None);
     tx.put(key(me, table::FAVOURITE).u64(favourite.id), Item(favourite));
     Ok(Outcome::Done)
@@ -155,17 +160,42 @@ fn remove_favourite(tx: &mut Tx<'_>, me: UserId, id: u64) -> Replied {
     let Some(at) = kept.items.iter().position(|(there, _, _)| *there == id) else { return Ok(Outcome::Done) };
     kept.items.remove(at);
     tx.put(key(me, table::FAVOURITES), kept);
+    if let Some(item) = tx.get::<Item>(&key(me, table::FAVOURITE).u64(id)) {
+        media::state::release(tx, me, &item.0.kind.blobs());
+    }
     tx.delete(key(me, table::FAVOURITE).u64(id));
     tx.append(TimelineId::Inbox(me), me, Body::FavouriteRemoved(id), 0, None);
     Ok(Outcome::Done)
 }
 
-/// The account of this person is deleted: nothing of this stays.
-pub fn purge(tx: &mut Tx<'_>, me: UserId) {
-    let kept = tx.get::<Kept>(&key(me, table::FAVOURITES)).unwrap_or_default();
-    kept.items.iter().for_each(|(id, _, _)| tx.delete(key(me, table::FAVOURITE).u64(*id)));
-    tx.delete(key(me, table::FAVOURITES));
+/// Whether a favourite of this person is this message and names the blob.
+pub fn keeps(store: &mut Store, user: UserId, message: MessageId, blob: BlobId) -> Result<bool, StateError> {
+    let kept = store.get::<Kept>(&key(user, table::FAVOURITES))?.unwrap_or_default();
+    let same = |(_, c, n): &&(u64, ConversationId, u64)| (*c, *n) == (message.conversation, message.number);
+    let Some((id, _, _)) = kept.items.iter().find(same) else { return Ok(false) };
+    let item = store.get::<Item>(&key(user, table::FAVOURITE).u64(*id))?;
+    Ok(item.is_some_and(|item| item.0.kind.blobs().iter().any(|named| named.blob == blob)))
+}
+
+/// The account of this person is deleted: nothing of this stays. Erases a part, and says whether there is more.
+pub fn purge(tx: &mut Tx<'_>, me: UserId) -> bool {
     tx.delete(key(me, table::SETTINGS));
+    let mut kept = (*tx.get::<Kept>(&key(me, table::FAVOURITES)).unwrap_or_default()).clone();
+    let rest = kept.items.split_off(kept.items.len().min(PURGED_AT_ONCE));
+    for (id, _, _) in std::mem::replace(&mut kept.items, rest) {
+        let item = key(me, table::FAVOURITE).u64(id);
+        if let Some(favourite) = tx.get::<Item>(&item) {
+            media::state::let_go(tx, &favourite.0.kind.blobs());
+        }
+        tx.delete(item);
+    }
+    let more = !kept.items.is_empty();
+    if more {
+        tx.put(key(me, table::FAVOURITES), kept)
+    } else {
+        tx.delete(key(me, table::FAVOURITES))
+    }
+    more
 }
 
 /// Answers a read.
@@ -191,4 +221,17 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             Ok(View::Favourites { favourites, last })
         }
     }
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let (conversation, user) = (ConversationId::from_bits(7), UserId::from_bits(1 << 40));
+    let kind = magpie_protocol::Kind::Text("to be kept".into());
+    let favourite = Favourite { id: 1, time_ms: 2, conversation, number: 3, sender: user, kind };
+    vec![
+        Golden::coded("record.personal.settings", &Settings(vec![usual(conversation)])),
+        Golden::coded("record.personal.kept", &Kept { newest: 4, items: vec![(1, conversation, 3)] }),
+        Golden::coded("record.personal.favourite", &Item(favourite)),
+    ]
 }

@@ -1,11 +1,11 @@
 //! Searches for devices: the person's list, asked shard by shard, merged newest first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use magpie_cluster::AskError;
 use magpie_protocol::{
-    Answer, ConversationId, ErrorCode, RequestId, ShardId, Slot, UserId, WireError,
+    Answer, ConversationId, ErrorCode, RequestId, Slot, UserId, WireError,
     frame::search::{self as wire, MessageFound, MessagesFound, Place},
     limits::{SEARCH_MESSAGES_MAX, SEARCH_WORDS_LEN_MAX},
 };
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     account,
-    machine::{self, MagpieRouter},
+    machine::{self, MagpieRouter, by_shard},
     node::Shared,
     session::{
         Identity,
@@ -58,20 +58,6 @@ pub(super) async fn list(router: &MagpieRouter, user: UserId) -> Result<(Vec<Con
         Ok(_) => Err(WireError::new(ErrorCode::Internal)),
         Err(error) => Err(ask_error(&error)),
     }
-}
-
-/// By shard, so that each is asked once: with one of its slots.
-pub(super) fn by_shard<T>(
-    router: &MagpieRouter,
-    all: impl IntoIterator<Item = T>,
-    slot: impl Fn(&T) -> Slot,
-) -> Vec<(Slot, Vec<T>)> {
-    let mut shards: BTreeMap<ShardId, (Slot, Vec<T>)> = BTreeMap::new();
-    for one in all {
-        let slot = slot(&one);
-        shards.entry(router.shard_of(slot).id()).or_insert_with(|| (slot, Vec::new())).1.push(one);
-    }
-    shards.into_values().collect()
 }
 
 /// Messages that this person may read.

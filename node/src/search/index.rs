@@ -349,6 +349,19 @@ impl Index {
         Ok(())
     }
 
+    /// Takes out the half of the conversations that was searched longest ago, and gives its room back. False where there
+    /// is no half to take.
+    pub fn shed(&mut self) -> Result<bool, IndexError> {
+        self.commit()?;
+        let all = self.conversations()?;
+        let mut cursors = self.cursors(&all)?;
+        cursors.sort_by_key(|cursor| cursor.searched_ms);
+        cursors.truncate(cursors.len() / 2);
+        cursors.iter().try_for_each(|cursor| self.forget(cursor.conversation))?;
+        self.rewrite()?;
+        Ok(!cursors.is_empty())
+    }
+
     /// Writes segments anew that hold what was taken out, so that it leaves the disk.
     pub fn rewrite(&mut self) -> Result<(), IndexError> {
         self.commit()?;

@@ -11,13 +11,13 @@ use magpie_protocol::{
 };
 
 use super::{
-    api::{ask, by_shard, list},
+    api::{ask, list},
     query::{Query, View},
     tokens::fold,
 };
 use crate::{
     contact,
-    machine::{self, MagpieRouter},
+    machine::{self, MagpieRouter, by_shard},
     session::outbound::ask_error,
 };
 

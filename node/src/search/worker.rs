@@ -23,6 +23,8 @@ use super::index::{self, Index, IndexError};
 const QUEUE: usize = 256;
 /// How often is looked for writers that rest.
 const REST_EVERY: Duration = Duration::from_secs(15);
+/// How often is looked how much there is, while something is done.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is done, with the index or with why there is none.
 type Work = Box<dyn FnOnce(Result<&mut Index, IndexError>) -> Next + Send>;
@@ -46,6 +48,7 @@ enum Next {
 struct Indexes {
     dir: PathBuf,
     memory_bytes: usize,
+    bytes_max: u64,
     open: HashMap<ShardId, (String, Index)>,
     measured: Option<Instant>,
 }
@@ -84,9 +87,26 @@ impl Indexes {
     }
 
     fn measure(&mut self) {
-        if self.measured.is_none_or(|at| at.elapsed() >= REST_EVERY) {
+        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            let bytes = index::bytes_of(&self.dir);
+            metrics::gauge!(crate::metrics::SEARCH_INDEX_BYTES).set(bytes as f64);
+            if bytes > self.bytes_max {
+                self.shrink(bytes);
+            }
             self.measured = Some(Instant::now());
-            metrics::gauge!(crate::metrics::SEARCH_INDEX_BYTES).set(index::bytes_of(&self.dir) as f64);
+        }
+    }
+
+    /// Makes the largest index smaller, or deletes it where that cannot be.
+    fn shrink(&mut self, bytes: u64) {
+        let folders = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let shards = folders.filter_map(|entry| entry.file_name().to_str()?.parse::<ShardId>().ok());
+        let Some(shard) = shards.max_by_key(|shard| index::bytes_of(&self.dir_of(*shard))) else { return };
+        tracing::warn!(%shard, bytes, max = self.bytes_max, "the search indexes are too large: what was searched longest ago leaves");
+        let open = self.open.get_mut(&shard);
+        let shed = open.map(|(_, index)| catch_unwind(AssertUnwindSafe(|| index.shed())));
+        if !matches!(shed, Some(Ok(Ok(true)))) {
+            self.delete(shard);
         }
     }
 
@@ -137,10 +157,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Keeps indexes in this folder, each with so much memory while it is written to.
-    pub(super) fn start(dir: &Path, memory_bytes: usize, threads: bool) -> io::Result<Self> {
+    /// Keeps indexes in this folder, each with so much memory while it is written to, and all with so many bytes.
+    pub(super) fn start(dir: &Path, memory_bytes: usize, bytes_max: u64, threads: bool) -> io::Result<Self> {
         let dir = dir.to_owned();
-        let mut indexes = Indexes { dir: dir.clone(), memory_bytes, open: HashMap::new(), measured: None };
+        let mut indexes = Indexes { dir: dir.clone(), memory_bytes, bytes_max, open: HashMap::new(), measured: None };
         let stopping = Arc::new(AtomicBool::new(false));
         if !threads {
             let way = Mutex::new(Way::Inline(Box::new(indexes)));
@@ -216,12 +236,15 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use magpie_protocol::ConversationId;
+
     use super::*;
+    use crate::search::index::{Change, Cursor};
 
     #[tokio::test]
     async fn what_panics_costs_the_index_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::start(dir.path(), 15_000_000, true).unwrap();
+        let worker = Worker::start(dir.path(), 15_000_000, u64::MAX, true).unwrap();
         let (shard, other) = (ShardId::new(1), ShardId::new(2));
         worker.run(shard, "a", |index| index.commit()).await.unwrap();
         worker.run(other, "a", |index| index.commit()).await.unwrap();
@@ -236,5 +259,39 @@ mod tests {
         worker.stop();
         let stopped = worker.run(shard, "a", |index| index.commit()).await;
         assert!(matches!(stopped, Err(IndexError::Gone)), "{stopped:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_searched_longest_ago_leaves_an_index_that_is_too_large() {
+        const MAX: u64 = 400_000;
+        let dir = tempfile::tempdir().unwrap();
+        let worker = Worker::start(dir.path(), 15_000_000, MAX, true).unwrap();
+        let shard = ShardId::new(1);
+        let conversation = |n: u64| ConversationId::from_bits(u128::from(n % 7 * 100 + n));
+        let (mut largest, began) = (0, Instant::now());
+        for n in 1..=60u64 {
+            let put = |number: u64| {
+                let words = (0..40).map(|_| format!("w{:x} ", rand::random::<u32>())).collect();
+                Change::Put { number, time_ms: number, words }
+            };
+            let changes: Vec<_> = (1..=50).map(put).collect();
+            let cursor = Cursor { conversation: conversation(n), through: 50, searched_ms: n };
+            worker.run(shard, "a", move |index| index.add(0, cursor, changes)).await.unwrap();
+            worker.run(shard, "a", |index| index.commit()).await.unwrap();
+            largest = largest.max(index::bytes_of(dir.path()));
+        }
+        assert!(largest > MAX, "{largest} bytes are not too much");
+        while index::bytes_of(dir.path()) > MAX {
+            assert!(began.elapsed() < Duration::from_secs(60), "{} bytes", index::bytes_of(dir.path()));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            worker.run(shard, "a", |index| index.commit()).await.unwrap();
+        }
+        let all = (1..=60).map(conversation).collect::<Vec<_>>();
+        let left = worker.run(shard, "a", move |index| index.cursors(&all)).await.unwrap();
+        let mut left: Vec<u64> = left.iter().map(|cursor| cursor.searched_ms).collect();
+        left.sort_unstable();
+        assert_eq!(left.last(), Some(&60), "the last that was searched stays");
+        assert!(left[0] > 1 && left.windows(2).all(|two| two[1] == two[0] + 1), "the oldest left: {left:?}");
+        worker.stop();
     }
 }

@@ -32,6 +32,12 @@ pub enum Command {
     UseInvitation { code: String, handle: String, user: UserId },
     /// The handle did not become an account.
     ReturnInvitation { code: String, handle: String, user: UserId },
+    /// Says something to everybody. The same id says it once. Asked of the entity of keys.
+    Announce { id: u128, text: String },
+    /// Says it to the people of a slot after this one, and then to those of the slots up to `last`. Asked of the slot.
+    AnnounceIn { id: u128, text: String, after: Option<UserId>, last: u16, told: u64 },
+    /// All slots of one chain have heard it. Asked of the entity of keys.
+    Announced { id: u128, told: u64 },
 }
 
 /// See [`Command::Send`].

@@ -135,3 +135,17 @@ pub(super) fn list(store: &mut Store) -> Result<Vec<(Invitation, u32)>, StateErr
     }
     Ok(all)
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let (code, note) = ("welcome".to_owned(), "for the choir".to_owned());
+    let invitation = Invitation { code: code.clone(), note, uses: 3, expires_ms: 4, created_ms: 5 };
+    vec![
+        Golden::coded(
+            "record.service.invitation",
+            &Held { invitation, used_by: vec![(6, UserId::from_bits(1 << 40))] },
+        ),
+        Golden::coded("record.service.invitations", &Codes(vec![code])),
+    ]
+}

@@ -7,6 +7,7 @@ use magpie_protocol::{
 };
 
 use super::{
+    announcements::{self, Announcement},
     command::{Command, Send},
     invitations::{self, Invitation},
 };
@@ -92,6 +93,8 @@ pub enum Query {
     /// A conversation, whoever asks.
     Conversation(ConversationId),
     Invitations,
+    /// What was said to everybody.
+    Announcements,
 }
 
 /// What those reads give.
@@ -102,6 +105,8 @@ pub enum View {
     Conversation(Option<ConversationView>),
     /// With how many accounts came with each.
     Invitations(Vec<(Invitation, u32)>),
+    /// The oldest first.
+    Announcements(Vec<Announcement>),
 }
 
 /// A conversation, for operators.
@@ -157,6 +162,11 @@ pub fn apply(tx: &mut Tx<'_>, entity: EntityId, command: Command) -> Replied {
         Command::AddInvitation(invitation) => invitations::add(tx, invitation),
         Command::RevokeInvitation { code } => invitations::revoke(tx, &code),
         Command::UseInvitation { code, handle, user } => invitations::take(tx, &code, &handle, user),
+        Command::Announce { id, text } => announcements::begin(tx, id, &text),
+        Command::AnnounceIn { id, text, after, last, told } => {
+            announcements::go_on(tx, entity.slot(), (id, text), after, last, told)
+        }
+        Command::Announced { id, told } => announcements::end(tx, id, told),
         Command::ReturnInvitation { code, handle, user } => invitations::give_back(tx, &code, &handle, user),
         Command::RevokeKey { id } => {
             let mut keys = (*tx.get::<Keys>(&keys_key()).unwrap_or_default()).clone();
@@ -194,6 +204,12 @@ fn set_disabled(tx: &mut Tx<'_>, me: UserId, on: bool) -> Replied {
 /// Whether nobody may sign in to this account.
 pub fn is_disabled(tx: &mut Tx<'_>, user: UserId) -> bool {
     tx.get::<Disabled>(&disabled_key(user)).is_some()
+}
+
+/// The account of this person is deleted: nothing of this stays.
+pub fn purge(tx: &mut Tx<'_>, me: UserId) {
+    tx.delete(disabled_key(me));
+    tx.delete(sent_key(TimelineId::Inbox(me), me));
 }
 
 /// Once for each id, as long as that is remembered.
@@ -237,6 +253,7 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
     Ok(match query {
         Query::Keys => View::Keys(store.get::<Keys>(&keys_key())?.map(|keys| keys.0.clone()).unwrap_or_default()),
         Query::Disabled(user) => View::Disabled(store.get::<Disabled>(&disabled_key(user))?.map(|since| since.0)),
+        Query::Announcements => View::Announcements(announcements::list(store)?),
         Query::Invitations => View::Invitations(invitations::list(store)?),
         Query::Conversation(id) => {
             let found = chat::state::conversation(store, id)?;
@@ -252,4 +269,19 @@ pub fn query(store: &mut Store, query: Query) -> Result<View, StateError> {
             }))
         }
     })
+}
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let (name, scopes, user) = ("shop".to_owned(), vec!["send".to_owned()], Some(UserId::from_bits(1 << 40)));
+    let key = Key { id: 1, name, hash: [2; 32], scopes, user, created_ms: 1_700_000_000_000 };
+    let mut all = vec![
+        Golden::coded("record.service.keys", &Keys(vec![key])),
+        Golden::coded("record.service.disabled", &Disabled(1_700_000_000_000)),
+        Golden::coded("record.service.sent", &Sent(vec![(1, 2, 3, 4)])),
+    ];
+    all.extend(invitations::goldens());
+    all.extend(announcements::goldens());
+    all
 }

@@ -147,7 +147,7 @@ pub struct Profile {
 }
 
 /// Changes one's profile: what is `None` stays. Answer: `Done`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct SetProfile {
     pub nickname: Option<String>,
     /// `Some(None)` takes it away.

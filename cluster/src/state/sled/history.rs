@@ -8,7 +8,7 @@ use super::{Digest, Sealed, SledBase, guarded, io};
 use crate::state::{
     base::{CHAIN_VERSION, FAR_VERSION, StateError, Stored, VisitWhile, Write, hex, seal, unseal, unseal_as},
     chain::{Chain, Piece, count, key_of, open_key, split_key},
-    runs::{Appending, InUse, Place},
+    runs::{Appending, Place},
 };
 
 /// How often a read looks again when chains changed under it.
@@ -97,6 +97,19 @@ impl Folding<'_> {
         Ok(())
     }
 
+    /// Removes all that is stored of a timeline, before anything else of it is folded.
+    fn erase(&mut self, front: &[u8], sealed: &mut Sealed, digest: &mut Digest) -> Result<(), StateError> {
+        let base = self.base;
+        let mut records = base.tree.scan_prefix(front);
+        while let Some((key, stored)) = guarded(&base.place, || records.next().transpose())? {
+            base.places(&key, &stored, &mut |place| self.dead.push(place))?;
+            digest.remove(&stored);
+            sealed.push((key.to_vec(), None));
+        }
+        self.open.insert(front.to_vec(), Kept { chain: Chain::starting(1), old: None, changed: false });
+        Ok(())
+    }
+
     /// All of it as records. Chains that were filled come first: until the new open one stands behind them, readers
     /// have the old one.
     fn finish(self, mut sealed: Sealed, mut digest: Digest) -> Result<Folded, StateError> {
@@ -134,6 +147,10 @@ impl SledBase {
                 sealed.push((key.to_vec(), value.map(|value| seal(key, &value))));
                 continue;
             };
+            if last == 0 && value.is_none() {
+                folding.erase(front, &mut sealed, &mut digest)?;
+                continue;
+            }
             let run = value.ok_or_else(|| StateError::Io(format!("entries are not removed one by one: {key:?}")))?;
             // What is replaced is named by runs as they are stored: before anything is added to those.
             if last < folding.open(front)?.chain.next() {
@@ -263,15 +280,15 @@ impl SledBase {
         codec::decode_stored(unseal_as(FAR_VERSION, key, stored)?).map_err(what)
     }
 
-    /// Notes where the runs of a record lie.
-    pub(super) fn note_places(&self, key: &[u8], stored: &[u8], in_use: &mut InUse) -> Result<(), StateError> {
+    /// Says where the runs of a record lie.
+    pub(super) fn places(&self, key: &[u8], stored: &[u8], each: &mut dyn FnMut(Place)) -> Result<(), StateError> {
         match stored.first() {
             Some(&CHAIN_VERSION) => Chain::open(key, stored)?.pieces().for_each(|(_, piece)| {
                 if let Piece::Far(place) = piece {
-                    in_use.add(place);
+                    each(*place);
                 }
             }),
-            Some(&FAR_VERSION) => in_use.add(&self.place_in(key, stored)?),
+            Some(&FAR_VERSION) => each(self.place_in(key, stored)?),
             _ => {}
         }
         Ok(())

@@ -53,7 +53,13 @@ impl Rig {
 
     /// A checkpoint in which entries, by timeline and number, became others, and timelines got these.
     fn change(&mut self, replaced: &[(u64, u64, Bytes)], appended: &[(u64, Vec<Bytes>)]) {
+        self.change_all(&[], replaced, appended);
+    }
+
+    /// The same behind which these timelines begin anew.
+    fn change_all(&mut self, erased: &[u64], replaced: &[(u64, u64, Bytes)], appended: &[(u64, Vec<Bytes>)]) {
         let mut store = Store::new(self.base().clone(), 1 << 20);
+        erased.iter().for_each(|n| store.erase(timeline(*n)));
         for (n, number, entry) in replaced {
             store.replace(timeline(*n), *number, entry.clone());
         }
@@ -145,14 +151,15 @@ proptest! {
             (
                 prop::collection::vec((0u64..3, 1usize..40, prop_oneof![0usize..60, 100usize..700]), 0..4),
                 prop::collection::vec((0u64..3, any::<prop::sample::Index>(), prop_oneof![0usize..60, 400usize..700]), 0..4),
+                prop_oneof![9 => Just(3u64), 1 => 0u64..3],
                 any::<bool>(),
             ),
             1..60,
         ),
     ) {
         let (mut rig, mut expected) = (Rig::new(), BTreeMap::<u64, Vec<Bytes>>::new());
-        for (appended, replaced, restart) in checkpoints {
-            let mut others = Vec::new();
+        for (appended, replaced, erased, restart) in checkpoints {
+            let (mut others, erased) = (Vec::new(), expected.remove(&erased).map(|_| erased));
             for (n, at, len) in replaced {
                 let Some(entries) = expected.get_mut(&n) else { continue };
                 let (at, other) = (at.index(entries.len()), Bytes::from(vec![255; len]));
@@ -163,10 +170,10 @@ proptest! {
             for (n, entries) in &appended {
                 expected.entry(*n).or_default().extend(entries.iter().cloned());
             }
-            if appended.is_empty() && others.is_empty() {
+            if appended.is_empty() && others.is_empty() && erased.is_none() {
                 continue;
             }
-            rig.change(&others, &appended);
+            rig.change_all(erased.as_slice(), &others, &appended);
             if restart {
                 rig.start();
             }
@@ -349,6 +356,25 @@ fn a_chain_that_begins_behind_an_entry_is_not_taken_for_its_own() {
 }
 
 #[test]
+fn nothing_is_left_of_a_timeline_that_was_erased() {
+    let mut rig = Rig::new();
+    let (gone, stays) = (Bytes::from(vec![77; 300]), Bytes::from(vec![88; 300]));
+    for _ in 0..40 {
+        rig.checkpoint(&[(1, vec![gone.clone()]), (2, vec![stays.clone()])]);
+    }
+    let words = |dir: &Path, byte: u8| {
+        let runs = fs::read(dir.join("runs-shard0-000001")).unwrap();
+        runs.windows(200).any(|window| window.iter().all(|b| *b == byte))
+    };
+    assert!(words(rig.dir.path(), 77) && rig.records() >= 5);
+    rig.change_all(&[1], &[], &[]);
+    assert!(!words(rig.dir.path(), 77) && words(rig.dir.path(), 88));
+    rig.start();
+    rig.check(&BTreeMap::from([(2, vec![stays; 40])]));
+    assert_eq!(Store::new(rig.base().clone(), 1 << 20).head(timeline(1)).unwrap(), 0);
+}
+
+#[test]
 fn the_room_of_what_was_replaced_is_given_back() {
     use std::os::unix::fs::MetadataExt as _;
     let mut rig = Rig::new();
@@ -368,6 +394,35 @@ fn the_room_of_what_was_replaced_is_given_back() {
     assert!(blocks() < before + 40 * 2 * 8 + 200, "{before} blocks became {}", blocks());
     rig.start();
     rig.check(&BTreeMap::from([(1, expected)]));
+}
+
+#[test]
+fn what_was_replaced_is_gone_after_a_crash_behind_the_checkpoint_and_there_after_one_before_it() {
+    for happened in [true, false] {
+        let mut rig = Rig::new();
+        rig.checkpoint(&[(1, entries(200, 300))]);
+        let file = rig.dir.path().join("runs-shard0-000001");
+        let words = || fs::read(&file).unwrap().windows(300).any(|window| window.iter().all(|b| *b == 7));
+        let (mut store, mut expected) = (Store::new(rig.base().clone(), 1 << 20), entries(200, 300));
+        store.replace(timeline(1), 8, Bytes::from(vec![250; 300]));
+        store.set_applied(applied(2));
+        let (writes, to) = store.freeze().unwrap().writes(&**rig.base()).unwrap();
+        let base = rig.base();
+        let Folded { sealed, digest, dead } = base.fold(writes, base.lock().1).unwrap();
+        base.write_dead(&dead).unwrap();
+        if happened {
+            let marker = codec::encode(&(to.to_bytes(), digest));
+            base.write_redo(&[(sealed.clone(), marker.clone())]).unwrap();
+            base.insert(&sealed, &marker).unwrap();
+            expected[7] = Bytes::from(vec![250; 300]);
+        }
+        // The process is killed here.
+        drop(store);
+        rig.start();
+        assert_eq!(words(), !happened);
+        assert!(!rig.base().dead.exists());
+        rig.check(&BTreeMap::from([(1, expected)]));
+    }
 }
 
 #[test]

@@ -60,15 +60,19 @@ pub(crate) fn set_profile(
     me: Identity,
     body: wire::SetProfile,
 ) {
-    let Some(Some(avatar)) = body.avatar.clone() else {
-        return shared.own(out, request, me, Command::SetProfile(body));
-    };
-    let (shared, out) = (shared.clone(), out.clone());
-    priority::spawn(async move {
-        match media::api::may_name(&shared, me, &[avatar]).await {
-            Ok(()) => shared.own(&out, request, me, Command::SetProfile(body)),
-            Err(error) => out.answer(request, Answer::Refused(error)),
-        }
+    let named = [("nickname", &body.nickname), ("region", &body.region), ("signature", &body.signature)];
+    let texts = named.into_iter().filter_map(|(what, text)| Some((what, text.clone()?))).collect();
+    shared.once_shown(out, request, me, texts, move |shared, out| {
+        let Some(Some(avatar)) = body.avatar.clone() else {
+            return shared.own(out, request, me, Command::SetProfile(body));
+        };
+        let (shared, out) = (shared.clone(), out.clone());
+        priority::spawn(async move {
+            match media::api::may_name(&shared, me, &[avatar]).await {
+                Ok(()) => shared.own(&out, request, me, Command::SetProfile(body)),
+                Err(error) => out.answer(request, Answer::Refused(error)),
+            }
+        });
     });
 }
 

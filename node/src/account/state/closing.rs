@@ -1,18 +1,20 @@
 //! The end of an account: thirty days to change one's mind, and then nothing of it stays.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use magpie_cluster::{
     EntityId, Key, Record, Store, Tx,
     state::{StateError, key::SHARD_SLOT},
 };
-use magpie_protocol::{Body, ErrorCode, TimelineId, UserId, WireError};
+use magpie_protocol::{Body, ConversationId, ErrorCode, TimelineId, UserId, WireError};
 
 use super::{Devices, HandleRecord, List, handle_key, key, person, user};
 use crate::{
     account, chat, contact,
     hooks::event::note,
     machine::{self, Outcome, Replied, table},
-    media, personal,
+    media, personal, service,
 };
 
 /// How long an account that is to be deleted can still be kept, in milliseconds.
@@ -79,7 +81,10 @@ pub(super) fn keep(tx: &mut Tx<'_>, me: UserId) -> Result<(), WireError> {
 /// Deletes the account, if its time has come.
 pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
     let person = person::of(tx, me);
-    let Some(user) = user(tx, me) else { return Ok(Outcome::Done) };
+    let Some(user) = user(tx, me) else {
+        erase_rest(tx, me);
+        return Ok(Outcome::Done);
+    };
     if person.closing_ms == 0 || person.closing_ms > tx.time_ms() {
         return Err(WireError::detail(ErrorCode::NotAllowed, "the account is not to be deleted yet"));
     }
@@ -88,13 +93,15 @@ pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
         tx.send(person::phone_entity(&person.phone), &machine::Command::Account(release));
     }
     let list = tx.get::<List>(&key(me, table::LIST)).unwrap_or_default();
-    for listed in list.0.iter().filter(|listed| listed.last == 0) {
-        let forget = machine::Command::Chat(chat::Command::Forget { user: me });
-        tx.send(EntityId::conversation(listed.conversation), &forget);
+    let listed = list.0.iter().map(|listed| listed.conversation);
+    // A block stands in a conversation that need not be on the list.
+    let blocked = contact::state::blocked(tx, me).into_iter().map(|other| ConversationId::direct(me, other));
+    for conversation in listed.chain(blocked).collect::<BTreeSet<_>>() {
+        let erase = machine::Command::Chat(chat::Command::Erase { user: me });
+        tx.send(EntityId::conversation(conversation), &erase);
     }
-    media::state::release(tx, me, person.profile.avatar.as_slice());
+    media::state::let_go(tx, person.profile.avatar.as_slice());
     contact::state::purge(tx, me);
-    personal::state::purge(tx, me);
     // The handle is free again, if it is still this person's.
     if tx.get::<HandleRecord>(&handle_key(&user.handle)).is_some_and(|holder| holder.user == me) {
         tx.delete(handle_key(&user.handle));
@@ -102,12 +109,33 @@ pub(super) fn purge(tx: &mut Tx<'_>, me: UserId) -> Replied {
     for table in [table::USER, table::DEVICES, table::LIST, table::PERSONAL] {
         tx.delete(key(me, table));
     }
+    service::state::purge(tx, me);
     strike(tx, me, 0);
+    tx.erase(TimelineId::Inbox(me));
     tx.note(TimelineId::Inbox(me), note::USER_DELETED);
+    erase_rest(tx, me);
     Ok(Outcome::Done)
+}
+
+/// Erases what there may be much of, a part at a time: until nothing is left, the same is asked again.
+fn erase_rest(tx: &mut Tx<'_>, me: UserId) {
+    if media::state::forget(tx, me) | personal::state::purge(tx, me) {
+        tx.send(EntityId::user(me), &machine::Command::Account(account::Command::Purge));
+    }
 }
 
 pub(super) fn due(store: &mut Store, now_ms: u64) -> Result<Vec<UserId>, StateError> {
     let closing = store.get::<Closing>(&closing_key())?.unwrap_or_default();
     Ok(closing.0.iter().filter(|(at_ms, _)| *at_ms <= now_ms).map(|(_, user)| *user).take(DUE_MAX).collect())
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let mut all = vec![Golden::coded("record.account.closing", &Closing(vec![(5, UserId::from_bits(1 << 40))]))];
+    all.extend(person::goldens());
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -253,3 +253,10 @@ pub(super) fn by_code(store: &mut Store, user: UserId, code: u64) -> Result<Opti
     let theirs = person(store, user)?.code;
     Ok((code > 0 && theirs == code).then_some(user))
 }
+
+#[cfg(test)]
+pub(crate) fn goldens() -> Vec<crate::golden::file::Golden> {
+    use crate::golden::file::Golden;
+    let held = PhoneRecord { user: UserId::from_bits(1 << 40), findable: true };
+    vec![Golden::coded("record.account.person", &Person::default()), Golden::coded("record.account.phone", &held)]
+}

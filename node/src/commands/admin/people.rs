@@ -8,6 +8,7 @@ use crate::admin::{
     invitations::{InvitationInfo, InvitationList, NewInvitation},
     keys::{KeyList, MadeKey, NewKey},
     node::{HookList, LogLevel},
+    notices::{NoticeBegun, NoticeInfo, NoticeList},
     users::{Notice, SignOut, UserInfo},
 };
 
@@ -28,6 +29,19 @@ pub(super) enum Users {
     },
     /// Say something to a person: it comes to their inbox
     Notice { who: String, text: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Notices {
+    /// What was said to everybody, and how many have it
+    List,
+    /// Say something to everybody: it comes to every inbox, some at a time
+    Send {
+        text: String,
+        /// Under this id it is said once, however often it is sent
+        #[arg(long)]
+        id: Option<String>,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -81,7 +95,7 @@ pub(super) enum Invitations {
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Hooks {
-    /// Those who are told of what happens, and what waits for them in the shards that this node leads
+    /// Those who are told of what happens, and what waits for them on each node
     List,
     /// Try again now what was not taken
     Retry { receiver: String },
@@ -193,6 +207,29 @@ pub(super) fn users(caller: &Caller<'_>, command: &Users) -> anyhow::Result<i32>
     did(caller, done)
 }
 
+pub(super) fn notices(caller: &Caller<'_>, command: &Notices) -> anyhow::Result<i32> {
+    match command {
+        Notices::List => {
+            let list: NoticeList = caller.get("notices")?;
+            show(caller, &list, || {
+                let cells = |one: &NoticeInfo| {
+                    let done = one.done_ms.map_or_else(|| "on its way".to_owned(), utc);
+                    row([&one.id, &utc(one.begun_ms), &done, &one.told.to_string()])
+                };
+                [row(["NOTICE", "BEGUN", "DONE", "INBOXES"])]
+                    .into_iter()
+                    .chain(list.notices.iter().map(cells))
+                    .collect()
+            })
+        }
+        Notices::Send { text, id } => {
+            let body = Notice { text: text.clone(), id: id.clone() };
+            let begun: NoticeBegun = post(caller, "notices", &body)?;
+            show(caller, &begun, || vec![row([&begun.id, "is on its way to everybody"])])
+        }
+    }
+}
+
 pub(super) fn conversations(caller: &Caller<'_>, command: &Conversations) -> anyhow::Result<i32> {
     match command {
         Conversations::Show { conversation } => {
@@ -277,6 +314,7 @@ pub(super) fn hooks(caller: &Caller<'_>, command: &Hooks) -> anyhow::Result<i32>
             return show(caller, &list, || {
                 let mut rows = vec![row([
                     "RECEIVER",
+                    "NODE",
                     "WAITING",
                     "COLLAPSED",
                     "OLDEST",
@@ -294,6 +332,7 @@ pub(super) fn hooks(caller: &Caller<'_>, command: &Hooks) -> anyhow::Result<i32>
                     let collapsed = format!("{} into {}", hook.collapsed, hook.collapsed_into);
                     row([
                         &hook.receiver,
+                        &hook.node,
                         &hook.waiting.to_string(),
                         &collapsed,
                         &time(hook.oldest_ms),
@@ -305,6 +344,7 @@ pub(super) fn hooks(caller: &Caller<'_>, command: &Hooks) -> anyhow::Result<i32>
                     ])
                 };
                 rows.extend(list.hooks.iter().map(cells));
+                rows.extend(list.silent.iter().map(|shard| row([shard, "does not answer"])));
                 rows
             });
         }

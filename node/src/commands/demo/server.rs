@@ -20,7 +20,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts so many nodes over this folder. Thousands sign up at once and from one address, so passwords are cheap and
-    /// addresses unlimited; everything else is as `magpie serve` has it.
+    /// addresses unlimited, and channels are full of strangers; everything else is as `magpie serve` has it.
     pub(super) fn start(dir: &Path, nodes: u32) -> anyhow::Result<Self> {
         let log = fs::File::create(dir.join("node.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -39,6 +39,8 @@ impl Server {
             .env("MAGPIE_LIMITS_PASSWORD_PER_ADDRESS_RATE", "0")
             .env("MAGPIE_LIMITS_ACTS_PER_USER_RATE", "0")
             .env("MAGPIE_LIMITS_LOOKUPS_PER_USER_RATE", "0")
+            .env("MAGPIE_POLICY_VERSION", "1")
+            .env("MAGPIE_POLICY_STRANGERS_WRITE", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
