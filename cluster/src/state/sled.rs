@@ -13,6 +13,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use bincode::{Decode, Encode};
@@ -31,6 +33,9 @@ const TRUST_FILE: &str = "trusted";
 /// rebuild the state instead of stumbling over a chain.
 const FORM: &str = " chains";
 const CLOSED: &str = "closed";
+/// What sled says of a database that is open already, and how long that is waited for.
+const LOCKED: &str = "could not acquire lock";
+const LOCKED_MAX: Duration = Duration::from_secs(5);
 
 mod history;
 
@@ -81,12 +86,22 @@ impl SledDb {
                 sled::Config::new().path(&path).cache_capacity(cache_bytes).flush_every_ms(Some(1000)).open()
             })
         };
-        let db = match open() {
-            Ok(db) => db,
-            Err(error) => {
-                tracing::error!(%error, "the state store does not open: rebuilding it from snapshots and log");
-                Self::wipe(dir)?;
-                open()?
+        let began = Instant::now();
+        let db = loop {
+            match open() {
+                Ok(db) => break db,
+                // It is not damaged: one that was closed a moment ago is let go by its threads a moment later.
+                Err(StateError::Io(why)) if why.contains(LOCKED) => {
+                    if began.elapsed() >= LOCKED_MAX {
+                        return Err(StateError::Io(format!("{why}; does another process run on this folder?")));
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the state store does not open: rebuilding it from snapshots and log");
+                    Self::wipe(dir)?;
+                    break open()?;
+                }
             }
         };
         fs::write(&trust, boot_id() + FORM).map_err(io(&trust))?;

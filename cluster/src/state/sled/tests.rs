@@ -186,6 +186,21 @@ proptest! {
 }
 
 #[test]
+fn a_database_that_is_open_already_is_not_taken_for_damaged() {
+    let mut rig = Rig::new();
+    rig.checkpoint(&[(1, entries(3, 100))]);
+    let refused = SledDb::open(rig.dir.path(), 1 << 20).err();
+    assert!(matches!(&refused, Some(StateError::Io(why)) if why.contains("another process")), "{refused:?}");
+    let (path, last) = (rig.dir.path().to_owned(), (rig.db.take(), rig.base.take()));
+    let opening = thread::spawn(move || SledDb::open(&path, 1 << 20));
+    thread::sleep(Duration::from_millis(200));
+    drop(last);
+    rig.db = Some(opening.join().unwrap().unwrap());
+    rig.base = Some(std::sync::Arc::new(rig.db.as_ref().unwrap().shard(ShardId::new(0)).unwrap()));
+    rig.check(&BTreeMap::from([(1, entries(3, 100))]));
+}
+
+#[test]
 fn records_grow_with_bytes_not_with_checkpoints() {
     let mut rig = Rig::new();
     for _ in 0..1000 {
