@@ -42,12 +42,10 @@ impl LogStore {
         Self { log, brake }
     }
 
-    fn read(&self, from: u64, to: u64, bytes: usize) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
-        let entries = self.log.read_some(from, to, bytes).map_err(|e| failed(ErrorVerb::Read, e))?;
+    fn read(&self, from: u64, to: u64, bytes: usize) -> io::Result<Vec<Entry<Types>>> {
+        let entries = self.log.read_some(from, to, bytes).map_err(io::Error::other)?;
         let decoded: Option<Vec<_>> = entries.into_iter().map(decode_entry).collect();
-        decoded.ok_or_else(|| {
-            failed(ErrorVerb::Read, io::Error::other("an entry of a kind that this build does not know"))
-        })
+        decoded.ok_or_else(|| io::Error::other("an entry of a kind that this build does not know"))
     }
 }
 
@@ -146,13 +144,13 @@ impl RaftLogReader<Types> for LogStore {
             Excluded(&n) => n,
             Unbounded => u64::MAX,
         };
-        self.read(from, to, usize::MAX)
+        self.read(from, to, usize::MAX).map_err(|e| failed(ErrorVerb::Read, e))
     }
 
     /// What goes to another replica next: at least one entry.
     async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
         let bytes = if self.brake.holds(from) { self.brake.piece().await } else { READ_BYTES };
-        self.read(from, to, bytes)
+        self.read(from, to, bytes).map_err(|e| failed(ErrorVerb::Read, e))
     }
 }
 

@@ -148,6 +148,7 @@ async fn what_was_refused_waits_for_leave_to_ask_again_and_other_conversations_d
     rig.out.on_lost();
     let first = rig.send().map(|(key, _)| key.conversation);
     assert_eq!((first, rig.send().is_none()), (Some(other), true), "nor does a connection that was lost give it");
+    rig.answer(key, Err(WireError::new(ErrorCode::NotFound)));
     rig.may_again = true;
     rig.run();
     assert_eq!(rig.timeline(), ["a", "b"], "it is only later");
