@@ -3,7 +3,8 @@
 //! In reading order: [`machine`] is what a subsystem implements, [`state`] the records and timelines that it
 //! works on, [`shard`] runs it behind a consensus log, [`router`] finds the shard of an entity. Below them
 //! [`consensus`], [`log`], [`snapshot`] and [`disk`]; beside them [`watch`], the hints that follow an apply,
-//! [`transport`], how nodes talk to each other, and [`priority`], which requests of others come first. [`backup`] is a copy of all of it in a folder.
+//! [`transport`], how nodes talk to each other, and [`priority`], which requests of others come first. [`backup`] is a
+//! copy of all of it in a folder.
 //!
 //! What does not belong here: sessions, accounts, chats, HTTP, QUIC to clients; a clock or a random source inside
 //! anything that `apply` reaches.

@@ -295,11 +295,11 @@ impl<M: Machine> Shard<M> {
         self.0.leadership.subscribe()
     }
 
-    /// Whether this replica serves commands and reads.
-    fn lead(&self) -> Result<(), AskError> {
-        let Leadership { leader, leads, .. } = self.leadership();
+    /// The term in which this replica serves commands and reads, if it does.
+    fn lead(&self) -> Result<u64, AskError> {
+        let Leadership { leader, leads, term } = self.leadership();
         // One that leads and is not ready yet sends nobody to itself.
-        if leads { Ok(()) } else { Err(AskError::NotLeader { leader: leader.filter(|node| *node != self.0.me) }) }
+        if leads { Ok(term) } else { Err(AskError::NotLeader { leader: leader.filter(|node| *node != self.0.me) }) }
     }
 
     /// Adds a command to the open batch. `reply` is called once: with the reply when the command is durable and

@@ -1,7 +1,8 @@
 //! Hints: what the leader of a shard tells the nodes that watch one of its timelines.
 //!
 //! A hint may be lost. The leader counts its hints for each watching node and says the count every second, so a
-//! node that missed one knows, and watches again from the heads.
+//! node that missed one knows, and watches again from the heads. A table that was emptied counts on from where no
+//! other has been, so a node whose watches it forgot knows as well.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -74,11 +75,27 @@ pub struct WatchTable {
     /// Lists of one, shared: most timelines are watched by one node or by few.
     alone: BTreeMap<NodeId, Arc<[NodeId]>>,
     sent: BTreeMap<NodeId, u64>,
+    /// Where counts begin: above every count of this table before it was emptied, and of leaders of earlier terms.
+    first: u64,
+    /// In which this replica led when it was filled.
+    term: u64,
     /// When the first look at it was, since it was empty.
     began: Option<Instant>,
 }
 
+/// More hints than a leader sends in its term.
+const HINTS_PER_TERM: u32 = 40;
+
 impl WatchTable {
+    /// This replica leads in this term: what was watched when it led in another is forgotten.
+    pub fn lead(&mut self, term: u64) {
+        if self.term < term {
+            self.clear();
+            self.term = term;
+            self.first = self.first.max(term << HINTS_PER_TERM);
+        }
+    }
+
     /// The node wants hints of this timeline.
     pub fn watch(&mut self, node: NodeId, timeline: TimelineId) {
         let alone = self.alone.entry(node).or_insert_with(|| Arc::from([node]));
@@ -86,7 +103,7 @@ impl WatchTable {
         if !watchers.contains(&node) {
             *watchers = watchers.iter().copied().chain([node]).collect();
         }
-        self.sent.entry(node).or_default();
+        self.sent.entry(node).or_insert(self.first);
     }
 
     /// The node no longer wants them.
@@ -112,7 +129,7 @@ impl WatchTable {
 
     /// Counts hints that are about to be sent to a node; returns the count with them.
     pub fn count(&mut self, node: NodeId, hints: usize) -> u64 {
-        let sent = self.sent.entry(node).or_default();
+        let sent = self.sent.entry(node).or_insert(self.first);
         *sent += hints as u64;
         *sent
     }
@@ -122,9 +139,10 @@ impl WatchTable {
         self.sent.iter().map(|(node, sent)| (*node, *sent)).collect()
     }
 
-    /// Forgets everything: another replica leads.
+    /// Forgets what is watched: this replica does not serve.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        let first = self.sent.values().max().map_or(self.first, |sent| sent + 1);
+        *self = Self { first, term: self.term, ..Self::default() };
     }
 }
 
@@ -170,4 +188,32 @@ struct Nowhere;
 impl HintSink for Nowhere {
     fn on_hints(&self, _: ShardId, _: u64, _: &[Hint]) {}
     fn on_beat(&self, _: ShardId, _: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node whose watches were forgotten is told a count that it has not seen, also when as many hints have gone as
+    /// before: whether the replica served no more for a moment, or led again in another term, or another did.
+    #[test]
+    fn no_count_comes_twice_from_tables_that_differ() {
+        let (node, timeline) = (NodeId::new(1, 1), TimelineId::Inbox(UserId::from_bits(1)));
+        let (mut seen, mut table) = (std::collections::BTreeSet::new(), WatchTable::default());
+        let mut some = |table: &mut WatchTable, term| {
+            table.lead(term);
+            table.watch(node, timeline);
+            assert!(seen.insert(table.sent()[0].1), "term {term}: {:?}", table.sent());
+            assert!((0..20).all(|_| seen.insert(table.count(node, 1))), "term {term}");
+        };
+        some(&mut table, 3);
+        table.clear();
+        assert!(table.watchers(&timeline).is_none());
+        some(&mut table, 3);
+        some(&mut table, 5);
+        table.clear();
+        some(&mut table, 5);
+        // Another replica, which led between.
+        some(&mut WatchTable::default(), 4);
+    }
 }

@@ -7,7 +7,7 @@ use magpie_cluster::{
     EntityId, Key, Machine, Record, Router, Store, Tx,
     system::{FIRST_LEVEL, LEVEL},
 };
-use magpie_protocol::{ConversationId, DeviceId, ErrorCode, ShardId, Slot, UserId, WireError};
+use magpie_protocol::{ConversationId, DeviceId, ErrorCode, ShardId, Slot, UserId, WireError, ids::SLOTS};
 
 use crate::{account, chat, contact, hooks, media, personal, policy, policy::Policy, search, service};
 
@@ -26,6 +26,11 @@ pub fn by_shard<T>(
         shards.entry(router.shard_of(slot).id()).or_insert_with(|| (slot, Vec::new())).1.push(one);
     }
     shards.into_values().collect()
+}
+
+/// One slot of each shard.
+pub fn one_of_each(router: &MagpieRouter) -> Vec<Slot> {
+    by_shard(router, (0..SLOTS).map(Slot::new), |slot| *slot).into_iter().map(|(slot, _)| slot).collect()
 }
 
 /// What can be asked of an entity. Variants are append-only: they stand in logs.

@@ -272,7 +272,7 @@ impl Node {
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    watches.look_for_silence();
+                    watches.look_after();
                     sweeping.sweep();
                 }
             }),

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    mem::take,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,10 @@ struct Watcher {
 
 const NOT_GRANTED: u64 = u64::MAX;
 
+fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Watcher {
     fn may_have(&self, hint: &Hint) -> bool {
         self.granted != NOT_GRANTED && self.granted >= hint.rights_before
@@ -47,16 +52,27 @@ pub struct Watches {
     /// No list is empty.
     table: Registry<TimelineId, Vec<Watcher>>,
     /// Hints seen of each shard, and when it last gave a sign.
-    seen: Mutex<BTreeMap<ShardId, Seen>>,
+    seen: Arc<Mutex<BTreeMap<ShardId, Seen>>>,
+    /// Timelines of which hints come, and that nobody follows here: what was said of that was lost.
+    strays: Mutex<BTreeSet<TimelineId>>,
     router: OnceLock<MagpieRouter>,
     clock: magpie_cluster::Clock,
     /// For tests: hints are lost on their way here.
     pub drop_hints: Arc<AtomicBool>,
 }
 
+#[derive(Clone, Copy)]
 struct Seen {
     count: u64,
     at_ms: u64,
+    /// Its watches are not known to be registered.
+    torn: bool,
+}
+
+impl Seen {
+    fn first(at_ms: u64) -> Self {
+        Self { count: 0, at_ms, torn: false }
+    }
 }
 
 /// Silence of a shard after which its watches are registered again, in milliseconds.
@@ -65,17 +81,13 @@ const SILENCE_MS: u64 = 3_000;
 impl Watches {
     /// An empty table.
     pub fn new(clock: magpie_cluster::Clock, drop_hints: Arc<AtomicBool>) -> Self {
-        let (table, seen, router) = (Registry::default(), Mutex::default(), OnceLock::new());
-        Self { table, seen, router, clock, drop_hints }
+        let (table, seen, router) = (Registry::default(), Arc::default(), OnceLock::new());
+        Self { table, seen, strays: Mutex::default(), router, clock, drop_hints }
     }
 
     /// The way to the shards, once they run.
     pub fn set_router(&self, router: MagpieRouter) {
         _ = self.router.set(router);
-    }
-
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<ShardId, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the session on the timeline's list. It is handed nothing before [`Watches::grant`].
@@ -134,7 +146,11 @@ impl Watches {
             by_shard.entry(router.shard_id_of(timeline)).or_default().push(timeline);
         }
         for (shard, timelines) in by_shard {
-            router.unwatch(shard, timelines);
+            router.unwatch(shard, timelines.clone());
+            // A session that came to one meanwhile may have said so before this.
+            if timelines.iter().any(|timeline| self.table.look(timeline, |_| ()).is_some()) {
+                self.repair(shard);
+            }
         }
     }
 
@@ -149,13 +165,16 @@ impl Watches {
     }
 
     fn hand_on(&self, hint: &Hint) {
-        self.table.change(&hint.timeline, |watchers| {
+        let handed_on = self.table.change(&hint.timeline, |watchers| {
             crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
             hand_to(watchers, hint);
             if let TimelineId::Inbox(user) = hint.timeline {
                 tell_of_inbox(user, &hint.entry.0, watchers);
             }
         });
+        if handed_on.is_none() {
+            lock(&self.strays).insert(hint.timeline);
+        }
     }
 
     /// Registers the watches of a shard again and lets every session concerned ask where it stands.
@@ -176,10 +195,11 @@ impl Watches {
             }
         });
         timelines.sort_unstable();
-        let router = router.clone();
+        let (router, seen) = (router.clone(), self.seen.clone());
         tokio::spawn(async move {
-            // Watch first, then look. If nobody can be asked, the silence goes on and this is done again.
+            // Watch first, then look.
             if let Err(error) = router.rewatch(shard, timelines).await {
+                lock(&seen).entry(shard).or_insert(Seen::first(0)).torn = true;
                 return tracing::debug!(%shard, %error, "watches are not registered again yet");
             }
             for (session, timelines) in sessions.into_values() {
@@ -188,17 +208,20 @@ impl Watches {
         });
     }
 
-    /// Registers again the watches of shards that have been silent. Called every second.
-    pub fn look_for_silence(&self) {
+    /// Registers again the watches of shards that have been silent, or where that failed; ends those that nobody
+    /// here needs. Called every second.
+    pub fn look_after(&self) {
         let now = (self.clock)();
-        let mut silent = Vec::new();
-        for (shard, seen) in self.seen().iter_mut() {
-            if now.saturating_sub(seen.at_ms) > SILENCE_MS {
+        let mut torn = Vec::new();
+        for (shard, seen) in lock(&self.seen).iter_mut() {
+            if take(&mut seen.torn) || now.saturating_sub(seen.at_ms) > SILENCE_MS {
                 seen.at_ms = now;
-                silent.push(*shard);
+                torn.push(*shard);
             }
         }
-        silent.into_iter().for_each(|shard| self.repair(shard));
+        torn.into_iter().for_each(|shard| self.repair(shard));
+        let strays = take(&mut *lock(&self.strays));
+        self.unwatch(strays.into_iter().filter(|timeline| self.table.look(timeline, |_| ()).is_none()));
     }
 }
 
@@ -248,8 +271,8 @@ impl HintSink for Watches {
             return;
         }
         let now = (self.clock)();
-        let mut seen = self.seen();
-        let known = seen.entry(shard).or_insert(Seen { count: 0, at_ms: now });
+        let mut seen = lock(&self.seen);
+        let known = seen.entry(shard).or_insert(Seen::first(now));
         // Missing ones are noticed here or at the next beat; these are good either way.
         if known.count + hints.len() as u64 == count {
             known.count = count;
@@ -277,8 +300,8 @@ impl HintSink for Watches {
 
     fn on_beat(&self, shard: ShardId, count: u64) {
         let now = (self.clock)();
-        let mut seen = self.seen();
-        let known = seen.entry(shard).or_insert(Seen { count: 0, at_ms: now });
+        let mut seen = lock(&self.seen);
+        let known = seen.entry(shard).or_insert(Seen::first(now));
         known.at_ms = now;
         let gap = known.count != count;
         known.count = count;

@@ -375,8 +375,11 @@ async fn a_listed_word_is_refused_or_masked_and_the_numbers_go_on() {
 async fn a_service_is_asked_first_and_what_it_says_counts_once() {
     for default in ["allow", "refuse"] {
         let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("words");
+        std::fs::write(&list, "bad\n").unwrap();
         let service = Receiver::start(Mood::Says(200, r#"{"allow": true}"#.to_owned()));
-        let (node, place) = start(dir.path(), |config| {
+        let (node, place) = start(&dir.path().join("data"), |config| {
+            config.hooks.words.clone_from(&list);
             config.hooks.before_send_url = service.url();
             config.hooks.before_send_timeout_ms = 300;
             config.hooks.before_send_default = default.to_owned();
@@ -385,16 +388,20 @@ async fn a_service_is_asked_first_and_what_it_says_counts_once() {
         let direct = befriend(&ann, &ben).await;
         assert_eq!(refusal(&ann, direct, text("one")).await, None);
         let asked = service.heard().pop().unwrap();
-        assert!(is_signed(&asked));
-        assert_eq!(asked.kind(), "before_send");
+        assert!(is_signed(&asked) && asked.kind() == "before_send");
         assert_eq!(asked.json["data"]["content"], serde_json::json!({ "kind": "text", "text": "one" }));
         service.set(Mood::Says(200, r#"{"allow": false, "reason": "not in this house"}"#.to_owned()));
         let refused = refusal(&ann, direct, text("two")).await.unwrap();
         assert!(refused.contains("not in this house"), "{refused}");
         let refused = ann.client.create_group("our house", vec![]).await.unwrap_err().to_string();
         assert!(refused.contains("not in this house") && refused.contains("title"), "{refused}");
-        let asked = service.heard().pop().unwrap();
-        assert_eq!(asked.json["data"]["content"], serde_json::json!({ "kind": "title", "text": "our house" }));
+        let asked = service.heard();
+        let of_last = &asked.last().unwrap().json["data"]["content"];
+        assert_eq!(*of_last, serde_json::json!({ "kind": "title", "text": "our house" }));
+        // What the list refuses it is not asked.
+        let refused = ann.client.create_group("bad house", vec![]).await.unwrap_err().to_string();
+        assert!(refused.contains("words") && refused.contains("title"), "{refused}");
+        assert_eq!(service.heard().len(), asked.len());
         let shown = SetProfile { signature: Some("our house".into()), ..SetProfile::default() };
         assert!(ann.client.set_profile(shown).await.unwrap_err().to_string().contains("signature"));
         // Whatever it does: the answer comes in time, and says what was configured.

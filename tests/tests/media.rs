@@ -332,13 +332,18 @@ async fn a_file_that_was_to_be_sent_without_a_node_is_sent_once_by_the_next_clie
     stop(node).await;
 }
 
-#[tokio::test]
-async fn what_was_recalled_or_edited_away_is_given_to_nobody_and_goes() {
+/// A node that soon deletes what nobody names.
+fn start_collecting() -> (tempfile::TempDir, InProcess) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = test_config(&dir.path().join("node"));
     config.media.unused_keep_s = 2;
     config.media.collect_every_s = 1;
-    let node = InProcess::start(config, Options::default());
+    (dir, InProcess::start(config, Options::default()))
+}
+
+#[tokio::test]
+async fn what_was_recalled_or_edited_away_is_given_to_nobody_and_goes() {
+    let (dir, node) = start_collecting();
     let place = Place::new(node.address, node.ca.clone());
     let (alice, bob) = (Person::new(&place, "alice").await, Person::new(&place, "bob").await);
     let conversation = befriend(&alice, &bob).await;
@@ -377,11 +382,7 @@ async fn what_was_recalled_or_edited_away_is_given_to_nobody_and_goes() {
 
 #[tokio::test]
 async fn what_a_favourite_names_is_kept_for_whom_it_is_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = test_config(&dir.path().join("node"));
-    config.media.unused_keep_s = 2;
-    config.media.collect_every_s = 1;
-    let node = InProcess::start(config, Options::default());
+    let (dir, node) = start_collecting();
     let place = Place::new(node.address, node.ca.clone());
     let (alice, bob) = (Person::new(&place, "alice").await, Person::new(&place, "bob").await);
     let conversation = befriend(&alice, &bob).await;

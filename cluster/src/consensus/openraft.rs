@@ -126,7 +126,7 @@ impl Group {
         let config = Arc::new(config.validate().map_err(stopped)?);
         let brake = Brake::new(log.clone(), pace);
         let network = Network { shard: log.shard(), system, transport, disk, brake: brake.clone() };
-        let store = LogStore::new(log.clone(), brake.clone());
+        let store = LogStore::new(log.clone(), brake.clone(), applier.applied().position);
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;

@@ -35,11 +35,13 @@ const READ_BYTES: usize = 1024 * 1024;
 pub(super) struct LogStore {
     log: Arc<ShardLog>,
     brake: Brake,
+    /// The last of what is applied. A snapshot may have come and been written down, and its leader not.
+    applied: Option<Position>,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Arc<ShardLog>, brake: Brake) -> Self {
-        Self { log, brake }
+    pub(super) fn new(log: Arc<ShardLog>, brake: Brake, applied: Option<Position>) -> Self {
+        Self { log, brake, applied }
     }
 
     fn read(&self, from: u64, to: u64, bytes: usize) -> io::Result<Vec<Entry<Types>>> {
@@ -180,6 +182,10 @@ impl RaftLogStorage<Types> for LogStore {
         let Some(bytes) = self.log.vote() else { return Ok(None) };
         let (term, node, committed): (u64, u64, bool) =
             codec::decode_stored(&bytes).map_err(|e| failed(ErrorVerb::Read, e))?;
+        // Whoever led when what is applied was decided, led: nobody of an earlier term leads any more, not this one either.
+        if let Some(decided) = self.applied.filter(|applied| applied.term > term) {
+            return Ok(Some(Vote::new_committed(decided.term, decided.node)));
+        }
         Ok(Some(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) }))
     }
 

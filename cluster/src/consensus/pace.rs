@@ -159,7 +159,8 @@ impl Pace {
         let took = (rounds > 0).then(|| micros as f64 / rounds as f64);
         let anew = written.saturating_sub(inner.written) as f64 / window.as_secs_f64();
         let fresh = inner.sent.is_none_or(|sent| now - sent > QUIET);
-        (inner.window, inner.written) = (now, written);
+        // Who sends a snapshot may have asked a while ago.
+        (inner.window, inner.written) = (now, written.max(inner.written));
         if fresh {
             // The window goes back to when something was last sent: what came anew meanwhile says nothing.
             inner.usual = took.or(inner.usual);
@@ -264,10 +265,10 @@ mod tests {
 
     /// Sends pieces for so long while batches take this long and the log grows at this rate; bytes a second that went.
     async fn rate(pace: &Pace, seconds: u64, round: Duration, anew: u64) -> f64 {
-        let (began, mut bytes) = (Instant::now(), 0);
+        let (began, before, mut bytes) = (Instant::now(), pace.lock().written, 0);
         while began.elapsed() < Duration::from_secs(seconds) {
             pace.note_round(round);
-            let written = (began.elapsed().as_secs_f64() * anew as f64) as u64;
+            let written = before + (began.elapsed().as_secs_f64() * anew as f64) as u64;
             let wait = pace.wait(SHARD, written).unwrap_or_default();
             tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
             bytes += if pace.take(SHARD, 100_000) { 100_000 } else { 0 };

@@ -71,7 +71,7 @@ impl<M: Machine> Shard<M> {
                 self.0.node.astray.store(true, Ordering::Relaxed);
             }
             let (lead, group) = (self.lead(), self.group());
-            let (Ok(()), Some(group)) = (&lead, group) else {
+            let (Ok(_), Some(group)) = (&lead, group) else {
                 let error = lead.err().unwrap_or(AskError::NotLeader { leader: None });
                 waiters.into_iter().for_each(|waiter| waiter.fail(error.clone()));
                 continue;

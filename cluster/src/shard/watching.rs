@@ -8,8 +8,9 @@ use crate::{AskError, machine::Machine, watch::Signal};
 impl<M: Machine> Shard<M> {
     /// Registers a node's watch of these timelines; a query that is answered after it misses no entry.
     pub fn watch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
-        self.lead()?;
+        let term = self.lead()?;
         let mut core = lock(&self.0.core);
+        core.watches.lead(term);
         for timeline in timelines {
             core.watches.watch(node, *timeline);
         }

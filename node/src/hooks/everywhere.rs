@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use magpie_cluster::AskError;
-use magpie_protocol::{ShardId, Slot, ids::SLOTS};
+use magpie_protocol::{ShardId, Slot};
 
 use super::{
     ReceiverStatus,
     query::{Act, Query, View},
 };
-use crate::machine::{self, MagpieRouter, by_shard};
+use crate::machine::{self, MagpieRouter, one_of_each};
 
 /// How the receivers are on the leader of the shard of this slot, after this was done with one of them.
 async fn ask(router: &MagpieRouter, slot: Slot, act: Option<(String, Act)>) -> Result<Vec<ReceiverStatus>, AskError> {
@@ -23,8 +23,7 @@ async fn ask(router: &MagpieRouter, slot: Slot, act: Option<(String, Act)>) -> R
 
 /// The same of every shard, each with one of its slots.
 async fn ask_all(router: &MagpieRouter) -> Vec<(Slot, Result<Vec<ReceiverStatus>, AskError>)> {
-    let slots = by_shard(router, (0..SLOTS).map(Slot::new), |slot| *slot);
-    join_all(slots.into_iter().map(async |(slot, _)| (slot, ask(router, slot, None).await))).await
+    join_all(one_of_each(router).into_iter().map(async |slot| (slot, ask(router, slot, None).await))).await
 }
 
 /// How each receiver is on each node that leads a shard; and the shards of which nobody said anything.

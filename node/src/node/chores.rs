@@ -1,15 +1,15 @@
 //! What must be done now and then in every shard: the operator's policy offered, accounts deleted whose time has come.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use magpie_cluster::EntityId;
-use magpie_protocol::{ShardId, Slot, ids::SLOTS};
+use magpie_protocol::Slot;
 
 use super::Shared;
 use crate::{
     account,
-    machine::{Command, Query, View},
+    machine::{Command, Query, View, one_of_each},
     policy::Policy,
 };
 
@@ -20,18 +20,14 @@ const AT_FIRST: Duration = Duration::from_secs(1);
 
 /// Runs as long as the node does.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut slots: BTreeMap<ShardId, Slot> = BTreeMap::new();
-    for slot in (0..SLOTS).map(Slot::new) {
-        slots.entry(shared.router.shard_of(slot).id()).or_insert(slot);
-    }
-    let offers = slots.iter().map(|(shard, slot)| offer_when_leading(&shared, *shard, *slot));
+    let slots = one_of_each(&shared.router);
+    let offers = slots.iter().map(|slot| offer_when_leading(&shared, *slot));
     tokio::join!(join_all(offers), now_and_then(&shared, &slots));
 }
 
 /// Offers the policy to a shard each time that this node begins to lead it: people are not to wait for it.
-async fn offer_when_leading(shared: &Shared, shard: ShardId, slot: Slot) {
-    let Some(shard) = shared.router.shard(shard) else { return };
-    let mut leadership = shard.follow_leadership();
+async fn offer_when_leading(shared: &Shared, slot: Slot) {
+    let mut leadership = shared.router.shard_of(slot).follow_leadership();
     while leadership.wait_for(|now| now.leads).await.is_ok() {
         offer_policy(shared, slot).await;
         if leadership.wait_for(|now| !now.leads).await.is_err() {
@@ -40,15 +36,14 @@ async fn offer_when_leading(shared: &Shared, shard: ShardId, slot: Slot) {
     }
 }
 
-async fn now_and_then(shared: &Shared, slots: &BTreeMap<ShardId, Slot>) {
+async fn now_and_then(shared: &Shared, slots: &[Slot]) {
     let mut pause = AT_FIRST;
     loop {
         tokio::time::sleep(pause).await;
         pause = EVERY;
-        for (shard, slot) in slots {
+        for slot in slots {
             // Its leader does it; of two that think so one is refused.
-            let leads = shared.router.shard(*shard).is_some_and(|shard| shard.leadership().leads);
-            if leads {
+            if shared.router.shard_of(*slot).leadership().leads {
                 offer_policy(shared, *slot).await;
                 delete_accounts(shared, *slot).await;
             }

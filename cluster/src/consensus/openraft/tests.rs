@@ -13,6 +13,7 @@ use magpie_protocol::{NodeId, ShardId, codec};
 use openraft::{
     StorageError, Vote,
     raft::VoteRequest,
+    storage::RaftLogStorage as _,
     testing::{StoreBuilder, Suite},
 };
 
@@ -99,7 +100,7 @@ impl StoreBuilder<Types, LogStore, Adapter> for Builder {
     async fn build(&self) -> Result<((), LogStore, Adapter), StorageError<u64>> {
         let (log, shard) = self.replica();
         let brake = Brake::new(log.clone(), Pace::new(1 << 20));
-        Ok(((), LogStore::new(log, brake), Adapter::new(shard.0)))
+        Ok(((), LogStore::new(log, brake, None), Adapter::new(shard.0)))
     }
 }
 
@@ -124,6 +125,22 @@ async fn a_replica_that_came_again_votes_for_nobody_who_lacks_what_it_had() {
     assert!(!ask(3, 1, 20).await, "its promise of term 3 is another's");
     assert!(ask(6, 3, 10).await);
     shard.end_group().await;
+}
+
+/// A snapshot came and was written down, and the node ended before it wrote down who had led when it was made.
+#[tokio::test]
+async fn whoever_led_when_what_is_applied_was_decided_is_not_forgotten() {
+    let (log, _shard) = Builder::default().replica();
+    let brake = Brake::new(log.clone(), Pace::new(1 << 20));
+    let applied = |term| Some(Position { term, node: 7, index: 9 });
+    let mut store = LogStore::new(log.clone(), brake.clone(), applied(1));
+    store.save_vote(&Vote::new(2, 3)).await.unwrap();
+    for (applied, vote) in
+        [(None, Vote::new(2, 3)), (applied(2), Vote::new(2, 3)), (applied(3), Vote::new_committed(3, 7))]
+    {
+        let mut store = LogStore::new(log.clone(), brake.clone(), applied);
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod trust;
 use std::{
     io::IoSliceMut,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     task::{Context, Poll},
 };
 

@@ -119,10 +119,15 @@ fn another_history_and_damage_are_made_anew() {
         known.len()
     };
     assert_eq!((fill("a"), fill("a"), fill("b"), fill("b")), (0, 1, 0, 1));
-    // One byte of any file, and any file cut short or gone: it is noticed or it does not matter.
-    for damage in 0..3 {
+    // One byte of any file, and any file cut short or gone: it is noticed or it does not matter. Also where the list
+    // of the files says nothing of it.
+    let list = dir.path().join(".managed.json");
+    for (damage, is_listed) in (0..3).flat_map(|damage| [(damage, true), (damage, false)]) {
         let files: Vec<PathBuf> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         for file in files.iter().filter(|file| fs::metadata(file).is_ok_and(|meta| meta.len() > 0)) {
+            if !is_listed {
+                fs::write(&list, "[]").unwrap();
+            }
             let mut bytes = fs::read(file).unwrap();
             let middle = bytes.len() / 2;
             match damage {
