@@ -154,6 +154,28 @@ async fn a_replica_without_which_nothing_is_acknowledged_is_brought_up_at_once()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_and_is_not_reached_at_once_disturbs_no_leader() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // One that leads nothing, so that nothing is moved to it either.
+    let away = (0..3).find(|at| (0..SHARDS).all(|shard| cluster.leader(shard) != Some(*at))).unwrap();
+    let terms = |cluster: &Cluster| -> Vec<u64> {
+        cluster.node((away + 1) % 3).storage.shards().iter().map(|shard| shard.leadership().term).collect()
+    };
+    let before = terms(&cluster);
+    cluster.crash(away).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.isolate(away, true);
+    cluster.start(away).await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    cluster.isolate(away, false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(terms(&cluster), before, "it stood for election before its leader had reached it");
+    cluster.agree(0..10).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_watches_hears_of_every_entry_from_whoever_leads() {
     let mut cluster = Cluster::of(3).await;
     cluster.settled().await;

@@ -6,6 +6,8 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +15,24 @@ use std::{
     time::Duration,
 };
 
+use magpie_node::{Config, Options};
 use serde_json::Value;
+
+use crate::{InProcess, Place, node::test_config};
+
+/// With which nodes of tests sign.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A node that signs what it tells, and waits half a second for an answer.
+pub fn start_node(dir: &Path, change: impl FnOnce(&mut Config)) -> (InProcess, Place) {
+    let mut config = test_config(dir);
+    config.hooks.secret = SECRET.to_owned();
+    config.hooks.timeout_ms = 500;
+    change(&mut config);
+    let node = InProcess::start(config, Options::default());
+    let place = Place::new(node.address, node.ca.clone());
+    (node, place)
+}
 
 /// How it takes what it is sent.
 #[derive(Debug, Clone)]
@@ -49,6 +68,27 @@ impl Heard {
     /// Its type.
     pub fn kind(&self) -> &str {
         self.json["type"].as_str().unwrap_or_default()
+    }
+
+    /// Whether the signature is right, as Python sees it.
+    pub fn is_signed(&self) -> bool {
+        const CHECK: &str = "
+import base64, hashlib, hmac, sys
+secret, id, time, signature = sys.argv[1:5]
+body = sys.stdin.buffer.read()
+key = base64.b64decode(secret.removeprefix('whsec_'))
+digest = hmac.new(key, f'{id}.{time}.'.encode() + body, hashlib.sha256).digest()
+expected = 'v1,' + base64.b64encode(digest).decode()
+sys.exit(0 if any(hmac.compare_digest(expected, one) for one in signature.split()) else 3)
+";
+        let (time, signature) = (&self.headers["webhook-timestamp"], &self.headers["webhook-signature"]);
+        let mut python = Command::new("python3")
+            .args(["-c", CHECK, SECRET, self.id(), time, signature])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        python.stdin.take().expect("python3").write_all(&self.body).expect("python3");
+        python.wait().expect("python3").code() == Some(0)
     }
 }
 

@@ -132,7 +132,8 @@ impl Group {
             .map_err(stopped)?;
         let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, brake, serve_within));
         let group = Self { raft, log, applier, followed, following: Arc::new(Mutex::new(Some(following))) };
-        group.set_electable(true);
+        // In company it is told later whether it may: first its leader must have had the time to reach it.
+        group.set_electable(alone);
         Ok(group)
     }
 

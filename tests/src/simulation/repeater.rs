@@ -230,7 +230,8 @@ impl Repeater {
         let ((), a, b, c) = tokio::join!(self.write(stage), read(a), read(b), read(c));
         self.stale_reads = a + b + c;
         self.readers = readers;
-        assert_eq!(self.stale_reads, 0, "reads that did not show what was acknowledged before they began");
+        let all = || self.nature.events().join("\n");
+        assert_eq!(self.stale_reads, 0, "reads did not show what was acknowledged before they began:\n{}", all());
     }
 
     async fn write(&mut self, stage: &Stage) {
