@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use super::{
     Applier, BoxFuture, Consensus, Followed, Heard, Incoming, Leadership, Members, ProposeError, Reshaping,
     SnapshotFile,
-    openraft_log::{LogStore, to_position},
+    openraft_log::{LogStore, Start, to_position},
     openraft_machine::{Adapter, to_snapshot},
     openraft_network::Network,
     openraft_wire::{self as wire, Received},
@@ -125,11 +125,15 @@ impl Group {
         };
         let config = Arc::new(config.validate().map_err(stopped)?);
         let brake = Brake::new(log.clone(), pace);
-        let network = Network { shard: log.shard(), system, transport, disk, brake: brake.clone() };
-        let store = LogStore::new(log.clone(), brake.clone(), applier.applied().position);
+        let engine = Arc::new(OnceLock::new());
+        let network =
+            Network { shard: log.shard(), system, transport, disk, brake: brake.clone(), engine: engine.clone() };
+        let start = Start { applied: applier.applied().position, follows: (!alone).then_some(node) };
+        let store = LogStore::new(log.clone(), brake.clone(), start);
         let raft = openraft::Raft::new(node.bits(), config, network, store, Adapter::new(applier.clone()))
             .await
             .map_err(stopped)?;
+        _ = engine.set(raft.clone());
         let following = tokio::spawn(follow(raft.clone(), alone, tell, heard, brake, serve_within));
         let group = Self { raft, log, applier, followed, following: Arc::new(Mutex::new(Some(following))) };
         // In company it is told later whether it may: first its leader must have had the time to reach it.

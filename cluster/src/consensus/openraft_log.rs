@@ -35,13 +35,22 @@ const READ_BYTES: usize = 1024 * 1024;
 pub(super) struct LogStore {
     log: Arc<ShardLog>,
     brake: Brake,
+    start: Start,
+}
+
+/// How a replica starts.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
     /// The last of what is applied. A snapshot may have come and been written down, and its leader not.
-    applied: Option<Position>,
+    pub(super) applied: Option<Position>,
+    /// This node, where others may lead. One that led when it ended does not lead again in the same term: it has not
+    /// applied yet all that it acknowledged, and has forgotten what others watch.
+    pub(super) follows: Option<NodeId>,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Arc<ShardLog>, brake: Brake, applied: Option<Position>) -> Self {
-        Self { log, brake, applied }
+    pub(super) fn new(log: Arc<ShardLog>, brake: Brake, start: Start) -> Self {
+        Self { log, brake, start }
     }
 
     fn read(&self, from: u64, to: u64, bytes: usize) -> io::Result<Vec<Entry<Types>>> {
@@ -183,10 +192,11 @@ impl RaftLogStorage<Types> for LogStore {
         let (term, node, committed): (u64, u64, bool) =
             codec::decode_stored(&bytes).map_err(|e| failed(ErrorVerb::Read, e))?;
         // Whoever led when what is applied was decided, led: nobody of an earlier term leads any more, not this one either.
-        if let Some(decided) = self.applied.filter(|applied| applied.term > term) {
+        if let Some(decided) = self.start.applied.filter(|applied| applied.term > term) {
             return Ok(Some(Vote::new_committed(decided.term, decided.node)));
         }
-        Ok(Some(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) }))
+        let led = self.start.follows.is_some_and(|me| me.bits() == node);
+        Ok(Some(if committed && !led { Vote::new_committed(term, node) } else { Vote::new(term, node) }))
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>

@@ -1,6 +1,10 @@
 //! The other replicas of a group, as openraft asks them.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use magpie_protocol::{NodeId, ShardId};
@@ -35,6 +39,9 @@ const CHUNK_WITHIN: Duration = Duration::from_secs(60);
 /// Pause before a peer that was not reached is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// How often the engine must have been found at work, a moment apart, before it hears of a later term.
+const FAREWELLS: usize = 3;
+
 type RpcError<E = openraft::error::Infallible> = RPCError<u64, BasicNode, RaftError<u64, E>>;
 
 /// What all groups of a node need to reach the others.
@@ -47,6 +54,8 @@ pub(super) struct Network {
     pub(super) transport: Option<Arc<dyn Transport>>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) brake: Brake,
+    /// The group's own replica, once it runs.
+    pub(super) engine: Arc<OnceLock<openraft::Raft<Types>>>,
 }
 
 /// One other replica.
@@ -102,6 +111,19 @@ impl Peer {
         (Lane::Consensus, Some(rpc.prev_log_id))
     }
 
+    /// Returns when the engine has dealt with what it was told before. It ends the stream to a replica when that says that
+    /// the term is over; where what it was told before has it send a snapshot on that stream, it takes the end for a
+    /// failure and ends itself (openraft 0.9.25, `Command::Replicate` in `raft_core.rs`).
+    async fn farewell(&self) {
+        let Some(engine) = self.network.engine.get() else { return };
+        for _ in 0..FAREWELLS {
+            if engine.with_raft_state(|_| ()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Sends the snapshot from where the peer's copy ends; returns the peer's vote when it is installed.
     async fn send(&self, vote: Vote<u64>, snapshot: &Snapshot<Types>) -> Result<Vote<u64>, Streaming> {
         let path = &snapshot.snapshot.path;
@@ -153,7 +175,11 @@ impl RaftNetwork<Types> for Peer {
         let (lane, part) = self.hold_back(&mut rpc);
         let answer = self.call(lane, wire::append(rpc), option.hard_ttl()).await;
         let answer = answer.map_err(|e| RPCError::Unreachable(unreachable(&e)))?;
-        match (wire::to_appended(&answer), part) {
+        let answer = wire::to_appended(&answer);
+        if let Some(AppendEntriesResponse::HigherVote(_)) = answer {
+            self.farewell().await;
+        }
+        match (answer, part) {
             (Some(AppendEntriesResponse::Success), Some(upto)) => Ok(AppendEntriesResponse::PartialSuccess(upto)),
             (Some(answer), _) => Ok(answer),
             (None, _) => Err(RPCError::Network(nonsense(self.node))),

@@ -19,7 +19,7 @@ use openraft::{
 
 use super::{
     super::{
-        openraft_log::from_position,
+        openraft_log::{Start, from_position},
         openraft_machine::Adapter,
         openraft_wire as wire,
         pace::{Brake, Pace},
@@ -36,6 +36,9 @@ use crate::{
     system::SystemView,
     work::Background,
 };
+
+const ALONE: Start = Start { applied: None, follows: None };
+
 /// A machine that nothing is asked of: the suite's entries are empty, or changes of members.
 struct Nothing;
 
@@ -100,7 +103,7 @@ impl StoreBuilder<Types, LogStore, Adapter> for Builder {
     async fn build(&self) -> Result<((), LogStore, Adapter), StorageError<u64>> {
         let (log, shard) = self.replica();
         let brake = Brake::new(log.clone(), Pace::new(1 << 20));
-        Ok(((), LogStore::new(log, brake, None), Adapter::new(shard.0)))
+        Ok(((), LogStore::new(log, brake, ALONE), Adapter::new(shard.0)))
     }
 }
 
@@ -127,19 +130,28 @@ async fn a_replica_that_came_again_votes_for_nobody_who_lacks_what_it_had() {
     shard.end_group().await;
 }
 
-/// A snapshot came and was written down, and the node ended before it wrote down who had led when it was made.
 #[tokio::test]
-async fn whoever_led_when_what_is_applied_was_decided_is_not_forgotten() {
+async fn a_replica_starts_with_what_it_promised_and_leads_nothing() {
     let (log, _shard) = Builder::default().replica();
     let brake = Brake::new(log.clone(), Pace::new(1 << 20));
-    let applied = |term| Some(Position { term, node: 7, index: 9 });
-    let mut store = LogStore::new(log.clone(), brake.clone(), applied(1));
-    store.save_vote(&Vote::new(2, 3)).await.unwrap();
-    for (applied, vote) in
-        [(None, Vote::new(2, 3)), (applied(2), Vote::new(2, 3)), (applied(3), Vote::new_committed(3, 7))]
-    {
-        let mut store = LogStore::new(log.clone(), brake.clone(), applied);
-        assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+    let (me, other) = (NodeId::new(3, 1), NodeId::new(7, 1));
+    let applied = |term| Some(Position { term, node: other.bits(), index: 9 });
+    let read = async |start| LogStore::new(log.clone(), brake.clone(), start).read_vote().await.unwrap();
+    let save = async |vote| LogStore::new(log.clone(), brake.clone(), ALONE).save_vote(&vote).await.unwrap();
+    let company = |applied| Start { applied, follows: Some(me) };
+
+    let given = Vote::new(2, me.bits());
+    save(given).await;
+    assert_eq!(read(ALONE).await, Some(given));
+    assert_eq!(read(company(applied(2))).await, Some(given));
+    // A snapshot came and was written down, and the node ended before it wrote down who had led when it was made.
+    let decided = Vote::new_committed(3, other.bits());
+    assert_eq!(read(company(applied(3))).await, Some(decided));
+
+    for (leader, again) in [(other, Vote::new_committed(4, other.bits())), (me, Vote::new(4, me.bits()))] {
+        save(Vote::new_committed(4, leader.bits())).await;
+        assert_eq!(read(company(applied(4))).await, Some(again));
+        assert_eq!(read(ALONE).await, Some(Vote::new_committed(4, leader.bits())));
     }
 }
 
