@@ -103,6 +103,7 @@ async fn an_older_build_does_not_come_back_and_the_others_go_on() {
         restart(&mut cluster, at, NEWER).await;
         if at == 1 {
             // It has said what it can do, and is not there when all can.
+            until(|| cluster.system().nodes[&cluster::id(0)].level == NEWER).await;
             cluster.crash(0).await;
         }
     }

@@ -185,13 +185,16 @@ async fn a_node_that_watches_hears_of_every_entry_from_whoever_leads() {
     let watcher = (leader + 1) % 3;
     let router = cluster.node(watcher).storage.router().clone();
     router.rewatch(ShardId::new(shard), vec![timeline]).await.unwrap();
+    let heard = cluster.node(watcher).heard.clone();
+    let count = || heard.beats.lock().unwrap().get(&ShardId::new(shard)).copied();
+    until(|| count().is_some()).await;
+    let before = count().unwrap();
     for _ in 0..5 {
         cluster.insist(leader, n, Command::Add(1)).await;
     }
-    let heard = cluster.node(watcher).heard.clone();
     until(|| heard.hints.lock().unwrap().len() == 5).await;
     assert!(cluster.node(leader).heard.hints.lock().unwrap().is_empty(), "a node heard what it does not watch");
-    until(|| heard.beats.lock().unwrap().get(&ShardId::new(shard)) == Some(&5)).await;
+    until(|| count() == Some(before + 5)).await;
     let leaders = || heard.leaders.lock().unwrap().get(&ShardId::new(shard)).copied().unwrap_or(0);
     let before = leaders();
     cluster.crash(leader).await;

@@ -45,8 +45,9 @@ impl<M: Machine> Shard<M> {
     /// Those of these timelines that no node watches. Where this replica has not led for long, nodes may not have
     /// registered all that they watch: `Unavailable`.
     pub fn unwatched(&self, timelines: &[TimelineId]) -> Result<Vec<TimelineId>, AskError> {
-        self.lead()?;
+        let term = self.lead()?;
         let mut core = lock(&self.0.core);
+        core.watches.lead(term);
         if !core.watches.is_settled() {
             return Err(AskError::Unavailable);
         }
