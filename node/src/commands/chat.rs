@@ -17,8 +17,8 @@ use std::{io::IsTerminal, path::PathBuf};
 
 /// What `--help` says besides the arguments.
 const MORE_HELP: &str = "\
-The password is MAGPIE_PASSWORD, or asked for on the terminal, or the first line of an input that is none. It is
-needed until this device is signed in, and not again. An account is made if the name is free; where the server
+The password is MAGPIE_PASSWORD, or asked for on the terminal, or with --password-stdin the first line of an input that
+is none. It is needed until this device is signed in, and not again. An account is made if the name is free; where the server
 asks new people for an invitation, MAGPIE_INVITATION is its code.
 In the conversation, /help lists the commands.";
 
@@ -41,6 +41,9 @@ pub struct Args {
     /// Lines in, lines out, instead of the whole screen; also without a terminal, or with TERM=dumb
     #[arg(long)]
     plain: bool,
+    /// The first line of the input is the password, whether it is needed or not: for scripts
+    #[arg(long)]
+    password_stdin: bool,
 }
 
 /// Runs the command. Exit code 0 at the end of the input, 130 after Ctrl-C.

@@ -26,6 +26,8 @@ pub(super) enum Then {
     Open(ConversationId),
     /// Go on with this person as soon as they agree.
     Await(UserId),
+    /// Go on here, with a person who was asked to be a contact once more.
+    Again(UserId),
     /// They may talk to us; go on with them if there is nobody else.
     Accepted(UserId),
     /// There is no such person to go on with.
@@ -108,19 +110,37 @@ impl Asker {
         }
         let conversation = ConversationId::direct(self.me, user);
         if self.is_here(conversation) {
-            return Ok(person.then(Then::Open(conversation)));
+            return Ok(match self.befriend(user).await {
+                Ok(Some(ContactState::Accepted)) | Err(_) => person.then(Then::Open(conversation)),
+                Ok(_) => person.then(Then::Again(user)),
+            });
         }
-        let contacts = self.client.contacts().await.map_err(|e| show::error(&e))?;
-        let state = contacts.iter().find(|contact| contact.user == user).map(|contact| contact.state);
-        // Asking who asked before is accepting.
-        if state != Some(ContactState::Accepted) {
-            self.client.request_contact(user, "").await.map_err(|e| show::error(&e))?;
-        }
+        let state = self.befriend(user).await.map_err(|e| show::error(&e))?;
         let agreed = matches!(state, Some(ContactState::Accepted | ContactState::Waiting));
         if agreed && self.arrives(conversation).await {
             return Ok(person.then(Then::Open(conversation)));
         }
         Ok(person.then(Then::Await(user)))
+    }
+
+    /// `/to`, where the conversation is there: whoever took the person off their contacts asks them anew.
+    pub(super) async fn again(self, user: UserId) -> Done {
+        let then = match self.befriend(user).await {
+            Ok(Some(ContactState::Accepted)) => Then::Nothing,
+            Ok(_) => Then::Again(user),
+            Err(error) => Then::Failed(show::error(&error)),
+        };
+        Done { learned: Vec::new(), then }
+    }
+
+    /// Asks a person who is no contact to be one. Asking who asked before is accepting. What they were before.
+    async fn befriend(&self, user: UserId) -> Result<Option<ContactState>, Error> {
+        let contacts = self.client.contacts().await?;
+        let state = contacts.iter().find(|contact| contact.user == user).map(|contact| contact.state);
+        if state != Some(ContactState::Accepted) {
+            self.client.request_contact(user, "").await?;
+        }
+        Ok(state)
     }
 
     /// `/accept`

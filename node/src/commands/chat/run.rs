@@ -14,7 +14,7 @@ use super::{
     jobs::{Done, Then},
     parse::{Typed, parse},
     place,
-    sign_in::{Place, sign_in},
+    sign_in::{Place, given, sign_in},
     talk::{Next, Seen, Talk},
     terminal::{Input, Output},
 };
@@ -67,14 +67,14 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<i32> {
 
 async fn run_until(args: &Args, input: &mut Input, signals: &mut Signals) -> anyhow::Result<i32> {
     let mut output = Output::start()?;
-    let opened = tokio::select! {
-        opened = open(args, input) => opened?,
+    let (given, opened) = tokio::select! {
+        opened = async { anyhow::Ok((given(args.password_stdin, input).await?, open(args, input).await?)) } => opened?,
         code = signals.next() => return Ok(code),
     };
     let Some(mut opened) = opened else { return Ok(2) };
     let (client, network) = (opened.client.clone(), opened.network.clone());
     let begun = tokio::select! {
-        begun = begin(&mut opened, input, &output) => begun.map(Ok),
+        begun = begin(&mut opened, given, input, &output) => begun.map(Ok),
         code = signals.next() => Ok(Err(code)),
     };
     let mut talk = match begun {
@@ -177,9 +177,9 @@ pub(super) fn print_note(text: &str) {
 }
 
 /// Signs in, and waits for what was missed and who is who.
-async fn begin(opened: &mut Opened, input: &mut Input, output: &Output) -> anyhow::Result<Talk> {
+async fn begin(opened: &mut Opened, given: Option<String>, input: &mut Input, output: &Output) -> anyhow::Result<Talk> {
     let client = &opened.client;
-    let online = sign_in(client, &opened.user, &opened.place, input, output).await?;
+    let online = sign_in(client, (&opened.user, given), &opened.place, input, output).await?;
     let Some(me) = client.me() else { anyhow::bail!("the node did not say who signed in") };
     if online {
         let events = &mut opened.events;

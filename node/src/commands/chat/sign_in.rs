@@ -28,10 +28,22 @@ pub(super) struct Place {
     pub(super) ca: PathBuf,
 }
 
-/// Signs in. Returns whether there is a session; if not, the client goes on trying to resume.
+/// The password that the caller gave, if any: with `is_first` the first line of the input, else of the environment.
+pub(super) async fn given(is_first: bool, input: &mut Input) -> anyhow::Result<Option<String>> {
+    if !is_first {
+        return Ok(std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()));
+    }
+    if input.is_terminal {
+        bail!("--password-stdin: the input is a terminal; without it the password is asked for");
+    }
+    let password = input.next().await.filter(|password| !password.is_empty());
+    password.context("--password-stdin: the first line of the input is empty").map(Some)
+}
+
+/// Signs in, with what [`given`] says. Returns whether there is a session; if not, the client goes on trying to resume.
 pub(super) async fn sign_in(
     client: &Client,
-    user: &str,
+    (user, given): (&str, Option<String>),
     place: &Place,
     input: &mut Input,
     output: &Output,
@@ -48,11 +60,11 @@ pub(super) async fn sign_in(
             return Ok(false);
         }
     };
-    let password = password(user, signed_out, input).await?;
+    let password = match given {
+        Some(password) => password,
+        None => ask(user, signed_out, input).await?,
+    };
     let known = client.me().is_some();
-    if !input.is_terminal && std::env::var_os(PASSWORD_VARIABLE).is_none() {
-        note(output, "* the first line was the password; next time this device needs none".to_owned()).await;
-    }
     match noticed(with_password(client, user, &password, known), place, output).await {
         Ok(true) => note(output, format!("* new account: {user}")).await,
         Ok(false) => {}
@@ -101,24 +113,16 @@ pub(super) async fn with_password(client: &Client, user: &str, password: &str, k
     }
 }
 
-async fn password(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Result<String> {
-    if let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()) {
-        return Ok(password);
+async fn ask(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Result<String> {
+    let why = if signed_out { "This device was signed out. " } else { "" };
+    if !input.is_terminal {
+        // What comes is meant for somebody else.
+        bail!(
+            "{why}No password: set {PASSWORD_VARIABLE}, or let it be the first line of the input with --password-stdin"
+        );
     }
-    if input.is_terminal {
-        let prompt = if signed_out {
-            format!("This device was signed out. Password of {user}: ")
-        } else {
-            format!("Password of {user}: ")
-        };
-        return input.prompt(&prompt, true).await.filter(|password| !password.is_empty()).context("no password given");
-    }
-    if signed_out {
-        // This script counts on the token; its first line is not meant for us.
-        bail!("this device was signed out: sign in once with {PASSWORD_VARIABLE} set");
-    }
-    let password = input.next().await.filter(|password| !password.is_empty());
-    password.with_context(|| format!("no password: set {PASSWORD_VARIABLE}, or give it as the first line of the input"))
+    let password = input.prompt(&format!("{why}Password of {user}: "), true).await;
+    password.filter(|password| !password.is_empty()).context("no password given")
 }
 
 pub(super) fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error {

@@ -269,6 +269,14 @@ impl Talk {
                 self.focus = Focus::Awaiting(user);
                 self.note(format!("* asked {name} to talk; waiting for {name} to accept"));
             }
+            Then::Again(user) => {
+                let conversation = ConversationId::direct(self.me, user);
+                if self.focus != Focus::Open(conversation) {
+                    self.open(conversation);
+                }
+                let name = self.people.name(user);
+                self.note(format!("* {name} was no contact of yours, and is asked to be one again"));
+            }
             Then::Accepted(user) => self.on_accepted(user),
             Then::Nobody(why) => {
                 self.focus = Focus::Closed;

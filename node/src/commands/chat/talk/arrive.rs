@@ -163,6 +163,7 @@ impl Talk {
             Body::DeviceSignedIn(device) if !self.is_this(device.device) => {
                 self.note(format!("* you signed in on another device: {}", show::quote(&device.name)));
             }
+            Body::Notice(text) => self.out(format!("* a word from the operator: {}", show::quote(&text))),
             Body::DeviceSignedOut(device) if !self.is_this(device.device) => {
                 self.note(format!("* another device of yours was signed out: {}", show::quote(&device.name)));
             }

@@ -95,7 +95,7 @@ impl Talk {
             let conversation = ConversationId::direct(self.me, user);
             if self.conversation(conversation).is_some_and(|known| !known.ended) {
                 self.open(conversation);
-                return Next::Go;
+                return if self.online { Next::Wait(self.asker().again(user).boxed()) } else { Next::Go };
             }
         }
         if !self.online {

@@ -88,6 +88,25 @@ async fn a_request_is_told_once_and_harmlessly() {
 }
 
 #[tokio::test]
+async fn the_operator_is_heard() {
+    let mut talk = alice();
+    inbox(&mut talk, UserId::default(), Body::Notice("closed\ntonight".into()));
+    assert_eq!(taken(&mut talk), ["out * a word from the operator: \"closed⏎tonight\""]);
+}
+
+#[tokio::test]
+async fn who_was_taken_off_the_contacts_is_asked_and_talked_to() {
+    let mut talk = alice();
+    let bob = becomes_contact(&mut talk, BOB, "bob");
+    talk.focus = Focus::Free;
+    taken(&mut talk);
+    talk.on_done(Done { learned: Vec::new(), then: Then::Again(BOB) });
+    assert_eq!(talk.focus, Focus::Open(bob));
+    let said = taken(&mut talk);
+    assert!(said.last().unwrap().contains("bob was no contact of yours, and is asked"), "{said:?}");
+}
+
+#[tokio::test]
 async fn joining_is_told_where_it_is_news() {
     let mut talk = alice();
     talk.people.learn(BOB, "bob");

@@ -46,13 +46,17 @@ impl State {
             return self.said("that is you");
         }
         let id = ConversationId::direct(self.me, user);
-        if self.chats.get(&id).is_some_and(|chat| !chat.ended) {
-            return self.open(id);
-        }
-        if self.names.cards.get(&user).is_some_and(|card| card.state == Some(ContactState::Waiting)) {
+        let state = self.names.cards.get(&user).and_then(|card| card.state);
+        if state == Some(ContactState::Waiting) {
             return self.ask(Ask::Accept(user));
         }
-        self.ask(Ask::Reach(user))
+        let is_here = self.chats.get(&id).is_some_and(|chat| !chat.ended);
+        let mut effects = if is_here { self.open(id) } else { Vec::new() };
+        // Whoever took the person off their contacts asks them anew.
+        if !is_here || state != Some(ContactState::Accepted) {
+            effects.extend(self.ask(Ask::Reach(user)));
+        }
+        effects
     }
 
     fn with_member(&mut self, user: UserId, what: WithPerson) -> Vec<Effect> {

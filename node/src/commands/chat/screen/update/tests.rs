@@ -206,6 +206,11 @@ fn people_are_found_before_something_is_done_with_them() {
     state.on(Input::Answer(Answer::Reached { user: UserId::from_bits(9), asked: true }));
     assert_eq!(state.awaited, None);
     assert_eq!(asks(&line(&mut state, "/to dave")), [&Ask::Accept(UserId::from_bits(4))], "who asks is accepted");
+    // Who was taken off the contacts is asked anew; who is one is not.
+    assert!(!asks(&line(&mut state, "/to bob")).contains(&&Ask::Reach(BOB)));
+    state.names.cards.get_mut(&BOB).unwrap().state = None;
+    assert!(asks(&line(&mut state, "/to bob")).contains(&&Ask::Reach(BOB)));
+    assert_eq!(state.talk.as_ref().unwrap().id, direct());
 }
 
 #[test]
