@@ -43,14 +43,16 @@ impl Watcher {
     }
 }
 
+/// Who follows which timeline. No list is empty.
+type Table = Registry<TimelineId, Vec<Watcher>>;
+
 /// What one session watches.
 #[derive(Default)]
 pub struct Watching(HashSet<TimelineId, foldhash::fast::RandomState>);
 
 /// See the module's documentation.
 pub struct Watches {
-    /// No list is empty.
-    table: Registry<TimelineId, Vec<Watcher>>,
+    table: Arc<Table>,
     /// Hints seen of each shard, and when it last gave a sign.
     seen: Arc<Mutex<BTreeMap<ShardId, Seen>>>,
     /// Timelines of which hints come, and that nobody follows here: what was said of that was lost.
@@ -67,11 +69,13 @@ struct Seen {
     at_ms: u64,
     /// Its watches are not known to be registered.
     torn: bool,
+    /// Under way: its sessions ask where they stand when one is done, so no count says that they missed something.
+    repairs: u32,
 }
 
 impl Seen {
     fn first(at_ms: u64) -> Self {
-        Self { count: 0, at_ms, torn: false }
+        Self { count: 0, at_ms, torn: false, repairs: 0 }
     }
 }
 
@@ -81,7 +85,7 @@ const SILENCE_MS: u64 = 3_000;
 impl Watches {
     /// An empty table.
     pub fn new(clock: magpie_cluster::Clock, drop_hints: Arc<AtomicBool>) -> Self {
-        let (table, seen, router) = (Registry::default(), Arc::default(), OnceLock::new());
+        let (table, seen, router) = (Arc::default(), Arc::default(), OnceLock::new());
         Self { table, seen, strays: Mutex::default(), router, clock, drop_hints }
     }
 
@@ -181,29 +185,21 @@ impl Watches {
     fn repair(&self, shard: ShardId) {
         let Some(router) = self.router.get() else { return };
         metrics::counter!(crate::metrics::HINT_REPAIRS).increment(1);
-        // In order, and not in that of the table, which no simulation could repeat.
-        let mut sessions: BTreeMap<(DeviceId, u64), (SessionHandle, BTreeSet<TimelineId>)> = BTreeMap::new();
         let mut timelines = Vec::new();
-        self.table.each(|timeline, watchers| {
-            if router.shard_id_of(*timeline) == shard {
-                timelines.push(*timeline);
-                for watcher in watchers {
-                    let me = watcher.session.identity();
-                    let behind = || (watcher.session.clone(), BTreeSet::new());
-                    sessions.entry((me.device, me.epoch)).or_insert_with(behind).1.insert(*timeline);
-                }
-            }
-        });
+        self.table.each(|timeline, _| timelines.extend((router.shard_id_of(*timeline) == shard).then_some(*timeline)));
         timelines.sort_unstable();
-        let (router, seen) = (router.clone(), self.seen.clone());
+        let (router, table, seen, now) = (router.clone(), self.table.clone(), self.seen.clone(), (self.clock)());
+        lock(&seen).entry(shard).or_insert(Seen::first(now)).repairs += 1;
         tokio::spawn(async move {
             // Watch first, then look.
-            if let Err(error) = router.rewatch(shard, timelines).await {
-                lock(&seen).entry(shard).or_insert(Seen::first(0)).torn = true;
-                return tracing::debug!(%shard, %error, "watches are not registered again yet");
+            let watched = router.rewatch(shard, timelines).await;
+            if let Some(seen) = lock(&seen).get_mut(&shard) {
+                seen.repairs -= 1;
+                seen.torn |= watched.is_err();
             }
-            for (session, timelines) in sessions.into_values() {
-                session.tell(Message::Behind(timelines.into_iter().collect()));
+            match watched {
+                Ok(()) => ask_where_they_stand(&table, |timeline| router.shard_id_of(*timeline) == shard),
+                Err(error) => tracing::debug!(%shard, %error, "watches are not registered again yet"),
             }
         });
     }
@@ -222,6 +218,22 @@ impl Watches {
         torn.into_iter().for_each(|shard| self.repair(shard));
         let strays = take(&mut *lock(&self.strays));
         self.unwatch(strays.into_iter().filter(|timeline| self.table.look(timeline, |_| ()).is_none()));
+    }
+}
+
+/// Lets every session that follows one of these timelines ask.
+fn ask_where_they_stand(table: &Table, of: impl Fn(&TimelineId) -> bool) {
+    // In order, and not in that of the table, which no simulation could repeat.
+    let mut sessions: BTreeMap<(DeviceId, u64), (SessionHandle, BTreeSet<TimelineId>)> = BTreeMap::new();
+    table.each(|timeline, watchers| {
+        for watcher in watchers.iter().filter(|_| of(timeline)) {
+            let me = watcher.session.identity();
+            let behind = || (watcher.session.clone(), BTreeSet::new());
+            sessions.entry((me.device, me.epoch)).or_insert_with(behind).1.insert(*timeline);
+        }
+    });
+    for (session, timelines) in sessions.into_values() {
+        session.tell(Message::Behind(timelines.into_iter().collect()));
     }
 }
 
@@ -303,7 +315,7 @@ impl HintSink for Watches {
         let mut seen = lock(&self.seen);
         let known = seen.entry(shard).or_insert(Seen::first(now));
         known.at_ms = now;
-        let gap = known.count != count;
+        let gap = known.count != count && known.repairs == 0;
         known.count = count;
         drop(seen);
         if gap {

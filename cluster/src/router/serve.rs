@@ -45,7 +45,7 @@ impl<M: Machine> Router<M> {
                 let watched = shard.watch(from, &timelines).and_then(|()| shard.query(query));
                 done(watched.map(Response::View));
             }
-            Request::Rewatch(_, timelines) => done(shard.watch(from, &timelines).map(|()| Response::Done)),
+            Request::Rewatch(_, timelines) => done(shard.rewatch(from, &timelines).map(|()| Response::Done)),
             Request::Unwatched(_, timelines) => done(shard.unwatched(&timelines).map(Response::Timelines)),
             Request::Deliver { from, first, messages, .. } => cuts::deliver(&shard, (from, 0), first, messages, done),
             Request::DeliverCut { .. } | Request::Cut(..) | Request::CutPart { .. } | Request::ForgetCut(..) => {

@@ -17,6 +17,14 @@ impl<M: Machine> Shard<M> {
         Ok(())
     }
 
+    /// The same for all that it watches, after something went wrong: what it is told from here on is counted from here.
+    pub fn rewatch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
+        self.watch(node, timelines)?;
+        let count = lock(&self.0.core).watches.count(node, 0);
+        self.0.sinks.of(node).on_beat(self.0.id, count);
+        Ok(())
+    }
+
     /// Ends a node's watch of these timelines.
     pub fn unwatch(&self, node: NodeId, timelines: &[TimelineId]) {
         let mut core = lock(&self.0.core);

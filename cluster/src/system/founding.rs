@@ -280,6 +280,14 @@ impl<M: Machine> Taking<M> {
                 shard.host().await.map_err(|e| Out::Failed(e.to_string()))?;
                 self.found_group(system, shard.id()).await.map_err(|e| Out::Failed(e.to_string()))?;
             } else if !holds && shard.is_hosted() {
+                // Meanwhile it may be wanted again, and its leader count on what it has. Once it answers nobody, the
+                // record that is in force says so.
+                shard.end_group().await;
+                self.register().await?;
+                if self.view().now().is_some_and(|now| now.holds(me, shard.id())) {
+                    shard.host().await.map_err(|e| Out::Failed(e.to_string()))?;
+                    continue;
+                }
                 let left = shard.leave().await;
                 left.map_err(|e| Out::Failed(format!("{} cannot be let go: {e}", shard.id())))?;
             }
