@@ -5,8 +5,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::super::{
     command::{Command, Look, Want},
     editor::Editor,
+    layout::text_box,
     message::Effect,
     state::{Menu, Overlay, Pane, Pick, State, Tab},
+    text::hang,
 };
 
 /// How long one Ctrl-C waits for the other.
@@ -179,8 +181,9 @@ impl State {
             },
             Overlay::Text(title, text, at) => {
                 // The last line need not go further up than to the bottom.
-                let lines = (text.lines().count() + 1).saturating_sub(usize::from(self.size.1.saturating_sub(4)));
-                match moved(key, at, lines, usize::from(self.size.1 / 2)) {
+                let (columns, rows) = text_box(self.size);
+                let lines = (hang(&text, columns).len() + 1).saturating_sub(rows);
+                match moved(key, at.min(lines.saturating_sub(1)), lines, usize::from(self.size.1 / 2)) {
                     Some(at) => self.overlays.push(Overlay::Text(title, text, at)),
                     None if matches!(key.code, KeyCode::Enter | KeyCode::Char('q')) => {}
                     None => self.overlays.push(Overlay::Text(title, text, at)),

@@ -151,6 +151,23 @@ fn every_tab_and_every_box_fits() {
 }
 
 #[test]
+fn help_can_be_read_to_its_end_by_every_key() {
+    for (width, height) in [(80, 24), (100, 40), (40, 12)] {
+        for (key, times) in [(KeyCode::End, 1), (KeyCode::PageDown, 30), (KeyCode::Down, 300)] {
+            let mut state = state();
+            state.on(Input::Resize(width, height));
+            press(&mut state, KeyCode::Char('?'));
+            (0..times).for_each(|_| drop(press(&mut state, key)));
+            let screen = shown(&mut state, width, height);
+            has(&screen, &["//...", "/quit"]);
+            assert!(!screen.contains("│ 2 3 4"), "{screen}");
+            press(&mut state, KeyCode::Up);
+            assert!(!shown(&mut state, width, height).contains("//..."), "and not beyond it");
+        }
+    }
+}
+
+#[test]
 fn a_small_window_shows_one_thing_at_a_time_and_a_tiny_one_does_not_break() {
     let mut state = talking();
     let screen = shown(&mut state, 40, 20);
