@@ -280,7 +280,7 @@ fn who_needs_an_invitation_is_asked_for_it() {
     ann.line(PASSWORD);
     ann.shows(&["no account \"ann\" with this password", "need an invitation", "Invitation"]);
     ann.line("nonsense");
-    ann.shows(&["no invitation has this code"]);
+    ann.shows(&["has this code, or it is used up"]);
     ann.press(&["C-u"]);
     ann.line("welcome-ann");
     ann.shows(&["● online", "No conversations yet"]);
