@@ -33,7 +33,9 @@ pub use magpie_protocol::{
     frame::{
         account::{Account, DeviceInfo, Profile, SetPrivacy, SetProfile},
         contact::{ContactCard, ContactInfo, ContactState, Found, SetContact, Shown},
-        conversation::{Admit, Content, Dissolve, Edit, GroupInfo, Leave, Mute, Posted, React, ReadUpTo, SetAdmin},
+        conversation::{
+            Admit, Content, Dissolve, Edit, GroupInfo, Leave, Mute, Posted, React, ReadUpTo, SetAdmin, SetJoin,
+        },
         personal::{ConversationSettings, Favourite, SetConversation},
         search::{ContactFound, GroupFound, MessageFound, MessagesFound, NamesFound, Place},
         sync::Head,

@@ -23,7 +23,7 @@ pub struct Cli {
 enum Command {
     /// Run a node. Without arguments: data in ./magpie-data, QUIC on 127.0.0.1:4433, admin on 127.0.0.1:8080
     Serve(ServeArgs),
-    /// Talk through a node: lines in, lines out
+    /// Talk through a node, on the whole terminal; with --plain lines in, lines out
     Chat(chat::Args),
     /// Start a node in a temporary folder and let people talk through it; exit 0 only if nothing was lost
     Demo(demo::Args),

@@ -64,7 +64,7 @@ fn two_people_live_in_it() {
     bob.shows(&["alice would like to talk to you", "(1)"]);
     bob.press(&["F2"]);
     bob.shows(&["new requests"]);
-    bob.press(&["Down", "Down", "Down", "Down", "Enter"]);
+    bob.press(&["Down", "Down", "Down", "Enter"]);
     bob.shows(&["asks to talk to you", "Accept", "Refuse"]);
     bob.press(&["Enter"]);
     bob.shows(&["you can talk now", "│>"]);
@@ -146,6 +146,150 @@ fn two_people_live_in_it() {
     alice.press(&["Escape"]);
     alice.press(&["q"]);
     alice.shows(&["ended with 0"]);
+    assert_eq!(node.terminate(), 0);
+}
+
+/// Runs a command of the operator's; it succeeds.
+fn operator(node: &Process, arguments: &[&str]) {
+    let admin = node.admin.to_string();
+    let done = std::process::Command::new(MAGPIE).args(["admin", "--admin", &admin]).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn what_is_refused_is_not_lost_and_no_word_stays_longer_than_it_is_true() {
+    if let Err(why) = tmux::available() {
+        println!("skipped: {why}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::try_start(Path::new(MAGPIE), &dir.path().join("node"), &[]).unwrap();
+    let tmux = Tmux::new(dir.path());
+    let alice = tmux.start("alice", &chat(&node, &dir.path().join("a"), ""), 80, 24);
+    let bob = tmux.start("bob", &chat(&node, &dir.path().join("b"), ""), 80, 24);
+    sign_up(&alice, "alice");
+    sign_up(&bob, "bob");
+    alice.press(&["a"]);
+    alice.line("bob");
+    alice.shows(&["Ask to be contacts"]);
+    alice.press(&["Enter"]);
+    bob.shows(&["(1)"]);
+    bob.press(&["F2", "Down", "Down", "Down", "Enter"]);
+    bob.shows(&["Accept"]);
+    bob.press(&["Enter"]);
+    bob.shows(&["you can talk now", "│>"]);
+    alice.shows(&["bob is a contact now", "│>"]);
+
+    // A wrong command is forgotten with the right one.
+    alice.line("/group lunch nobodyhere");
+    alice.shows(&["nobody can be found as \"nobodyhere\""]);
+    alice.line("/group lunch bob");
+    alice.shows(&["2 members"]);
+    assert!(!alice.screen().contains("nobodyhere"), "{}", alice.screen());
+
+    // What bob says while he may not is kept in its place, and sent later.
+    bob.shows(&["alice brought you into lunch"]);
+    bob.press(&["Escape"]);
+    bob.press(&["Home", "Enter"]);
+    bob.shows(&["2 members"]);
+    alice.line("/muteall on");
+    bob.shows(&["only administrators write"]);
+    bob.line("may I say something");
+    bob.shows(&["✗ not sent: ", "Ctrl-T takes it"]);
+    alice.line("/muteall off");
+    alice.line("what was it");
+    bob.shows(&["what was it"]);
+    bob.press(&["Escape"]);
+    bob.press(&["Down", "Enter"]);
+    bob.shows_no("may I say something");
+    bob.press(&["Escape"]);
+    bob.press(&["Up", "Enter"]);
+    let screen = bob.shows(&["may I say something", "what was it"]);
+    assert!(screen.find("may I say").unwrap() < screen.rfind("what was it").unwrap(), "{screen}");
+    bob.press(&["C-t"]);
+    bob.shows(&["> may I say something"]);
+    bob.press(&["Enter"]);
+    alice.shows(&["may I say something"]);
+
+    // Who recalled whose.
+    alice.press(&["Up"]);
+    alice.shows(&["x recall"]);
+    assert!(!alice.screen().contains("e edit"), "what others say cannot be edited");
+    alice.press(&["x"]);
+    alice.shows(&["you recalled a message of bob"]);
+    bob.shows(&["alice recalled your message"]);
+
+    // A code stays the same until another is asked for.
+    alice.line("/code new");
+    let code = |screen: &str| screen.split_whitespace().find(|word| word.starts_with("magpie:g/")).map(str::to_owned);
+    let first = code(&alice.shows(&["magpie:g/", "at once"])).unwrap();
+    alice.press(&["Escape"]);
+    alice.line("/code approve");
+    assert_eq!(code(&alice.shows(&["magpie:g/", "An administrator"])).unwrap(), first);
+    alice.press(&["Escape"]);
+    alice.shows_no("magpie:g/");
+    bob.shows(&["administrator lets them in"]);
+    alice.line("/code");
+    assert_eq!(code(&alice.shows(&["magpie:g/", "An administrator"])).unwrap(), first);
+    alice.press(&["Escape"]);
+
+    // The operator does not take the keys of who writes.
+    bob.line("/pin");
+    bob.press(&["h", "a"]);
+    operator(&node, &["notices", "send", "down at noon"]);
+    bob.shows(&["a word from the operator: F5"]);
+    bob.press(&["l", "f"]);
+    bob.shows(&["> half"]);
+    bob.press(&["F5"]);
+    bob.shows(&["A word from the operator ", "down at noon"]);
+    bob.press(&["Escape"]);
+    bob.press(&["C-u"]);
+
+    // Help has an end, and a group can be left without an error.
+    bob.line("/help");
+    bob.shows(&["Keys and commands"]);
+    bob.press(&["NPage", "NPage", "NPage", "NPage", "NPage", "NPage"]);
+    bob.shows(&["//...", "/quit"]);
+    bob.press(&["Escape"]);
+    bob.line("/leave");
+    bob.press(&["y"]);
+    let left = bob.shows(&["you are no longer in it"]);
+    assert!(!left.contains('✗') && !left.contains("members"), "{left}");
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn who_needs_an_invitation_is_asked_for_it() {
+    if let Err(why) = tmux::available() {
+        println!("skipped: {why}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let invite = [("MAGPIE_ACCOUNTS_INVITATIONS", "true")];
+    let node = Process::try_start(Path::new(MAGPIE), &dir.path().join("node"), &invite).unwrap();
+    operator(&node, &["invitations", "create", "--code", "welcome-ann"]);
+    let tmux = Tmux::new(dir.path());
+    let ann = tmux.start("ann", &chat(&node, &dir.path().join("a"), ""), 80, 24);
+    ann.shows(&["Name", "becomes a new account"]);
+    ann.line("anne");
+    ann.shows(&["Password", "Esc: back"]);
+    ann.press(&["Escape"]);
+    ann.shows(&["becomes a new account"]);
+    ann.press(&["BSpace", "Enter"]);
+    ann.shows(&["Name       ann\n", "Password"]);
+    ann.line(PASSWORD);
+    ann.shows(&["no account \"ann\" with this password", "need an invitation", "Invitation"]);
+    ann.line("nonsense");
+    ann.shows(&["has this code, or it is used up"]);
+    ann.press(&["C-u"]);
+    ann.line("welcome-ann");
+    ann.shows(&["● online", "No conversations yet"]);
+    ann.press(&["q"]);
+    ann.shows(&["ended with 0"]);
+    // What cannot work under any name is said at once.
+    let wrong =
+        tmux.start("wrong", &format!("{MAGPIE} chat --server {} --ca /nowhere.pem; read _", node.address), 80, 24);
+    wrong.shows(&["/nowhere.pem", "--ca"]);
     assert_eq!(node.terminate(), 0);
 }
 

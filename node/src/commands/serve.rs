@@ -45,7 +45,9 @@ async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result
             tracing::error!("{why}");
             return Ok(EXIT_TOO_OLD);
         }
-        Err(error) => return Err(error).context("the node does not start"),
+        Err(error) => {
+            return Err(error).with_context(|| format!("the node does not start with its data in {}", dir.display()));
+        }
     };
     started(node.router());
     let admin = Admin::start(admin_listen, node.observer(), recorder)?;

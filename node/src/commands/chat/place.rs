@@ -35,6 +35,15 @@ pub(super) fn network(server: SocketAddr, name: String, ca: &Path) -> anyhow::Re
     Ok(config)
 }
 
+/// Whether these servers are written as servers, and the authority can be read.
+pub(super) fn check(servers: &str, ca: &Path) -> anyhow::Result<()> {
+    for text in servers.split(',') {
+        let (address, name) = server(text)?;
+        network(address, name, ca)?;
+    }
+    Ok(())
+}
+
 /// The file of this person's store, made if it is not there. Only its owner can read it.
 pub(super) fn store(dir: Option<&Path>, user: &str, server: &str) -> anyhow::Result<PathBuf> {
     let dir = match dir {
@@ -91,6 +100,14 @@ mod tests {
         for wrong in ["localhost", "", "127.0.0.1:x", "127.0.0.1:99999"] {
             assert!(server(wrong).unwrap_err().to_string().contains("--server"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_wrong_server_or_a_missing_authority_is_found_before_a_name_is_asked_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(check("127.0.0.1:4433,127.0.0.1:4434", file.path()).is_ok());
+        assert!(check("127.0.0.1:4433,x", file.path()).unwrap_err().to_string().contains("--server"));
+        assert!(check("127.0.0.1:4433", Path::new("/nowhere/ca.pem")).unwrap_err().to_string().contains("--ca"));
     }
 
     #[test]

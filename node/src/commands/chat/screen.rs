@@ -44,6 +44,7 @@ use self::{
 use super::{
     Args,
     local_time::Zone,
+    place,
     run::{Opened, Signals, goodbye},
     show,
 };
@@ -71,6 +72,8 @@ enum End {
 /// Runs until the person leaves. Returns the exit code.
 pub(super) async fn run(args: &Args) -> anyhow::Result<i32> {
     let mut signals = Signals::new()?;
+    // What cannot work under any name is said before one is asked for.
+    place::check(&args.server, &args.ca)?;
     let mut screen = Screen::take()?;
     let mut inputs = terminal::inputs()?;
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

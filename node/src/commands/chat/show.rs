@@ -82,6 +82,8 @@ pub(super) fn error(error: &Error) -> String {
     match error {
         Error::Refused(refusal) => self::refusal(refusal),
         Error::Unknown => "no answer in time; it may have happened or not, try again".to_owned(),
+        // It names the file already.
+        Error::File(detail) => safe(detail.split(" (os error").next().unwrap_or(detail)),
         error => safe(&error.to_string()),
     }
 }
@@ -89,7 +91,12 @@ pub(super) fn error(error: &Error) -> String {
 fn refusal(refusal: &WireError) -> String {
     match refusal.code {
         ErrorCode::NotFound if refusal.field == "conversation" => "you are not in this conversation".to_owned(),
-        ErrorCode::NotAllowed | ErrorCode::AlreadyDone if !refusal.detail.is_empty() => safe(&refusal.detail),
+        ErrorCode::Invalid if refusal.field == "user" && refusal.detail.starts_with("is ") => {
+            safe(&format!("this person {}", refusal.detail))
+        }
+        ErrorCode::NotAllowed | ErrorCode::AlreadyDone | ErrorCode::NotContacts if !refusal.detail.is_empty() => {
+            safe(&refusal.detail)
+        }
         ErrorCode::Invalid | ErrorCode::TooLarge if !refusal.detail.is_empty() => {
             safe(&format!("{}: {}", refusal.field, refusal.detail))
         }
@@ -163,6 +170,10 @@ mod tests {
         assert_eq!(refused(ErrorCode::NotFound, "conversation", ""), "you are not in this conversation");
         assert_eq!(refused(ErrorCode::NotAllowed, "user", "only the owner\u{1b}"), "only the owner\u{fffd}");
         assert_eq!(refused(ErrorCode::TooLarge, "text", "0 bytes"), "text: 0 bytes");
+        assert_eq!(refused(ErrorCode::Invalid, "user", "is no other member"), "this person is no other member");
+        assert_eq!(refused(ErrorCode::NotContacts, "user", "u7 is no contact of yours"), "u7 is no contact of yours");
+        let file = error(&Error::File("notes: No such file or directory (os error 2)".into()));
+        assert_eq!(file, "notes: No such file or directory");
         assert_eq!(quote(&"x".repeat(50)), format!("\"{}…\"", "x".repeat(40)));
         assert_eq!((count(1, "line"), count(2, "line")), ("1 line".into(), "2 lines".into()));
     }

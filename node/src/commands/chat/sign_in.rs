@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, bail};
-use magpie_client::{Client, Error, ErrorCode};
+use magpie_client::{Client, Error, ErrorCode, WireError};
 use tokio::time::timeout;
 
 use super::{
@@ -65,7 +65,7 @@ pub(super) async fn sign_in(
         None => ask(user, signed_out, input).await?,
     };
     let known = client.me().is_some();
-    match noticed(with_password(client, user, &password, known), place, output).await {
+    match noticed(with_password(client, user, &password, &invitation(), known), place, output).await {
         Ok(true) => note(output, format!("* new account: {user}")).await,
         Ok(false) => {}
         Err(error) => return Err(explain(&error, user, place)),
@@ -90,13 +90,24 @@ async fn noticed<T>(work: impl Future<Output = T>, place: &Place, output: &Outpu
     }
 }
 
+/// The code of an invitation, as it came with the command; empty where none did.
+pub(super) fn invitation() -> String {
+    std::env::var(INVITATION_VARIABLE).unwrap_or_default()
+}
+
 /// Makes the account if the handle is free. Returns whether it is new.
-pub(super) async fn with_password(client: &Client, user: &str, password: &str, known: bool) -> Result<bool, Error> {
+pub(super) async fn with_password(
+    client: &Client,
+    user: &str,
+    password: &str,
+    invitation: &str,
+    known: bool,
+) -> Result<bool, Error> {
     let mut uninvited = None;
     if !known {
-        let made = match std::env::var(INVITATION_VARIABLE) {
-            Ok(code) if !code.is_empty() => client.sign_up_invited(user, password, &code).await,
-            _ => client.sign_up(user, password).await,
+        let made = match invitation {
+            "" => client.sign_up(user, password).await,
+            code => client.sign_up_invited(user, password, code).await,
         };
         match made {
             Ok(_) => return Ok(true),
@@ -125,21 +136,33 @@ async fn ask(user: &str, signed_out: bool, input: &mut Input) -> anyhow::Result<
     password.filter(|password| !password.is_empty()).context("no password given")
 }
 
+/// Why no account was made where people have to be invited.
+pub(super) fn uninvited(refusal: &WireError, user: &str) -> String {
+    let why = match refusal.code {
+        ErrorCode::NotFound => "no invitation has this code, or it is used up",
+        _ => "new people need an invitation here",
+    };
+    format!("there is no account {user:?} with this password, and {why}")
+}
+
 pub(super) fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error {
     let Place { server, ca } = place;
     match error {
         Error::Refused(refusal) if refusal.code == ErrorCode::BadCredentials => {
             anyhow::anyhow!("wrong password: there is an account {user:?} already, with another one")
         }
+        // A node was there, and asks to come back.
+        Error::Offline(reason) if ErrorCode::ALL.iter().any(|code| reason.starts_with(code.describe())) => {
+            anyhow::anyhow!("{server} does not let {user:?} in at this moment: {}; try again soon", show::safe(reason))
+        }
         Error::Offline(reason) => anyhow::anyhow!(
             "cannot reach {server}: {}\nIs a node running there, and is {} its authority? `magpie serve` prints both",
             show::safe(reason),
             ca.display()
         ),
-        Error::Refused(refusal) if refusal.field == "invitation" => anyhow::anyhow!(
-            "no account {user:?} with this password, and none is made: {}. Set {INVITATION_VARIABLE} to the code of an invitation",
-            show::error(error)
-        ),
+        Error::Refused(refusal) if refusal.field == "invitation" => {
+            anyhow::anyhow!("{}: set {INVITATION_VARIABLE} to the code of one", uninvited(refusal, user))
+        }
         error => anyhow::anyhow!("cannot sign in as {user:?}: {}", show::error(error)),
     }
 }
@@ -147,7 +170,6 @@ pub(super) fn explain(error: &Error, user: &str, place: &Place) -> anyhow::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use magpie_client::WireError;
 
     #[test]
     fn errors_name_what_was_wrong_and_what_to_do() {
@@ -157,6 +179,11 @@ mod tests {
         assert!(wrong.starts_with("wrong password") && wrong.contains("alice"), "{wrong}");
         let away = explained(Error::Offline("no answer".into()));
         assert!(away.contains("127.0.0.1:9") && away.contains("ca.pem") && away.contains("magpie serve"), "{away}");
+        let busy = explained(Error::Offline(WireError::after(ErrorCode::RateLimited, 500).to_string()));
+        assert!(busy.contains("too many requests") && !busy.contains("Is a node running"), "{busy}");
+        let uninvited = WireError::field(ErrorCode::NotFound, "invitation", "there is none of this code");
+        let uninvited = explained(Error::Refused(uninvited));
+        assert!(uninvited.contains("used up") && !uninvited.contains("no such thing"), "{uninvited}");
         let short = WireError::field(ErrorCode::Invalid, "password", "it has 2 bytes; 8 to 256 are allowed");
         assert!(explained(Error::Refused(short)).contains("2 bytes"));
     }

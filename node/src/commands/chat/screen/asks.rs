@@ -1,12 +1,15 @@
 //! Questions to the node, and what comes of them.
 
-use magpie_client::{Client, ConversationId, Error, ErrorCode, Found, Message, UserCode, UserId};
+use magpie_client::{
+    Client, Content, ConversationId, Error, ErrorCode, Found, GroupCode, Message, SetJoin, UserCode, UserId,
+};
 
 use super::{
     super::show,
     command::WithPerson,
     message::{Answer, Ask},
     text::clean,
+    update::about_code,
 };
 
 /// Asks, in the name of the person who is signed in.
@@ -45,10 +48,13 @@ async fn answer(client: &Client, ask: Ask) -> Result<Answer, Error> {
             let conversation = code.conversation;
             Answer::Joined { conversation, joined: client.join(code).await? }
         }
-        Ask::OpenToCode { conversation, open, approval } => open_to_code(client, conversation, open, approval).await?,
+        Ask::SetCode { conversation, code, approval } => set_code(client, conversation, code, approval).await?,
         Ask::Group(conversation) => {
             let (info, group) = tokio::join!(client.group(conversation), client.members(conversation));
-            Answer::Group { conversation, info: info?, members: group?.members }
+            match (info, group) {
+                (Err(error), _) | (_, Err(error)) if is_not_found(&error) => Answer::Outside(conversation),
+                (info, group) => Answer::Group { conversation, info: info?, members: group?.members },
+            }
         }
         Ask::Profiles(users) => Answer::Profiles(client.profiles(&users).await?),
         Ask::Online(users) => Answer::Online(client.online(users).await?),
@@ -128,7 +134,7 @@ async fn lookup(client: &Client, name: &str) -> Result<Found, Error> {
 async fn find(client: &Client, name: &str, then: WithPerson) -> Result<Answer, Error> {
     match lookup(client, name).await {
         Ok(found) => Ok(Answer::Found(found, then)),
-        Err(error) if is_not_found(&error) => Ok(Answer::Said(format!("nobody is found by {}", clean(name)))),
+        Err(error) if is_not_found(&error) => Ok(Answer::Said(format!("nobody can be found as \"{}\"", clean(name)))),
         Err(error) => Err(error),
     }
 }
@@ -153,7 +159,7 @@ async fn make_group(
                 learned.push(found);
             }
             Err(error) if is_not_found(&error) => {
-                return Ok(Answer::Said(format!("nobody is found by {}; no group was made", clean(&name))));
+                return Ok(Answer::Said(format!("nobody can be found as \"{}\"; no group was made", clean(&name))));
             }
             Err(error) => return Err(error),
         }
@@ -162,14 +168,17 @@ async fn make_group(
     Ok(Answer::Made { conversation, learned })
 }
 
-async fn open_to_code(client: &Client, id: ConversationId, open: bool, approval: bool) -> Result<Answer, Error> {
-    let (code, sending) = client.set_join(id, open, approval)?;
+async fn set_code(client: &Client, id: ConversationId, code: Option<u64>, approval: bool) -> Result<Answer, Error> {
+    let (code, sending) = match code {
+        Some(code) => {
+            let set = Content::SetJoin(SetJoin { code, approval });
+            (GroupCode { conversation: id, code }, client.post(id, set)?)
+        }
+        None => client.set_join(id, true, approval)?,
+    };
     sending.posted().await?;
-    if !open {
+    if code.code == 0 {
         return Ok(done("nobody joins by a code any more"));
     }
-    let how = if approval { "An administrator lets them in." } else { "They are in at once." };
-    let text =
-        format!("{code}\n\nWho has this code joins with /join, or in Contacts. {how} A new code makes this one void.");
-    Ok(Answer::Show("The group's code".into(), text))
+    Ok(Answer::Show("The group's code".into(), about_code(code, approval)))
 }

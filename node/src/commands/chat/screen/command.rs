@@ -31,6 +31,16 @@ pub(super) enum Privacy {
     Online,
 }
 
+/// What is done about a group's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// Another code, which makes the one before void.
+    Anew,
+    /// An administrator lets in who has it; or they are in at once. The code stays.
+    Approval(bool),
+    Closed,
+}
+
 /// How a conversation is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -126,11 +136,8 @@ pub(super) enum Command {
     MuteAll(bool),
     Dissolve,
     Nick(String),
-    /// Opens the group to who has a code; with approval, or not; or closes it.
-    Code {
-        open: bool,
-        approval: bool,
-    },
+    /// How people come into the group by a code.
+    Code(Joining),
     ShowCode,
     Join(GroupCode),
     List,

@@ -8,10 +8,11 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     super::{
         Args,
-        run::{Opened, open_as},
+        run::{Opened, goodbye, open_as},
         show,
-        sign_in::{PASSWORD_VARIABLE, Place, explain, with_password},
+        sign_in::{PASSWORD_VARIABLE, explain, invitation, uninvited, with_password},
     },
+    editor::Editor,
     gate::{Answered, Gate, Question},
     message::Input,
     terminal::Screen,
@@ -27,6 +28,22 @@ enum Try {
     Password(String),
 }
 
+/// How the questions ended.
+enum Entered {
+    In,
+    /// It is somebody else.
+    Back,
+    Quit,
+}
+
+/// Where the questions are asked.
+struct Door<'a> {
+    gate: Gate,
+    screen: &'a mut Screen,
+    inputs: &'a mut mpsc::Receiver<Input>,
+    theme: Theme,
+}
+
 /// See the module. `None` when the person leaves.
 pub(super) async fn enter(
     args: &Args,
@@ -34,56 +51,120 @@ pub(super) async fn enter(
     inputs: &mut mpsc::Receiver<Input>,
     theme: Theme,
 ) -> anyhow::Result<Option<Opened>> {
-    let mut gate = Gate::new(&args.server);
     let mut name = args.user.clone().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    let opened = loop {
-        let Some(chosen) = name.take() else {
-            gate.question = Question::Name;
-            match asked(&mut gate, screen, inputs, theme).await? {
-                Answered::Name(chosen) => name = Some(chosen),
-                _ => return Ok(None),
-            }
-            continue;
-        };
-        match open_as(args, &chosen) {
-            Ok(opened) => break opened,
-            // Another name may be written differently; what came with the command cannot.
-            Err(error) if args.user.is_none() => gate.word = show::safe(&format!("{error:#}")),
-            Err(error) => return Err(error),
-        }
-    };
-    gate.name = super::editor::Editor::with(opened.user.clone());
-    let client = opened.client.clone();
-    gate.question = Question::Wait;
-    gate.word = format!("Signing in at {}…", args.server);
-    let resumed = waited(resume(&client), &mut gate, screen, inputs, theme).await?;
-    let mut word = match resumed {
-        None => return Ok(None),
-        Some(Ok(Try::In)) => return Ok(Some(opened)),
-        Some(Ok(Try::Password(word))) => word,
-        Some(Err(error)) => return Err(error),
-    };
-    let known = client.me().is_some();
-    let mut given = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty());
+    let mut door = Door { gate: Gate::new(&args.server, name.is_none()), screen, inputs, theme };
     loop {
-        let password = match given.take() {
-            Some(password) => password,
-            None => {
-                (gate.question, gate.word) = (Question::Password, std::mem::take(&mut word));
-                match asked(&mut gate, screen, inputs, theme).await? {
-                    Answered::Password(password) => password,
+        let Some(opened) = door.named(args, name.take()).await? else { return Ok(None) };
+        match door.signed_in(args, &opened).await? {
+            Entered::In => return Ok(Some(opened)),
+            Entered::Back => goodbye(&opened.client, &opened.network).await,
+            Entered::Quit => return Ok(None),
+        }
+        door.gate.word.clear();
+    }
+}
+
+impl Door<'_> {
+    /// Opens the store of whoever it is.
+    async fn named(&mut self, args: &Args, mut name: Option<String>) -> anyhow::Result<Option<Opened>> {
+        loop {
+            let Some(chosen) = name.take() else {
+                self.gate.question = Question::Name;
+                match self.asked().await? {
+                    Answered::Name(chosen) => name = Some(chosen),
                     _ => return Ok(None),
                 }
+                continue;
+            };
+            match open_as(args, &chosen) {
+                Ok(opened) => return Ok(Some(opened)),
+                // Another name may be written differently; what came with the command cannot.
+                Err(error) if args.user.is_none() => self.gate.word = show::safe(&format!("{error:#}")),
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn signed_in(&mut self, args: &Args, opened: &Opened) -> anyhow::Result<Entered> {
+        let (client, user) = (&opened.client, &opened.user);
+        let signing_in = format!("Signing in at {}…", args.server);
+        self.gate.name = Editor::with(user.clone());
+        (self.gate.question, self.gate.word) = (Question::Wait, signing_in.clone());
+        let mut word = match self.waited(resume(client)).await? {
+            None => return Ok(Entered::Quit),
+            Some(Ok(Try::In)) => return Ok(Entered::In),
+            Some(Ok(Try::Password(word))) => word,
+            Some(Err(error)) => return Err(error),
         };
-        (gate.question, gate.word) = (Question::Wait, format!("Signing in at {}…", args.server));
-        let tried = with_password(&client, &opened.user, &password, known);
-        match waited(tried, &mut gate, screen, inputs, theme).await? {
-            None => return Ok(None),
-            Some(Ok(_)) => return Ok(Some(opened)),
-            Some(Err(error)) => {
-                let place = Place { server: opened.place.server, ca: opened.place.ca.clone() };
-                word = explain(&error, &opened.user, &place).to_string();
+        let known = client.me().is_some();
+        let mut given = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty());
+        let mut invitation = invitation();
+        loop {
+            let password = match given.take() {
+                Some(password) => password,
+                None => {
+                    (self.gate.question, self.gate.word) = (Question::Password, std::mem::take(&mut word));
+                    match self.asked().await? {
+                        Answered::Password(password) => password,
+                        Answered::Back => return Ok(Entered::Back),
+                        _ => return Ok(Entered::Quit),
+                    }
+                }
+            };
+            (self.gate.question, self.gate.word) = (Question::Wait, signing_in.clone());
+            let tried = with_password(client, user, &password, &invitation, known);
+            let error = match self.waited(tried).await? {
+                None => return Ok(Entered::Quit),
+                Some(Ok(_)) => return Ok(Entered::In),
+                Some(Err(error)) => error,
+            };
+            let uninvited = match &error {
+                Error::Refused(refusal) if refusal.field == "invitation" => uninvited(refusal, user),
+                error => {
+                    word = explain(error, user, &opened.place).to_string();
+                    continue;
+                }
+            };
+            self.gate.question = Question::Invitation;
+            self.gate.word = format!("{uninvited}. If you were invited, type the code.");
+            match self.asked().await? {
+                Answered::Invitation(code) => (invitation, given) = (code, Some(password)),
+                Answered::Back => {}
+                _ => return Ok(Entered::Quit),
+            }
+        }
+    }
+
+    /// Waits for an answer of the person.
+    async fn asked(&mut self) -> anyhow::Result<Answered> {
+        loop {
+            let (gate, theme) = (&self.gate, self.theme);
+            self.screen.draw(|frame| gate.draw(frame, theme))?;
+            match self.inputs.recv().await {
+                Some(Input::Key(key)) => match self.gate.on_key(&key) {
+                    Answered::Nothing => {}
+                    answered => return Ok(answered),
+                },
+                Some(Input::Paste(text)) => self.gate.on_paste(&text),
+                Some(_) => {}
+                None => return Ok(Answered::Quit),
+            }
+        }
+    }
+
+    /// Waits for work; `None` when the person does not want to.
+    async fn waited<T>(&mut self, work: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let (gate, theme) = (&self.gate, self.theme);
+            self.screen.draw(|frame| gate.draw(frame, theme))?;
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                input = self.inputs.recv() => match input {
+                    Some(Input::Key(key)) if self.gate.on_key(&key) == Answered::Quit => return Ok(None),
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
             }
         }
     }
@@ -96,48 +177,5 @@ async fn resume(client: &Client) -> anyhow::Result<Try> {
         Ok(Err(Error::NotSignedIn)) => Ok(Try::Password(String::new())),
         Ok(Err(Error::SignedOut)) => Ok(Try::Password("This device was signed out.".to_owned())),
         Ok(Err(error)) => anyhow::bail!("cannot sign in: {}", show::error(&error)),
-    }
-}
-
-/// Waits for an answer of the person.
-async fn asked(
-    gate: &mut Gate,
-    screen: &mut Screen,
-    inputs: &mut mpsc::Receiver<Input>,
-    theme: Theme,
-) -> anyhow::Result<Answered> {
-    loop {
-        screen.draw(|frame| gate.draw(frame, theme))?;
-        match inputs.recv().await {
-            Some(Input::Key(key)) => match gate.on_key(&key) {
-                Answered::Nothing => {}
-                answered => return Ok(answered),
-            },
-            Some(Input::Paste(text)) => gate.on_paste(&text),
-            Some(_) => {}
-            None => return Ok(Answered::Quit),
-        }
-    }
-}
-
-/// Waits for work; `None` when the person does not want to.
-async fn waited<T>(
-    work: impl Future<Output = T>,
-    gate: &mut Gate,
-    screen: &mut Screen,
-    inputs: &mut mpsc::Receiver<Input>,
-    theme: Theme,
-) -> anyhow::Result<Option<T>> {
-    let mut work = std::pin::pin!(work);
-    loop {
-        screen.draw(|frame| gate.draw(frame, theme))?;
-        tokio::select! {
-            done = &mut work => return Ok(Some(done)),
-            input = inputs.recv() => match input {
-                Some(Input::Key(key)) if gate.on_key(&key) == Answered::Quit => return Ok(None),
-                Some(_) => {}
-                None => return Ok(None),
-            }
-        }
     }
 }

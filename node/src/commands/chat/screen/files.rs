@@ -44,6 +44,12 @@ fn kind(path: &Path, blob: BlobRef) -> Kind {
     Kind::File(File { blob, name: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default() })
 }
 
+/// Why it failed, without the file's name: what is told begins with that.
+fn why(error: &Error, path: &Path) -> String {
+    let why = show::error(error);
+    why.strip_prefix(&format!("{}: ", path.display())).map(str::to_owned).unwrap_or(why)
+}
+
 fn progress(key: u64, progress: Progress) -> Input {
     Input::Progress { key, done: progress.done, total: progress.total }
 }
@@ -73,7 +79,7 @@ pub(super) async fn send(
         // The next start goes on with it.
         Err(Error::Closed) => None,
         Ok(_) => Some(Input::Transferred { key, result: Ok(String::new()) }),
-        Err(error) => Some(Input::Transferred { key, result: Err(show::error(&error)) }),
+        Err(error) => Some(Input::Transferred { key, result: Err(why(&error, &path)) }),
     }
 }
 
@@ -95,7 +101,7 @@ pub(super) async fn save(
     let result = match client.download_with(message, &blob, &path, heard).await {
         Err(Error::Closed) => return None,
         Ok(()) => Ok(format!("saved {}", path.display())),
-        Err(error) => Err(show::error(&error)),
+        Err(error) => Err(why(&error, &path)),
     };
     Some(Input::Transferred { key, result })
 }

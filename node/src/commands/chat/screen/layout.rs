@@ -9,6 +9,11 @@ const BOTH_COLUMNS_MIN: u16 = 60;
 /// Lines of what is being written that are shown at most.
 const INPUT_LINES_MAX: usize = 6;
 
+/// Columns and rows of a text to read that lies above everything, on a screen of this size.
+pub(super) fn text_box((width, height): (u16, u16)) -> (usize, usize) {
+    (usize::from(width.saturating_sub(8)).min(90), usize::from(height.saturating_sub(4)))
+}
+
 /// The parts of the screen; those that do not fit are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Places {

@@ -127,9 +127,10 @@ pub(super) enum Ask {
         names: Vec<String>,
     },
     Join(GroupCode),
-    OpenToCode {
+    /// This code to join by, 0 for none any more, or another than before.
+    SetCode {
         conversation: ConversationId,
-        open: bool,
+        code: Option<u64>,
         approval: bool,
     },
     Group(ConversationId),
@@ -197,6 +198,8 @@ pub(super) enum Answer {
         info: GroupInfo,
         members: Vec<UserId>,
     },
+    /// One is not in this conversation any more.
+    Outside(ConversationId),
     Profiles(Vec<Shown>),
     Online(Vec<UserId>),
     Account(Account),

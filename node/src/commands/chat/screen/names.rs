@@ -113,6 +113,16 @@ impl Names {
         given.into_iter().flatten().find(|name| !name.trim().is_empty()).unwrap_or_else(|| self.handle(user))
     }
 
+    /// A text of the node with names for the ids in it.
+    pub(super) fn named(&self, text: &str) -> String {
+        let word = |word: &str| match word.parse() {
+            Ok(user) if user == self.me => "you".to_owned(),
+            Ok(user) => self.name(user),
+            Err(_) => word.to_owned(),
+        };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+
     /// Who is at the other end of a direct conversation.
     pub(super) fn other(&self, conversation: ConversationId) -> Option<UserId> {
         self.others.get(&conversation).copied()
@@ -158,6 +168,7 @@ mod tests {
         let mut names = Names::of(me, "alice");
         names.learn(bob, "");
         assert_eq!(names.name(bob), "u~abcdef");
+        assert_eq!(names.named(&format!("{bob} is no contact of yours")), "u~abcdef is no contact of yours");
         assert_eq!(names.who("u~abcdef"), Some(bob));
         names.learn(bob, "bob\u{1b}");
         assert_eq!(names.name(bob), "bob\u{fffd}");

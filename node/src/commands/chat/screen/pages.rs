@@ -19,6 +19,13 @@ pub(super) struct PageLine {
     pub(super) about: About,
 }
 
+impl PageLine {
+    /// Whether it only stands above others.
+    pub(super) fn is_heading(&self) -> bool {
+        self.command == Command::Nothing && self.value.is_empty()
+    }
+}
+
 /// See [`PageLine::about`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum About {

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::{
     super::local_time::Local,
-    state::{Pending, Sent, State, Talk, Transfer},
+    state::{Pending, Refusal, Sent, State, Talk, Transfer},
     text::{cut, fit, width, wrap},
     theme::Theme,
     words,
@@ -59,8 +59,10 @@ pub(super) fn rows(state: &State, columns: usize) -> Vec<Row> {
         writer.rule("PgUp for more");
     }
     let (mut before, mut new_told): (Option<&Entry>, bool) = (None, talk.read_before == 0);
-    for entry in &talk.entries {
-        let text = words::event(entry, talk.id, &state.names, state.me);
+    for (at, entry) in talk.entries.iter().enumerate() {
+        let since = at.checked_sub(1).and_then(|at| talk.entries.get(at)).map_or(0, |before| before.number);
+        writer.refused(since..entry.number);
+        let text = words::event(entry, &talk.entries, talk.id, &state.names, state.me);
         let is_message = words::is_message(entry);
         if text.is_none() && !is_message {
             continue;
@@ -77,10 +79,12 @@ pub(super) fn rows(state: &State, columns: usize) -> Vec<Row> {
         }
         before = Some(entry);
     }
-    for pending in state.pending.iter().filter(|pending| pending.conversation == talk.id) {
+    writer.refused(talk.entries.last().map_or(0, |entry| entry.number)..u64::MAX);
+    let under_way = |pending: &&Pending| pending.conversation == talk.id && pending.refusal().is_none();
+    for pending in state.pending.iter().filter(under_way) {
         writer.pending(pending);
     }
-    for transfer in state.transfers.iter().filter(|transfer| transfer.conversation == talk.id) {
+    for transfer in state.transfers.iter().filter(|file| file.conversation == talk.id && file.failed.is_none()) {
         writer.transfer(transfer);
     }
     writer.rows
@@ -237,13 +241,31 @@ impl Writer<'_> {
         self.push(Some(number), Line::styled(format!("{}{text}", " ".repeat(before)), self.theme.faint()));
     }
 
+    /// What was refused while these entries were the newest.
+    fn refused(&mut self, newest: std::ops::Range<u64>) {
+        let state = self.state;
+        let is_here = |refusal: Option<&Refusal>| refusal.is_some_and(|refusal| newest.contains(&refusal.after));
+        for pending in state.pending.iter().filter(|pending| pending.conversation == self.talk.id) {
+            if is_here(pending.refusal()) {
+                self.pending(pending);
+            }
+        }
+        for transfer in state.transfers.iter().filter(|transfer| transfer.conversation == self.talk.id) {
+            if is_here(transfer.failed.as_ref()) {
+                self.transfer(transfer);
+            }
+        }
+    }
+
     fn transfer(&mut self, transfer: &Transfer) {
         const BAR: u64 = 12;
         let full = (transfer.done * BAR).checked_div(transfer.total).unwrap_or(0).min(BAR);
         let (mark, way) = if transfer.up { ("↑", "sending") } else { ("↓", "saving") };
         let bar = format!("{}{}", "█".repeat(full as usize), "░".repeat((BAR - full) as usize));
         let (text, style) = match &transfer.failed {
-            Some(why) => (format!("✗ {} not sent: {why}", transfer.name), self.theme.bad()),
+            Some(Refusal { why, .. }) => {
+                (format!("✗ {} not sent: {why} · Ctrl-T takes it back", transfer.name), self.theme.bad())
+            }
             None => {
                 let (done, total) = (super::text::size(transfer.done), super::text::size(transfer.total));
                 (format!("{mark} {way} {} {bar} {done} of {total}", transfer.name), self.theme.name())
@@ -262,7 +284,9 @@ impl Writer<'_> {
             Sent::Waiting if self.state.is_online() => ("sending".to_owned(), self.theme.faint()),
             Sent::Waiting => ("waiting for the connection".to_owned(), self.theme.faint()),
             Sent::Acknowledged(_) => return,
-            Sent::Refused(why) => (format!("✗ not sent: {why}"), self.theme.bad()),
+            Sent::Refused(Refusal { why, .. }) => {
+                (format!("✗ not sent: {why} · Ctrl-T takes it back"), self.theme.bad())
+            }
         };
         for line in wrap(&note, self.columns.saturating_sub(4)) {
             let before = self.columns.saturating_sub(width(&line) + 2);

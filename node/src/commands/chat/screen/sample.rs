@@ -54,6 +54,7 @@ pub(super) fn direct_entries() -> Vec<Entry> {
         text(6, BOB, "你好，吃了吗？今天天气很好 👍"),
         said(7, BOB, Message::new(Kind::Text("with better words".into())), 8),
         entry(9, BOB, Body::Gone(Gone { recalled: 10 })),
+        entry(10, BOB, Body::Recalled(9)),
     ]
 }
 
@@ -118,7 +119,7 @@ pub(super) fn lists(chats: Vec<Chat>) -> Input {
 }
 
 pub(super) fn chats() -> Vec<Chat> {
-    vec![chat(direct(), "", direct_entries(), 9), chat(group(), "lunch", group_entries(), 2)]
+    vec![chat(direct(), "", direct_entries(), 10), chat(group(), "lunch", group_entries(), 2)]
 }
 
 /// Signed in, with what was missed.

@@ -1,11 +1,11 @@
 //! All that the screen shows, as data. What happens to it is in [`update`](super::update); how it looks in
 //! [`view`](super::view). Nothing here knows a terminal, a clock or a network.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use magpie_client::{
     Account, ContactState, Content, ConversationId, ConversationKind, ConversationSettings, DeviceId, Entry, GroupInfo,
-    Profile, Reaction, UserId,
+    Kind, Profile, Reaction, UserId,
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     command::{Command, Want},
     editor::Editor,
     names::Names,
+    words,
 };
 
 /// The four tabs.
@@ -148,13 +149,28 @@ pub(super) struct Pending {
     pub(super) state: Sent,
 }
 
+impl Pending {
+    /// Why it is not sent, if it is not.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        if let Sent::Refused(refusal) = &self.state { Some(refusal) } else { None }
+    }
+}
+
 /// How far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Waiting,
     /// It has this number; the entry is about to be here.
     Acknowledged(u64),
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// Why something is not sent, and where it stands: it can be taken back into the line where one writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// The newest entry when it was refused.
+    pub(super) after: u64,
 }
 
 /// A file on its way.
@@ -163,12 +179,14 @@ pub(super) struct Transfer {
     pub(super) key: u64,
     pub(super) conversation: ConversationId,
     pub(super) name: String,
+    /// Where it is on this machine, as it was written.
+    pub(super) path: String,
     /// From here to the node; else the other way.
     pub(super) up: bool,
     pub(super) done: u64,
     pub(super) total: u64,
     /// Why it will not be.
-    pub(super) failed: Option<String>,
+    pub(super) failed: Option<Refusal>,
 }
 
 /// A choice of several things to do.
@@ -242,6 +260,8 @@ pub(super) struct State {
     pub(super) unresolved: usize,
     pub(super) overlays: Vec<Overlay>,
     pub(super) notice: Option<Notice>,
+    /// What the operator said and is not read yet, the oldest first.
+    pub(super) words: VecDeque<String>,
     /// Who types where, and until when that is believed.
     pub(super) typing: HashMap<ConversationId, (UserId, u64)>,
     /// When others were last told that this person types.
@@ -285,6 +305,7 @@ impl State {
             unresolved: 0,
             overlays: Vec::new(),
             notice: None,
+            words: VecDeque::new(),
             typing: HashMap::new(),
             told_typing_ms: 0,
             profile: Profile::default(),
@@ -328,6 +349,23 @@ impl State {
         group.is_some_and(|group| group.owner == self.me || group.admins.contains(&self.me))
     }
 
+    /// The message that is chosen.
+    pub(super) fn chosen(&self) -> Option<&Entry> {
+        let talk = self.talk.as_ref()?;
+        talk.entry(talk.chosen?)
+    }
+
+    /// Whether this person may give a message other words: only their own have any.
+    pub(super) fn may_edit(&self, entry: &Entry) -> bool {
+        let is_text = words::message(entry).is_some_and(|message| matches!(message.kind, Kind::Text(_)));
+        entry.sender == self.me && is_text
+    }
+
+    /// Whether this person may recall a message.
+    pub(super) fn may_recall(&self, entry: &Entry) -> bool {
+        entry.sender == self.me || self.is_admin()
+    }
+
     /// What is being written in the open conversation.
     pub(super) fn draft(&self) -> Option<&Editor> {
         self.drafts.get(&self.talk.as_ref()?.id)
@@ -336,6 +374,6 @@ impl State {
     /// Says something for a while.
     pub(super) fn say(&mut self, text: impl Into<String>) {
         const SAID_MS: u64 = 8_000;
-        self.notice = Some(Notice { text: text.into(), until_ms: self.now_ms + SAID_MS });
+        self.notice = Some(Notice { text: self.names.named(&text.into()), until_ms: self.now_ms + SAID_MS });
     }
 }

@@ -53,6 +53,34 @@ pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
     text.split('\n').flat_map(|line| wrap_line(line, columns)).collect()
 }
 
+/// As [`wrap`]; what a line goes on with stands below what it says, not below its margin: below what comes after the
+/// first gap of a line that begins with blanks, such as `  KEY    what it does`.
+pub(super) fn hang(text: &str, columns: usize) -> Vec<String> {
+    let hung = |line: &str| {
+        let indent = indent(line).min(columns / 2);
+        let mut lines = wrap_line(line, columns.max(2)).into_iter();
+        let first = lines.next().unwrap_or_default();
+        let rest = line.strip_prefix(first.as_str()).unwrap_or_default().trim_start();
+        if rest.is_empty() {
+            return vec![first];
+        }
+        let rest = wrap_line(rest, (columns - indent).max(2));
+        let rest = rest.into_iter().map(|line| format!("{}{line}", " ".repeat(indent)));
+        std::iter::once(first).chain(rest).collect()
+    };
+    text.split('\n').flat_map(hung).collect()
+}
+
+/// Columns before what a line says.
+fn indent(line: &str) -> usize {
+    let margin = line.len() - line.trim_start().len();
+    let said = &line[margin..];
+    match said.find("  ").filter(|_| margin > 0) {
+        Some(gap) => width(&line[..margin + gap]) + said[gap..].len() - said[gap..].trim_start().len(),
+        None => margin,
+    }
+}
+
 fn wrap_line(line: &str, columns: usize) -> Vec<String> {
     let (mut lines, mut now, mut taken) = (Vec::new(), String::new(), 0);
     for piece in pieces(line) {
@@ -132,6 +160,15 @@ mod tests {
         assert_eq!(wrap("a https://example.org/long", 10), ["a", "https://ex", "ample.org/", "long"]);
         assert_eq!(wrap("", 10), [""]);
         assert!(wrap(&"👩‍👩‍👧 你 x".repeat(40), 11).iter().all(|line| width(line) <= 11));
+    }
+
+    #[test]
+    fn a_line_that_goes_on_does_so_below_what_it_says() {
+        assert_eq!(hang("  F1    one two three", 16), ["  F1    one two", "        three"]);
+        assert_eq!(hang("  one two three", 10), ["  one two", "  three"]);
+        assert_eq!(hang("one  two\n\nthree", 5), ["one", "two", "", "three"]);
+        assert_eq!(hang("", 10), [""]);
+        assert!(hang(&"  👩‍👩‍👧 你    x".repeat(40), 11).iter().all(|line| width(line) <= 11));
     }
 
     #[test]

@@ -7,7 +7,10 @@ mod groups;
 mod keys;
 mod menus;
 mod people;
+mod refused;
 mod talk_keys;
+
+pub(super) use groups::about_code;
 
 use magpie_client::{Body, ContactState, Content, ConversationId, ConversationKind, Entry, UserId};
 
@@ -15,7 +18,7 @@ use super::{
     layout::Places,
     message::{Ask, Effect, Input},
     rows,
-    state::{Chat, Link, Overlay, Pane, Pending, Sent, State, Tab, Talk},
+    state::{Chat, Link, Pane, Pending, Refusal, Sent, State, Tab, Talk},
     words,
 };
 
@@ -23,6 +26,8 @@ use super::{
 const PAGE: u64 = 200;
 /// More than this is let go of once one is at the newest again.
 const KEPT_MAX: usize = 600;
+/// Words from the operator that wait to be read, the newest.
+const WORDS_MAX: usize = 20;
 /// How long "somebody types" is believed.
 const TYPING_MS: u64 = 6_000;
 
@@ -140,7 +145,7 @@ impl State {
         for chat in &chats {
             for entry in &chat.last {
                 self.names.learn_entry(Some(chat.id), entry);
-                people.push(entry.sender);
+                people.extend(words::people(entry));
             }
             people.extend(self.names.other(chat.id));
         }
@@ -202,8 +207,6 @@ impl State {
         talk.entries = chat.last.clone();
         let from = chat.cursor.saturating_sub(PAGE).min(if unread { chat.read } else { u64::MAX });
         self.talk = Some(talk);
-        self.pending.retain(|pending| pending.conversation != id || !matches!(pending.state, Sent::Refused(_)));
-        self.transfers.retain(|transfer| transfer.failed.is_none());
         let mut effects = vec![Effect::Load { conversation: id, from }];
         if let Some(other) = self.names.other(id) {
             self.names.ask_again_about(other);
@@ -234,7 +237,7 @@ impl State {
             talk.chosen = None;
         }
         let newest = talk.entries.last().map_or(0, |entry| entry.number);
-        let mut people: Vec<UserId> = talk.entries.iter().map(|entry| entry.sender).collect();
+        let mut people: Vec<UserId> = talk.entries.iter().flat_map(words::people).collect();
         people.sort_unstable();
         people.dedup();
         self.pending.retain(|pending| {
@@ -308,7 +311,7 @@ impl State {
         if quiet && !words::mentions(entry, self.me) {
             return effects;
         }
-        if let Some(text) = words::summary(entry, id, self) {
+        if let Some(text) = words::summary(entry, &[], id, self) {
             let title = self.title(id);
             self.say(format!("✉ {title}: {text}"));
         }
@@ -334,8 +337,9 @@ impl State {
                 format!("you signed in on another device: {}", super::text::clean(&device.name))
             }
             Body::Notice(text) => {
-                let text = super::text::clean(text);
-                self.overlays.push(Overlay::Text("A word from the operator".into(), text, 0));
+                // It waits to be asked for: who writes something is not to be interrupted.
+                self.words.push_back(super::text::clean(text));
+                self.words.drain(..self.words.len().saturating_sub(WORDS_MAX));
                 return vec![Effect::Bell];
             }
             Body::PasswordChanged(_) => "your password was changed".to_owned(),
@@ -366,6 +370,7 @@ impl State {
 
     fn on_posted(&mut self, key: u64, result: Result<magpie_client::Posted, String>) {
         let Some(at) = self.pending.iter().position(|pending| pending.key == key) else { return };
+        let after = self.newest(self.pending[at].conversation);
         let pending = &mut self.pending[at];
         let here = self.talk.as_ref().filter(|talk| talk.id == pending.conversation);
         let newest = here.and_then(|talk| talk.entries.last()).map_or(0, |entry| entry.number);
@@ -376,8 +381,10 @@ impl State {
             }
             Ok(_) => drop(self.pending.remove(at)),
             Err(why) if is_message => {
-                pending.state = Sent::Refused(why.clone());
+                let why = self.names.named(&why);
+                pending.state = Sent::Refused(Refusal { why: why.clone(), after });
                 let title = self.title(self.pending[at].conversation);
+                self.forget_refused();
                 self.say(format!("✗ not sent to {title}: {why}"));
             }
             Err(why) => {

@@ -12,6 +12,8 @@ use ratatui::{
     widgets::{Paragraph, Widget},
 };
 
+use magpie_client::Entry;
+
 use super::{
     layout::Places,
     rows::short_time,
@@ -125,12 +127,9 @@ fn chat(frame: &mut Frame, state: &State, theme: Theme, area: Rect, chat: &Chat,
         (true, false) => theme.here(),
         _ => theme.plain(),
     };
-    let mark = match (here, chat.settings.pinned) {
-        (true, _) => "▌",
-        (_, true) => "▴",
-        _ => " ",
-    };
+    let mark = if here { "▌" } else { " " };
     let time = if chat.last.is_empty() { String::new() } else { short_time(state, chat.time_ms()) };
+    let time = if chat.settings.pinned { format!("▴ {time}") } else { time };
     let title = fit(&state.title(chat.id), columns.saturating_sub(width(&time) + 3));
     let unread = if chat.unread > 0 { count(chat.unread) } else { String::new() };
     let quiet = if chat.settings.do_not_disturb { "z" } else { "" };
@@ -155,7 +154,6 @@ fn chat(frame: &mut Frame, state: &State, theme: Theme, area: Rect, chat: &Chat,
     } else {
         theme.count()
     };
-    let mark = if here { "▌" } else { " " };
     let second = Line::from(vec![
         Span::styled(format!("{mark}{preview} "), second_style),
         Span::styled(format!("{end} "), end_style),
@@ -173,11 +171,20 @@ fn preview(state: &State, chat: &Chat) -> (String, bool) {
     if let Some(draft) = draft {
         return (format!("[draft] {}", draft.text()), true);
     }
-    let waiting = state.pending.iter().rev().find(|pending| pending.conversation == chat.id);
-    if let Some(text) = waiting.and_then(super::rows::said) {
+    let own = |refused: bool| {
+        let mut own = state.pending.iter().rev().filter(|pending| pending.conversation == chat.id);
+        own.find(|pending| pending.refusal().is_some() == refused)
+    };
+    if let Some(text) = own(false).and_then(super::rows::said) {
         return (format!("… {text}"), false);
     }
-    let said = chat.last.iter().rev().find_map(|entry| words::summary(entry, chat.id, state)).unwrap_or_default();
+    // What came later says more.
+    let refused = own(true).filter(|own| own.refusal().is_some_and(|refusal| refusal.after >= chat.cursor));
+    if let Some(text) = refused.and_then(super::rows::said) {
+        return (format!("✗ {text}"), true);
+    }
+    let said =
+        chat.last.iter().rev().find_map(|entry| words::summary(entry, &chat.last, chat.id, state)).unwrap_or_default();
     if chat.mentioned { (format!("[@ you] {said}"), true) } else { (said, false) }
 }
 
@@ -188,6 +195,9 @@ fn notice(frame: &mut Frame, state: &State, theme: Theme, area: Rect) {
     };
     let (text, style): (String, Style) = match (&state.notice, &state.link) {
         (Some(notice), _) => (notice.text.clone(), theme.key()),
+        (None, _) if !state.words.is_empty() => {
+            (format!("a word from the operator: F5 shows it ({})", state.words.len()), theme.key())
+        }
         (None, Link::Offline(why)) => {
             (format!("{unsent} no connection to {}, trying again: {why}", state.server), theme.bad())
         }
@@ -199,24 +209,26 @@ fn notice(frame: &mut Frame, state: &State, theme: Theme, area: Rect) {
     Line::styled(text, style).render(area, frame.buffer_mut());
 }
 
+/// What can be done with the message that is chosen.
+fn chosen_keys(state: &State, entry: &Entry) -> Vec<(&'static str, &'static str)> {
+    let mut keys = vec![("r", "reply")];
+    keys.extend(state.may_edit(entry).then_some(("e", "edit")));
+    keys.extend(state.may_recall(entry).then_some(("x", "recall")));
+    keys.extend(words::has_file(entry).then_some(("s", "save")));
+    keys.extend([("d", "delete"), ("+", "sign"), ("f", "keep"), ("w", "forward"), ("Esc", "back")]);
+    keys
+}
+
 fn keys(frame: &mut Frame, state: &State, theme: Theme, area: Rect) {
-    let chosen = state.talk.as_ref().is_some_and(|talk| talk.chosen.is_some());
+    let chosen = state.chosen();
+    let of_chosen = chosen.map(|entry| chosen_keys(state, entry)).unwrap_or_default();
     let keys: &[(&str, &str)] = match (state.overlays.last(), state.tab, state.pane) {
         (Some(Overlay::Menu(_)), ..) => &[("↑↓", "choose"), ("Enter", "do it"), ("Esc", "back")],
         (Some(Overlay::Pick(_)), ..) => &[("↑↓", "move"), ("Space", "choose"), ("Enter", "done"), ("Esc", "back")],
         (Some(Overlay::Prompt(..)), ..) => &[("Enter", "done"), ("Esc", "back")],
         (Some(Overlay::Confirm(..)), ..) => &[("y", "yes"), ("n", "no")],
         (Some(Overlay::Text(..)), ..) => &[("↑↓", "scroll"), ("Esc", "back")],
-        (None, Tab::Chats, Pane::Talk) if chosen => &[
-            ("r", "reply"),
-            ("e", "edit"),
-            ("x", "recall"),
-            ("d", "delete"),
-            ("+", "sign"),
-            ("f", "keep"),
-            ("w", "forward"),
-            ("Esc", "back"),
-        ],
+        (None, Tab::Chats, Pane::Talk) if chosen.is_some() => &of_chosen,
         (None, Tab::Chats, Pane::Talk) => &[
             ("Enter", "send"),
             ("PgUp", "older"),

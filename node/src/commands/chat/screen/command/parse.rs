@@ -1,6 +1,6 @@
 //! What a line that was typed asks for.
 
-use super::{Command, Field, Look, Person, Privacy, Want, WithMessage, WithPerson};
+use super::{Command, Field, Joining, Look, Person, Privacy, Want, WithMessage, WithPerson};
 use crate::commands::chat::parse::{bare_name, words};
 
 /// What `/help` shows.
@@ -8,6 +8,7 @@ pub(in super::super) const HELP: &str = "\
 Where you are
   Esc, Tab            from the conversation to the list, and back
   F1 F2 F3 F4         Chats, Contacts, Discover, Me (in the list also 1 2 3 4)
+  F5                  what the operator of the server said
   Ctrl-C twice        stop (in the list also q)
 
 In the list
@@ -20,6 +21,7 @@ In a conversation
   on a chosen message r reply, e edit, x recall, d delete for me, + a sign, f keep,
                       w forward, Enter menu
   Ctrl-O              menu of the conversation; Ctrl-R search
+  Ctrl-T              takes back what was refused, to be changed or sent again
 
 Commands, in the line where you write
   /to NAME            talk to a person; who does not know you yet is asked first
@@ -35,7 +37,8 @@ Commands, in the line where you write
   /nick NAME          what you are called in this group
   /admin /unadmin /transfer NAME
   /mute NAME [MINUTES]  /unmute NAME  /muteall on|off
-  /code [approve|off] a code to join this group by
+  /code               the code to join this group by; /code new makes another
+  /code approve|open  who has it is let in by an administrator, or at once; /code off
   /admit /deny NAME   who asks to be let in
   /quote /react SIGN /edit TEXT /recall /del /keep /forward   the chosen or newest message
   /send FILE          send a file or picture; /savefile [PATH] saves the chosen or newest one
@@ -192,10 +195,12 @@ fn more(word: &str, rest: &str) -> Parsed {
         "history" => Ok(Command::Older),
         "muteall" => on_off(&text).map(Command::MuteAll).ok_or_else(|| "usage: /muteall on|off".to_owned()),
         "code" => match rest {
-            "" => Ok(Command::Code { open: true, approval: false }),
-            "approve" => Ok(Command::Code { open: true, approval: true }),
-            "off" => Ok(Command::Code { open: false, approval: false }),
-            _ => Err("usage: /code [approve|off]".to_owned()),
+            "" => Ok(Command::ShowCode),
+            "new" => Ok(Command::Code(Joining::Anew)),
+            "approve" => Ok(Command::Code(Joining::Approval(true))),
+            "open" => Ok(Command::Code(Joining::Approval(false))),
+            "off" => Ok(Command::Code(Joining::Closed)),
+            _ => Err("usage: /code [new|approve|open|off]".to_owned()),
         },
         "privacy" => privacy(rest).ok_or_else(|| "usage: /privacy phone|handle|typing|online on|off".to_owned()),
         "shake" => place(rest),

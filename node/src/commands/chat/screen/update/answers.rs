@@ -61,6 +61,13 @@ impl State {
                 }
                 self.ask_names(people).into_iter().collect()
             }
+            Answer::Outside(conversation) => {
+                if let Some(talk) = self.talk.as_mut().filter(|talk| talk.id == conversation) {
+                    talk.group = None;
+                    talk.members.clear();
+                }
+                vec![Effect::Refresh]
+            }
             Answer::Profiles(profiles) => {
                 for shown in profiles {
                     if shown.user == self.me {
@@ -153,7 +160,7 @@ impl State {
             }
         }
         for (id, entry) in hits {
-            let Some(text) = words::summary(entry, *id, self) else { continue };
+            let Some(text) = words::summary(entry, &[], *id, self) else { continue };
             let label = format!("{}  {} › {text}", short_time(self, entry.time_ms), self.title(*id));
             items.push((label, Command::Goto(*id, entry.number)));
         }

@@ -16,6 +16,7 @@ use super::super::{
 impl State {
     /// Does what was asked for.
     pub(in crate::commands::chat::screen) fn run(&mut self, command: Command) -> Vec<Effect> {
+        self.forget_said();
         match command {
             Command::With(person, what) => self.with_person(person, what),
             Command::Message(what) => self.with_message(what),
@@ -49,6 +50,11 @@ impl State {
             command if is_about_oneself(&command) => self.about_oneself(command),
             command => self.about_group(command),
         }
+    }
+
+    /// What was said of what was done before is no word on what is done now; what others write is.
+    pub(super) fn forget_said(&mut self) {
+        self.notice = self.notice.take().filter(|notice| notice.text.starts_with('✉'));
     }
 
     /// Says something; nothing follows.
@@ -163,11 +169,19 @@ impl State {
         let me = self.me;
         let mine = matches!(what, WithMessage::Edit(_) | WithMessage::Recall);
         let file = matches!(what, WithMessage::SaveFile(_));
-        let has_file = |entry: &magpie_client::Entry| words::message(entry).is_some_and(|m| !m.kind.blobs().is_empty());
-        let fits = |entry: &magpie_client::Entry| (!mine || entry.sender == me) && (!file || has_file(entry));
+        let fits = |entry: &magpie_client::Entry| (!mine || entry.sender == me) && (!file || words::has_file(entry));
         let Some(number) = self.meant_message(fits) else {
             return self.said("there is no message to do this with");
         };
+        if let Some(entry) = self.chosen() {
+            match what {
+                WithMessage::Edit(_) if !self.may_edit(entry) => return self.said("only your own words can be edited"),
+                WithMessage::Recall if !self.may_recall(entry) => {
+                    return self.said("only your own messages can be recalled");
+                }
+                _ => {}
+            }
+        }
         let Some(talk) = &mut self.talk else { return Vec::new() };
         let id = talk.id;
         talk.chosen = None;
@@ -241,7 +255,7 @@ impl State {
             Command::Members => self.members_menu(),
             Command::GroupMenu => self.conversation_menu(),
             Command::Announcement => self.show_announcement(),
-            Command::Code { open, approval } => self.ask(Ask::OpenToCode { conversation: id, open, approval }),
+            Command::Code(joining) => self.set_code(id, joining),
             Command::ShowCode => self.show_code(),
             Command::Look(look) => self.look(id, look),
             Command::Forward(from, number, to) => self.forward(from, number, to),

@@ -5,7 +5,7 @@ use magpie_client::{ConversationId, Kind, MessageId};
 use super::super::{
     command::{Command, Want},
     message::{Ask, Effect},
-    state::{State, Transfer},
+    state::{Refusal, State, Transfer},
     text::clean,
     words,
 };
@@ -36,15 +36,16 @@ fn file_name(kind: &Kind, number: u64) -> String {
 }
 
 impl State {
-    fn transfer(&mut self, conversation: ConversationId, name: &str, up: bool, total: u64) -> Option<u64> {
+    fn transfer(&mut self, conversation: ConversationId, path: &str, up: bool, total: u64) -> Option<u64> {
+        let name = if up { path.rsplit('/').next().unwrap_or(path) } else { path };
         if self.transfers.iter().filter(|transfer| transfer.failed.is_none()).count() >= TRANSFERS_MAX {
             self.say(format!("{TRANSFERS_MAX} files are on their way; wait for one of them"));
             return None;
         }
         let key = self.next_key;
         self.next_key += 1;
-        let name = clean(name).replace('\n', " ");
-        self.transfers.push(Transfer { key, conversation, name, up, done: 0, total, failed: None });
+        let (path, name) = (path.to_owned(), clean(name).replace('\n', " "));
+        self.transfers.push(Transfer { key, conversation, name, path, up, done: 0, total, failed: None });
         Some(key)
     }
 
@@ -54,8 +55,7 @@ impl State {
             return self.said("no conversation is open");
         };
         let path = path.trim_matches(['"', '\'']).to_owned();
-        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
-        let Some(key) = self.transfer(conversation, &name, true, 0) else { return Vec::new() };
+        let Some(key) = self.transfer(conversation, &path, true, 0) else { return Vec::new() };
         vec![Effect::SendFile { key, conversation, path }]
     }
 
@@ -87,12 +87,14 @@ impl State {
                 }
             }
             Err(why) => {
+                let after = self.newest(self.transfers[at].conversation);
                 let transfer = &mut self.transfers[at];
                 let text = format!("✗ {}: {why}", transfer.name);
                 match transfer.up {
-                    true => transfer.failed = Some(why),
+                    true => transfer.failed = Some(Refusal { why, after }),
                     false => drop(self.transfers.remove(at)),
                 }
+                self.forget_refused();
                 self.say(text);
             }
         }
@@ -131,7 +133,7 @@ mod tests {
         state.on(Input::Progress { key: *key, done: 500, total: 1000 });
         assert_eq!((state.transfers[0].name.as_str(), state.transfers[0].done), ("some notes.txt", 500));
         state.on(Input::Transferred { key: *key, result: Err("no such file".into()) });
-        assert_eq!(state.transfers[0].failed.as_deref(), Some("no such file"));
+        assert_eq!(state.transfers[0].failed.as_ref().map(|refusal| refusal.why.as_str()), Some("no such file"));
     }
 
     #[test]

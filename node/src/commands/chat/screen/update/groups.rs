@@ -1,9 +1,9 @@
 //! Groups: made, joined by people, and what they say of themselves.
 
-use magpie_client::{ContactState, ConversationId, GroupCode, UserId};
+use magpie_client::{ContactState, ConversationId, ConversationKind, GroupCode, UserId};
 
 use super::super::{
-    command::{Command, Person, Want},
+    command::{Command, Joining, Person, Want},
     message::{Ask, Effect},
     state::{Menu, Overlay, Pick, State},
     text::clean,
@@ -54,6 +54,12 @@ impl State {
 
     pub(super) fn members_menu(&mut self) -> Vec<Effect> {
         let Some(talk) = &self.talk else { return Vec::new() };
+        if talk.id.kind() == Some(ConversationKind::Direct) {
+            return self.said("this is not a group");
+        }
+        if self.chats.get(&talk.id).is_none_or(|chat| chat.ended) {
+            return self.said("you are no longer in this conversation");
+        }
         if talk.members.is_empty() {
             return self.ask(Ask::Group(talk.id));
         }
@@ -97,17 +103,37 @@ impl State {
         }
     }
 
+    /// Changes who may come by the group's code; the code stays where it need not be another.
+    pub(super) fn set_code(&mut self, id: ConversationId, joining: Joining) -> Vec<Effect> {
+        let Some(group) = self.talk.as_ref().and_then(|talk| talk.group.as_ref()) else {
+            return self.said("the node has not said yet how this group is run; try again");
+        };
+        let (code, approval) = match joining {
+            Joining::Anew => (None, group.join_approval),
+            Joining::Approval(on) => ((group.join_code != 0).then_some(group.join_code), on),
+            Joining::Closed => (Some(0), false),
+        };
+        self.ask(Ask::SetCode { conversation: id, code, approval })
+    }
+
     pub(super) fn show_code(&mut self) -> Vec<Effect> {
         let Some(talk) = &self.talk else { return Vec::new() };
         let code = talk.group.as_ref().map_or(0, |group| group.join_code);
         if code == 0 {
-            return self.said("this group has no code that you may pass on; administrators make one with /code");
+            return match self.is_admin() {
+                true => self.said("this group has no code: /code new makes one"),
+                false => self.said("this group has no code that you may pass on; administrators make one"),
+            };
         }
-        let text = format!(
-            "{}\n\nWho has this code joins with /join, or in Contacts under \"Join a group\".",
-            GroupCode { conversation: talk.id, code }
-        );
+        let approval = talk.group.as_ref().is_some_and(|group| group.join_approval);
+        let text = about_code(GroupCode { conversation: talk.id, code }, approval);
         self.overlays.push(Overlay::Text("The group's code".into(), text, 0));
         Vec::new()
     }
+}
+
+/// A group's code, and what it is good for.
+pub(in super::super) fn about_code(code: GroupCode, approval: bool) -> String {
+    let how = if approval { "An administrator lets them in." } else { "They are in at once." };
+    format!("{code}\n\nWho has this code joins with /join, or in Contacts under \"Join a group\". {how}")
 }

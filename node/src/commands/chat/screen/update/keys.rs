@@ -5,8 +5,11 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::super::{
     command::{Command, Look, Want},
     editor::Editor,
+    layout::text_box,
     message::Effect,
+    pages::PageLine,
     state::{Menu, Overlay, Pane, Pick, State, Tab},
+    text::hang,
 };
 
 /// How long one Ctrl-C waits for the other.
@@ -73,6 +76,11 @@ impl State {
             return self.on_overlay_key(overlay, &key);
         }
         match key.code {
+            KeyCode::F(5) => {
+                let word = self.words.pop_front();
+                self.overlays.extend(word.map(|text| Overlay::Text("A word from the operator".into(), text, 0)));
+                Vec::new()
+            }
             KeyCode::F(n @ 1..=4) => self.go_to(Tab::ALL[usize::from(n) - 1]),
             KeyCode::Tab | KeyCode::BackTab => {
                 let other = if self.pane == Pane::List { Pane::Talk } else { Pane::List };
@@ -124,8 +132,16 @@ impl State {
             tab => {
                 let lines = self.lines(tab);
                 let line = self.line_at[at].min(lines.len().saturating_sub(1));
-                if let Some(line) = moved(key, line, lines.len(), usize::from(self.size.1 / 2)) {
-                    self.line_at[at] = line;
+                if let Some(to) = moved(key, line, lines.len(), usize::from(self.size.1 / 2)) {
+                    // A heading stands before others, and after the first lines.
+                    let is_heading = lines.get(to).is_some_and(PageLine::is_heading);
+                    self.line_at[at] = if !is_heading {
+                        to
+                    } else if to > line {
+                        to + 1
+                    } else {
+                        to - 1
+                    };
                     return Vec::new();
                 }
                 let chosen = matches!(key.code, KeyCode::Enter | KeyCode::Char('m' | ' '));
@@ -179,8 +195,9 @@ impl State {
             },
             Overlay::Text(title, text, at) => {
                 // The last line need not go further up than to the bottom.
-                let lines = (text.lines().count() + 1).saturating_sub(usize::from(self.size.1.saturating_sub(4)));
-                match moved(key, at, lines, usize::from(self.size.1 / 2)) {
+                let (columns, rows) = text_box(self.size);
+                let lines = (hang(&text, columns).len() + 1).saturating_sub(rows);
+                match moved(key, at.min(lines.saturating_sub(1)), lines, usize::from(self.size.1 / 2)) {
                     Some(at) => self.overlays.push(Overlay::Text(title, text, at)),
                     None if matches!(key.code, KeyCode::Enter | KeyCode::Char('q')) => {}
                     None => self.overlays.push(Overlay::Text(title, text, at)),

@@ -3,7 +3,7 @@
 use magpie_client::{ContactState, ConversationKind, Kind, UserId};
 
 use super::super::{
-    command::{Command, Look, Person, Want, WithMessage, WithPerson},
+    command::{Command, Joining, Look, Person, Want, WithMessage, WithPerson},
     message::Effect,
     state::{Menu, Overlay, State},
     text::{clean, cut},
@@ -179,20 +179,22 @@ impl State {
         items.push(("Write an announcement".to_owned(), Command::Write(Want::Announce)));
         let mute = if group.all_muted { "Let everyone write" } else { "Let only administrators write" };
         items.push((mute.to_owned(), Command::MuteAll(!group.all_muted)));
-        items.push(("New code to join".to_owned(), Command::Code { open: true, approval: false }));
-        items.push(("New code, administrators let in".to_owned(), Command::Code { open: true, approval: true }));
-        if group.join_code != 0 {
-            items.push(("No code any more".to_owned(), Command::Code { open: false, approval: false }));
+        if group.join_code == 0 {
+            items.push(("Make a code to join".to_owned(), Command::Code(Joining::Anew)));
+            return items;
         }
+        let void = "Make another code? The one that people have by now is void then.";
+        items.push(("New code to join".to_owned(), sure(void, Command::Code(Joining::Anew))));
+        let who = if group.join_approval { "Code: let in at once" } else { "Code: administrators let in" };
+        items.push((who.to_owned(), Command::Code(Joining::Approval(!group.join_approval))));
+        items.push(("No code any more".to_owned(), Command::Code(Joining::Closed)));
         items
     }
 
     /// The menu of the chosen message.
     pub(super) fn message_menu(&mut self) -> Vec<Effect> {
-        let Some(talk) = &self.talk else { return Vec::new() };
-        let Some(entry) = talk.chosen.and_then(|number| talk.entry(number)) else { return Vec::new() };
+        let (Some(talk), Some(entry)) = (&self.talk, self.chosen()) else { return Vec::new() };
         let Some(said) = words::message(entry) else { return Vec::new() };
-        let mine = entry.sender == self.me;
         let mut items =
             vec![message("r  Reply", WithMessage::Quote), ("+  Sign".to_owned(), Command::Write(Want::React))];
         if let Kind::Card(card) = &said.kind {
@@ -201,10 +203,10 @@ impl State {
         if !said.kind.blobs().is_empty() {
             items.insert(0, message("s  Save the file", WithMessage::SaveFile(None)));
         }
-        if mine && matches!(said.kind, Kind::Text(_)) {
+        if self.may_edit(entry) {
             items.push(message("e  Edit", WithMessage::Edit(None)));
         }
-        if mine || self.is_admin() {
+        if self.may_recall(entry) {
             items.push(message("x  Recall", WithMessage::Recall));
         }
         items.push(("d  Delete for me".to_owned(), super::talk_keys::delete_if_sure()));

@@ -42,6 +42,7 @@ impl State {
             KeyCode::Char('j') if control => draft.insert("\n"),
             KeyCode::Enter => return self.submit(),
             KeyCode::Char('o') if control => return self.run(Command::GroupMenu),
+            KeyCode::Char('t') if control => return self.take_back(),
             KeyCode::Char('r') if control => return self.run(Command::Write(Want::Search)),
             KeyCode::Up if draft.is_empty() => return self.choose(-1),
             KeyCode::End if draft.is_empty() => return self.scroll(isize::MIN / 2),
@@ -153,6 +154,7 @@ impl State {
     fn submit(&mut self) -> Vec<Effect> {
         let Some(talk) = &self.talk else { return Vec::new() };
         let id = talk.id;
+        self.forget_said();
         let Some(draft) = self.drafts.get_mut(&id) else { return Vec::new() };
         let text = match parse(draft.text()) {
             Typed::Nothing => return Vec::new(),

@@ -6,6 +6,7 @@ use crate::commands::chat::screen::{
     command::WithPerson,
     message::Answer,
     sample::{self, BOB, CAROL, ME, chat, control, direct, grouping, line, press, state, talking, text},
+    state::Overlay,
 };
 
 fn contents(effects: &[Effect]) -> Vec<&Content> {
@@ -62,7 +63,8 @@ fn a_refused_text_stays_with_the_reason() {
     line(&mut state, "hello?");
     let key = state.pending[0].key;
     state.on(Input::Posted { key, result: Err("this person takes no messages from you".into()) });
-    assert_eq!(state.pending[0].state, Sent::Refused("this person takes no messages from you".into()));
+    let why = "this person takes no messages from you".to_owned();
+    assert_eq!(state.pending[0].refusal(), Some(&Refusal { why, after: 10 }));
     line(&mut state, "/recall");
     let key = state.pending[1].key;
     state.on(Input::Posted { key, result: Err("the time for this is over".into()) });
@@ -78,6 +80,22 @@ fn without_a_connection_what_is_said_is_kept_and_what_is_asked_is_not() {
     assert!(state.notice.as_ref().unwrap().text.contains("kept"));
     assert!(line(&mut state, "/devices").is_empty());
     assert!(state.notice.as_ref().unwrap().text.contains("not connected"));
+}
+
+#[test]
+fn what_is_done_now_takes_away_what_was_said_of_something_else() {
+    let mut state = talking();
+    for next in ["hello", "/members", "/group lunch carol"] {
+        line(&mut state, "/group lunch");
+        assert!(state.notice.as_ref().unwrap().text.contains("usage"));
+        control(&mut state, 'u');
+        line(&mut state, next);
+        assert_eq!(state.notice, None, "{next}");
+        state.overlays.clear();
+    }
+    state.say("✉ bob: hi");
+    line(&mut state, "hello");
+    assert!(state.notice.is_some(), "what others write is no word on it");
 }
 
 #[test]
@@ -180,6 +198,26 @@ fn a_chosen_message_is_answered_edited_recalled_and_signed() {
 }
 
 #[test]
+fn a_code_is_shown_without_another_being_made_and_keeps_who_lets_in() {
+    let mut state = grouping();
+    let set = |effects: Vec<Effect>| match asks(&effects)[..] {
+        [Ask::SetCode { code, approval, .. }] => (*code, *approval),
+        _ => panic!("{effects:?}"),
+    };
+    assert!(line(&mut state, "/code").is_empty());
+    assert!(state.notice.as_ref().unwrap().text.contains("/code new"));
+    assert_eq!(set(line(&mut state, "/code approve")), (None, true), "there is none that could stay");
+    let group = state.talk.as_mut().unwrap().group.as_mut().unwrap();
+    (group.join_code, group.join_approval) = (77, true);
+    assert!(line(&mut state, "/code").is_empty());
+    let Some(Overlay::Text(_, text, _)) = state.overlays.pop() else { panic!("no code") };
+    assert!(text.starts_with("magpie:g/") && text.contains("An administrator lets them in"), "{text}");
+    assert_eq!(set(line(&mut state, "/code new")), (None, true));
+    assert_eq!(set(line(&mut state, "/code open")), (Some(77), false));
+    assert_eq!(set(line(&mut state, "/code off")), (Some(0), false));
+}
+
+#[test]
 fn who_is_meant_by_a_name_is_told_so() {
     let mut state = grouping();
     let effects = line(&mut state, "@The Cook and @bobby, what about @bob?");
@@ -229,6 +267,26 @@ fn a_request_is_accepted_and_the_conversation_opens_when_it_comes() {
     let id = ConversationId::direct(ME, dave);
     state.on(sample::lists([sample::chats(), vec![chat(id, "", vec![], 0)]].concat()));
     assert_eq!(state.talk.as_ref().unwrap().id, id);
+}
+
+#[test]
+fn what_others_say_is_neither_edited_nor_recalled_and_headings_are_passed_over() {
+    let mut state = talking();
+    press(&mut state, KeyCode::Up);
+    for key in ['e', 'x'] {
+        assert_eq!(state.chosen().unwrap().sender, BOB);
+        assert!(press(&mut state, KeyCode::Char(key)).is_empty());
+        assert!(state.notice.take().unwrap().text.contains("only your own"));
+    }
+    press(&mut state, KeyCode::F(2));
+    for (key, times) in [(KeyCode::Down, 20), (KeyCode::Up, 20), (KeyCode::PageDown, 3), (KeyCode::PageUp, 3)] {
+        for _ in 0..times {
+            press(&mut state, key);
+            let line = state.lines(Tab::Contacts).swap_remove(state.line_at[1]);
+            assert!(!line.is_heading(), "{line:?}");
+        }
+    }
+    assert_eq!(state.line_at[1], 0);
 }
 
 #[test]

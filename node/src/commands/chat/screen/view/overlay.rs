@@ -9,28 +9,31 @@ use ratatui::{
 
 use super::super::{
     command::Command,
+    layout::text_box,
     state::{Overlay, State},
-    text::{cut, fit, width, wrap},
+    text::{cut, fit, hang, width, wrap},
     theme::Theme,
 };
 
 /// A box of this size in the middle. Returns what is inside of it, with a blank at each side.
 fn boxed(frame: &mut Frame, title: &str, columns: usize, rows: usize) -> Rect {
     let area = frame.area();
-    let width = u16::try_from(columns + 4).unwrap_or(u16::MAX).min(area.width);
+    // The title has a blank at each side, too.
+    let columns = columns.max(width(title));
+    let wide = u16::try_from(columns + 4).unwrap_or(u16::MAX).min(area.width);
     let height = u16::try_from(rows + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
-    let x = (area.width - width) / 2;
+    let x = (area.width - wide) / 2;
     let y = (area.height.saturating_sub(height)) / 2;
-    let outer = Rect { x, y, width, height };
+    let outer = Rect { x, y, width: wide, height };
     frame.render_widget(Clear, outer);
-    let title = format!(" {} ", cut(title, usize::from(width.saturating_sub(6))));
+    let title = format!(" {} ", cut(title, usize::from(wide.saturating_sub(4))));
     let block = if title.trim().is_empty() { Block::bordered() } else { Block::bordered().title(title) };
     frame.render_widget(block, outer);
-    Rect { x: x + 2, y: y + 1, width: width.saturating_sub(4), height: height.saturating_sub(2) }
+    Rect { x: x + 2, y: y + 1, width: wide.saturating_sub(4), height: height.saturating_sub(2) }
 }
 
 pub(super) fn draw(frame: &mut Frame, state: &State, theme: Theme, overlay: &Overlay) {
-    let most = usize::from(state.size.0.saturating_sub(8)).min(90);
+    let (most, _) = text_box(state.size);
     match overlay {
         Overlay::Menu(menu) => {
             let labels: Vec<String> = menu.items.iter().map(|(label, _)| label.replace('\n', " ")).collect();
@@ -74,8 +77,8 @@ pub(super) fn draw(frame: &mut Frame, state: &State, theme: Theme, overlay: &Ove
             frame.render_widget(Paragraph::new(lines.into_iter().map(Line::raw).collect::<Vec<_>>()), inside);
         }
         Overlay::Text(title, text, from) => {
-            let lines = wrap(text, most);
-            let columns = lines.iter().map(|line| width(line)).max().unwrap_or(0).max(width(title));
+            let lines = hang(text, most);
+            let columns = lines.iter().map(|line| width(line)).max().unwrap_or(0);
             let inside = boxed(frame, title, columns, lines.len());
             let last = lines.len().saturating_sub(usize::from(inside.height));
             let shown: Vec<Line> = lines.into_iter().skip((*from).min(last)).map(Line::raw).collect();
@@ -85,7 +88,7 @@ pub(super) fn draw(frame: &mut Frame, state: &State, theme: Theme, overlay: &Ove
 }
 
 fn choices(frame: &mut Frame, theme: Theme, title: &str, labels: &[String], live: &[bool], at: usize, most: usize) {
-    let columns = labels.iter().map(|label| width(label)).max().unwrap_or(0).max(width(title) + 2).min(most);
+    let columns = labels.iter().map(|label| width(label)).max().unwrap_or(0).max(width(title)).min(most);
     let inside = boxed(frame, title, columns, labels.len());
     let shown: Vec<Line> = super::window(labels.len(), at, usize::from(inside.height))
         .map(|i| {

@@ -8,7 +8,6 @@ use ratatui::{
 };
 
 use super::super::{
-    command::Command,
     pages::{About, PageLine},
     state::{State, Tab},
     text::{cut, fit, width, wrap},
@@ -27,8 +26,7 @@ pub(super) fn list(frame: &mut Frame, state: &State, theme: Theme, area: Rect, t
     let mut shown = Vec::new();
     for i in super::window(lines.len(), at, usize::from(area.height)) {
         let line = &lines[i];
-        let is_heading = line.command == Command::Nothing && line.value.is_empty();
-        let style = match (i == at, is_heading) {
+        let style = match (i == at, line.is_heading()) {
             (true, _) => theme.here(),
             (_, true) => theme.faint(),
             _ => theme.plain(),
@@ -57,7 +55,7 @@ pub(super) fn main(frame: &mut Frame, state: &State, theme: Theme, area: Rect, t
         About::Text(text) => text.clone(),
     };
     let mut shown = vec![Line::default()];
-    if line.command != Command::Nothing || !line.value.is_empty() {
+    if !line.is_heading() {
         shown.push(Line::styled(format!("  {}", cut(&line.label, columns)), theme.strong()));
         shown.push(Line::default());
     }

@@ -36,6 +36,19 @@ pub(super) fn draw(frame: &mut Frame, state: &State, theme: Theme, places: &Plac
 }
 
 fn title(frame: &mut Frame, state: &State, talk: &Talk, theme: Theme, area: Rect) {
+    let about = about(state, talk);
+    let columns = usize::from(area.width);
+    let title = cut(&state.title(talk.id), columns.saturating_sub(2));
+    let rest = cut(&about, columns.saturating_sub(width(&title) + 4));
+    let line = Line::from(vec![Span::styled(format!(" {title}  "), theme.strong()), Span::styled(rest, theme.faint())]);
+    frame.render_widget(line, area);
+}
+
+/// What stands beside a conversation's name.
+fn about(state: &State, talk: &Talk) -> String {
+    if state.chats.get(&talk.id).is_none_or(|chat| chat.ended) {
+        return "you are no longer in it".to_owned();
+    }
     let mut about = Vec::new();
     if talk.members.len() > 2 || state.chats.get(&talk.id).is_some_and(|chat| chat.is_group()) {
         if !talk.members.is_empty() {
@@ -53,19 +66,13 @@ fn title(frame: &mut Frame, state: &State, talk: &Talk, theme: Theme, area: Rect
         if group.all_muted {
             about.push("only administrators write".to_owned());
         }
-        if !group.waiting.is_empty() && state.is_admin() {
-            about.push(format!("{} ask to be let in (/members)", group.waiting.len()));
+        let waiting = group.waiting.len();
+        if waiting > 0 && state.is_admin() {
+            let ask = if waiting == 1 { "asks" } else { "ask" };
+            about.push(format!("{waiting} {ask} to be let in (/members)"));
         }
     }
-    if state.chats.get(&talk.id).is_none_or(|chat| chat.ended) {
-        about.push("you are no longer in it".to_owned());
-    }
-    let about = about.join(" · ");
-    let columns = usize::from(area.width);
-    let title = cut(&state.title(talk.id), columns.saturating_sub(2));
-    let rest = cut(&about, columns.saturating_sub(width(&title) + 4));
-    let line = Line::from(vec![Span::styled(format!(" {title}  "), theme.strong()), Span::styled(rest, theme.faint())]);
-    frame.render_widget(line, area);
+    about.join(" · ")
 }
 
 fn entries(frame: &mut Frame, state: &State, talk: &Talk, area: Rect) {

@@ -1,11 +1,11 @@
-use magpie_client::Content;
+use magpie_client::{Content, UserId};
 use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode, style::Color};
 
 use super::*;
 use crate::commands::chat::screen::{
-    message::Input,
+    message::{Answer, Effect, Input},
     sample::{self, BOB, direct, grouping, line, press, state, talking},
-    state::Sent,
+    state::{Refusal, Sent},
 };
 
 fn terminal(state: &mut State, width: u16, height: u16) -> Terminal<TestBackend> {
@@ -59,7 +59,7 @@ fn the_list_says_who_what_when_and_how_much() {
             "Contacts (1)",
             "alice ● online",
             "Bob B",
-            "12:09",
+            "12:10",
             "Bob B recalled a mes",
             "lunch",
             "[@ you] carol: @a",
@@ -99,6 +99,34 @@ fn a_group_shows_its_names_what_is_new_and_how_many_are_in_it() {
 }
 
 #[test]
+fn who_left_a_group_sees_that_and_no_error() {
+    let mut state = grouping();
+    let left = sample::entry(5, sample::ME, magpie_client::Body::Left(sample::ME));
+    state.on(Input::Arrived { conversation: Some(sample::group()), entry: left });
+    let effects = state.on(Input::Answer(Answer::Outside(sample::group())));
+    assert_eq!((effects, state.notice.clone()), (vec![Effect::Refresh], None));
+    state.chats.get_mut(&sample::group()).unwrap().ended = true;
+    both(&mut state, &["you are no longer in it"]);
+    assert!(!shown(&mut state, 80, 24).contains("members"));
+}
+
+#[test]
+fn a_word_from_the_operator_waits_until_it_is_asked_for() {
+    let mut state = talking();
+    "half".chars().for_each(|c| drop(press(&mut state, KeyCode::Char(c))));
+    let word = sample::entry(1, UserId::default(), magpie_client::Body::Notice("down at noon".into()));
+    assert_eq!(state.on(Input::Arrived { conversation: None, entry: word }), [Effect::Bell]);
+    both(&mut state, &["a word from the operator: F5 shows it"]);
+    " a line".chars().for_each(|c| drop(press(&mut state, KeyCode::Char(c))));
+    assert_eq!(state.draft().unwrap().text(), "half a line");
+    press(&mut state, KeyCode::F(5));
+    both(&mut state, &["┌ A word from the operator ┐", "down at noon"]);
+    press(&mut state, KeyCode::Esc);
+    assert!(!shown(&mut state, 80, 24).contains("operator"));
+    assert_eq!(state.draft().unwrap().text(), "half a line");
+}
+
+#[test]
 fn long_messages_of_one_person_stand_apart_and_short_ones_together() {
     let mut state = state();
     state.open(direct());
@@ -119,8 +147,12 @@ fn what_is_on_its_way_or_refused_says_so() {
     both(&mut state, &["first", "sending"]);
     state.on(Input::Link(Link::Offline("no answer".into())));
     both(&mut state, &["waiting for the connection", "○ offline"]);
-    state.pending[0].state = Sent::Refused("you are not contacts".into());
+    state.pending[0].state = Sent::Refused(Refusal { why: "you are not contacts".into(), after: 10 });
     both(&mut state, &["✗ not sent: you are not contacts"]);
+    press(&mut state, KeyCode::Esc);
+    both(&mut state, &["✗ first"]);
+    state.chats.get_mut(&direct()).unwrap().cursor = 12;
+    assert!(!shown(&mut state, 80, 24).contains("✗ first"), "what came later is shown in the list");
     state.notice = None;
     both(&mut state, &["no connection to 127.0.0.1:4433, trying again: no answer"]);
 }
@@ -148,6 +180,23 @@ fn every_tab_and_every_box_fits() {
     "secret".chars().for_each(|c| drop(press(&mut state, KeyCode::Char(c))));
     both(&mut state, &["Your password now", "••••••"]);
     assert!(!shown(&mut state, 80, 24).contains("secret"));
+}
+
+#[test]
+fn help_can_be_read_to_its_end_by_every_key() {
+    for (width, height) in [(80, 24), (100, 40), (40, 12)] {
+        for (key, times) in [(KeyCode::End, 1), (KeyCode::PageDown, 30), (KeyCode::Down, 300)] {
+            let mut state = state();
+            state.on(Input::Resize(width, height));
+            press(&mut state, KeyCode::Char('?'));
+            (0..times).for_each(|_| drop(press(&mut state, key)));
+            let screen = shown(&mut state, width, height);
+            has(&screen, &["//...", "/quit"]);
+            assert!(!screen.contains("│ 2 3 4"), "{screen}");
+            press(&mut state, KeyCode::Up);
+            assert!(!shown(&mut state, width, height).contains("//..."), "and not beyond it");
+        }
+    }
 }
 
 #[test]
