@@ -231,6 +231,10 @@ impl<M: Machine> Taking<M> {
             let register = Change::Register { node: self.me(), disk: self.router.disk(), token, facts };
             match self.router.change(register).await {
                 Ok(Ok(())) => return Ok(()),
+                // Nobody listens to a node that was removed.
+                Err(_) if self.view().now().is_some_and(|now| is_removed(&now, self.me())) => {
+                    return Err(Refusal::Removed(self.me()));
+                }
                 Ok(Err(Refusal::NotFounded)) | Err(_) => tokio::time::sleep(AGAIN).await,
                 Ok(Err(refusal)) => return Err(refusal),
             }
@@ -254,7 +258,7 @@ impl<M: Machine> Taking<M> {
     /// Does what the record says of this node.
     async fn follow(&self, system: &System) -> Result<(), Out> {
         let me = self.me();
-        if system.nodes.get(&me).is_some_and(|member| member.standing == super::Standing::Removed) {
+        if is_removed(system, me) {
             return Err(Refusal::Removed(me).into());
         }
         if !self.is_in(system) {
@@ -328,4 +332,8 @@ impl<M: Machine> Taking<M> {
         }
         Ok(())
     }
+}
+
+fn is_removed(system: &System, node: NodeId) -> bool {
+    system.nodes.get(&node).is_some_and(|member| member.standing == super::Standing::Removed)
 }

@@ -320,7 +320,8 @@ impl State {
     }
 
     fn on_inbox(&mut self, entry: &Entry) -> Vec<Effect> {
-        if !self.synced {
+        // The operator's words wait to be read, however long ago they came.
+        if !self.synced && !matches!(entry.body, Body::Notice(_)) {
             return Vec::new();
         }
         let text = match &entry.body {
