@@ -65,6 +65,9 @@ pub struct Scene {
     pub disk: Option<SmallDisk>,
 }
 
+/// How long a failed write of the state may take to be noticed.
+const HEARD_OF_AFTER: Duration = Duration::from_secs(10);
+
 impl Scene {
     /// The nodes that lead most, as many as may be lost.
     fn victims(&self) -> Vec<usize> {
@@ -182,10 +185,12 @@ impl Scene {
         if let Some(disk) = &self.disk {
             disk.clear();
         }
-        // Either it is well now, or what failed at the last moment ends it.
+        // Either it is well now, or what failed at the last moment ends it: when a checkpoint hears of it, seconds later.
+        let cleared = Instant::now();
         until("the node is well, or ends", SOON, async || {
             ended = ended.or_else(|| self.cluster.ended(0));
-            ended.is_some() || http::get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)
+            let well = || http::get(admin, "/readyz").is_ok_and(|(status, _)| status == 200);
+            ended.is_some() || (cleared.elapsed() > HEARD_OF_AFTER && well())
         })
         .await;
         match ended {
