@@ -63,7 +63,6 @@ pub struct Watches {
     pub drop_hints: Arc<AtomicBool>,
 }
 
-#[derive(Clone, Copy)]
 struct Seen {
     count: u64,
     at_ms: u64,
@@ -151,7 +150,7 @@ impl Watches {
         }
         for (shard, timelines) in by_shard {
             router.unwatch(shard, timelines.clone());
-            // A session that came to one meanwhile may have said so before this.
+            // A session that came to one of them meanwhile may have said so before this.
             if timelines.iter().any(|timeline| self.table.look(timeline, |_| ()).is_some()) {
                 self.repair(shard);
             }

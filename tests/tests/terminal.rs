@@ -33,6 +33,25 @@ fn sign_up(pane: &Pane<'_>, name: &str) {
     assert!(!pane.screen().contains(PASSWORD));
 }
 
+/// Alice and bob come, and become contacts; each is where they can talk.
+fn sign_up_and_befriend(alice: &Pane<'_>, bob: &Pane<'_>) {
+    sign_up(alice, "alice");
+    sign_up(bob, "bob");
+    alice.press(&["a"]);
+    alice.shows(&["Add a contact"]);
+    alice.line("bob");
+    alice.shows(&["Ask to be contacts"]);
+    alice.press(&["Enter"]);
+    bob.shows(&["alice would like to talk to you", "(1)"]);
+    bob.press(&["F2"]);
+    bob.shows(&["new requests"]);
+    bob.press(&["Down", "Down", "Down", "Enter"]);
+    bob.shows(&["asks to talk to you", "Accept", "Refuse"]);
+    bob.press(&["Enter"]);
+    bob.shows(&["you can talk now", "│>"]);
+    alice.shows(&["bob is a contact now", "│>"]);
+}
+
 /// Where a test may leave pictures of the screen; see docs/testing.md.
 fn picture(pane: &Pane<'_>, name: &str, columns: usize) {
     if let Some(dir) = std::env::var_os("MAGPIE_PICTURES") {
@@ -52,25 +71,9 @@ fn two_people_live_in_it() {
     let tmux = Tmux::new(dir.path());
     let alice = tmux.start("alice", &chat(&node, &dir.path().join("a"), ""), 100, 30);
     let bob = tmux.start("bob", &chat(&node, &dir.path().join("b"), ""), 80, 24);
-    sign_up(&alice, "alice");
-    sign_up(&bob, "bob");
-
-    // They become contacts.
-    alice.press(&["a"]);
-    alice.shows(&["Add a contact"]);
-    alice.line("bob");
-    alice.shows(&["Ask to be contacts"]);
-    alice.press(&["Enter"]);
-    bob.shows(&["alice would like to talk to you", "(1)"]);
-    bob.press(&["F2"]);
-    bob.shows(&["new requests"]);
-    bob.press(&["Down", "Down", "Down", "Enter"]);
-    bob.shows(&["asks to talk to you", "Accept", "Refuse"]);
-    bob.press(&["Enter"]);
-    bob.shows(&["you can talk now", "│>"]);
+    sign_up_and_befriend(&alice, &bob);
 
     // They talk, both ways. Alice waits for nothing else, so that the conversation is open when it is there.
-    alice.shows(&["bob is a contact now", "│>"]);
     bob.line("hello alice");
     alice.shows(&["hello alice"]);
     alice.line("你好 bob, fine weather 👍");
@@ -167,18 +170,7 @@ fn what_is_refused_is_not_lost_and_no_word_stays_longer_than_it_is_true() {
     let tmux = Tmux::new(dir.path());
     let alice = tmux.start("alice", &chat(&node, &dir.path().join("a"), ""), 80, 24);
     let bob = tmux.start("bob", &chat(&node, &dir.path().join("b"), ""), 80, 24);
-    sign_up(&alice, "alice");
-    sign_up(&bob, "bob");
-    alice.press(&["a"]);
-    alice.line("bob");
-    alice.shows(&["Ask to be contacts"]);
-    alice.press(&["Enter"]);
-    bob.shows(&["(1)"]);
-    bob.press(&["F2", "Down", "Down", "Down", "Enter"]);
-    bob.shows(&["Accept"]);
-    bob.press(&["Enter"]);
-    bob.shows(&["you can talk now", "│>"]);
-    alice.shows(&["bob is a contact now", "│>"]);
+    sign_up_and_befriend(&alice, &bob);
 
     // A wrong command is forgotten with the right one.
     alice.line("/group lunch nobodyhere");
