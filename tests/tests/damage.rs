@@ -103,6 +103,11 @@ impl Left {
             Err(error) => panic!("{what}: the node does not start: {error}"),
         };
         let told = tell(&node.router, &self.subjects);
+        // Whatever thread of the node meets the damage serves nothing from then on, and then says why.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while told.is_err() && node.fatal().is_empty() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         let fatal = node.fatal();
         node.crash();
         match told {
