@@ -9,7 +9,7 @@ use std::{
 use magpie_protocol::{ConversationId, Entry, TimelineId, UserId, frame::conversation::Posted};
 use tokio::sync::Notify;
 
-use crate::{Error, History};
+use crate::{Content, Error, History};
 
 /// A queue that grew beyond this gives its memory back when it is empty.
 const KEPT_CAPACITY: usize = 64;
@@ -40,6 +40,8 @@ pub enum Event {
         conversation: ConversationId,
         /// The post's id on this device: [`Sending::id`](crate::Sending::id), or 0 for one of an earlier run.
         sending: u64,
+        /// What was posted.
+        content: Content,
         /// What became of it.
         result: Result<Posted, Error>,
     },

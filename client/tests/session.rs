@@ -161,7 +161,9 @@ async fn a_store_in_a_file_goes_on_where_it_was() {
     let (client, mut events) = Client::open(&server.network(), config(&server), place.clone()).unwrap();
     assert_eq!(client.resume().await.unwrap().handle, "ann");
     let resolved = until(&mut events, |event| matches!(event, Event::Resolved { .. })).await;
-    assert!(matches!(resolved, Event::Resolved { sending: 0, result: Ok(posted), .. } if posted.number == 3));
+    assert!(
+        matches!(resolved, Event::Resolved { sending: 0, content: Content::Text(text), result: Ok(posted), .. } if posted.number == 3 && text == "two")
+    );
     assert_eq!(server.with(|world| world.texts(T)), ["one", "meanwhile", "two"]);
     assert_eq!(server.with(|world| world.taken.len()), 1, "one incarnation");
     while client.cursor(T) < 3 {

@@ -263,6 +263,37 @@ async fn a_node_that_was_removed_while_it_was_down_is_told_when_it_comes_back() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_deletes_no_replica_by_a_record_that_is_no_longer_in_force() {
+    let cluster = Cluster::of(3).await;
+    cluster.settled().await;
+    let mut total = 0;
+    add(&cluster, 0, &mut total).await;
+    cluster.agree(0..10).await;
+    let (late, shard) = ((cluster.leader(1).unwrap() + 1) % 3, ShardId::new(1));
+    let there = (0..10).find(|n| user(*n).slot().get() % SHARDS == 1).unwrap();
+    cluster.isolate(late, true);
+    // A record took it out of the shard, the next put it back; it hears of the first alone.
+    let mut old = (*cluster.system()).clone();
+    old.version += 1;
+    old.shards[1].replicas.remove(&id(late));
+    assert!(!old.holds(id(late), shard));
+    let router = cluster.node((late + 1) % 3).storage.router();
+    for node in [7, 8] {
+        let expect = Change::Expect { node: id(node), address: cluster::address(node), token: [0; 32] };
+        until_async(async || router.change(expect.clone()).await == Ok(Ok(()))).await;
+    }
+    cluster.node(late).storage.router().system().offer(old);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(cluster.total(late, there), total, "it deleted what the others count on");
+    cluster.isolate(late, false);
+    until(|| cluster.node(late).storage.router().system().version() == cluster.system().version).await;
+    // What comes after it finds its way, too.
+    cluster.insist((late + 1) % 3, there, Command::Add(1)).await;
+    cluster.agree(0..10).await;
+    assert!(cluster.total(late, there) > total);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shard_that_nobody_leads_holds_up_no_stream_to_another() {
     let mut cluster = Cluster::of(3).await;
     cluster.settled().await;

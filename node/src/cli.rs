@@ -78,7 +78,7 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// Defaults, then file, then environment, then these flags.
     pub fn load(&self) -> anyhow::Result<Config> {
-        let mut config = Config::load(self.config.as_deref(), std::env::vars())?;
+        let mut config = Config::load(self.config.as_deref(), Config::environment())?;
         if let Some(dir) = &self.data_dir {
             config.node.data_dir.clone_from(dir);
         }

@@ -56,10 +56,7 @@ impl Config {
         }
         let known = Self::keys();
         for (name, value) in environment {
-            let Some(rest) = name.strip_prefix("MAGPIE_") else { continue };
-            let rest = rest.to_lowercase().replace('_', "-");
-            let hit = known.iter().find(|(section, field)| rest == format!("{section}-{field}"));
-            if let Some((section, field)) = hit {
+            if let Some((section, field)) = known.iter().find(|key| variable(key) == name) {
                 let section = table.entry(section.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
                 if let Some(section) = section.as_table_mut() {
                     section.insert(field.clone(), environment_value(&value));
@@ -69,6 +66,18 @@ impl Config {
         let config: Self = table.try_into().map_err(|e: toml::de::Error| ConfigError::Invalid(e.to_string()))?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The environment of this process, as far as it is text.
+    pub fn environment() -> impl Iterator<Item = (String, String)> {
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    }
+
+    /// Variables that look like a setting, and are none.
+    pub fn unknown(environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
+        let known: Vec<String> = Self::keys().iter().map(variable).collect();
+        let names = environment.map(|(name, _)| name);
+        names.filter(|name| name.starts_with("MAGPIE_") && !known.contains(name)).collect()
     }
 
     fn keys() -> Vec<(String, String)> {
@@ -187,6 +196,11 @@ impl Cluster {
     }
 }
 
+/// What sets a field by the environment.
+fn variable((section, field): &(String, String)) -> String {
+    format!("MAGPIE_{section}_{field}").to_uppercase().replace('-', "_")
+}
+
 /// A value of the environment as TOML would read it, else as text.
 fn environment_value(text: &str) -> toml::Value {
     let parsed = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
@@ -212,6 +226,9 @@ mod tests {
         ];
         let config = Config::load(None, set.into_iter()).unwrap();
         assert_eq!((config.storage.shards, config.gateway.listen.port()), (4, 9));
+        let set = ["MAGPIE_STORAGE_SHARDS", "MAGPIE_STORAGE_SHRADS", "HOME", "MAGPIE_LIMITS_READ_EVERY_MS"];
+        let unknown = Config::unknown(set.into_iter().map(|name| (name.to_owned(), "4".to_owned())));
+        assert_eq!(unknown, ["MAGPIE_STORAGE_SHRADS"]);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, "[gateway]\nlissten = 1\n").unwrap();

@@ -105,7 +105,7 @@ impl From<sdk::Event> for Event {
             }
             sdk::Event::Entry { timeline: TimelineId::Inbox(_), entry } => Self::Inbox { entry: entry.into() },
             sdk::Event::Resolved { sending, result: Ok(posted), .. } => Self::Posted { sending, posted: posted.into() },
-            sdk::Event::Resolved { conversation, sending, result: Err(error) } => {
+            sdk::Event::Resolved { conversation, sending, result: Err(error), .. } => {
                 Self::NotPosted { conversation, sending, error: error.into() }
             }
             sdk::Event::FileNotSent { conversation, path, error } => {

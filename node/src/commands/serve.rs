@@ -21,6 +21,10 @@ use crate::{
 pub fn run(args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let config = args.load()?;
     crate::log::to_stderr(&config.log.level)?;
+    let unknown = Config::unknown(Config::environment());
+    if !unknown.is_empty() {
+        tracing::warn!("no setting, and ignored: {} (magpie config reference shows all)", unknown.join(", "));
+    }
     // Memory of many small sessions is scattered: huge pages would keep what was freed, as databases know.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");

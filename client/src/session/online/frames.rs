@@ -235,7 +235,7 @@ impl Online<'_> {
             };
             if let Some(result) = unheard {
                 let (conversation, sending) = (resolved.key.conversation, resolved.waiter.sending);
-                self.shared.emit(Event::Resolved { conversation, sending, result });
+                self.shared.emit(Event::Resolved { conversation, sending, content: resolved.content, result });
             }
         }
         if let Some(row) = outcome.moved {

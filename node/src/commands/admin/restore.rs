@@ -147,7 +147,7 @@ fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
     };
     let mut targets: Vec<Target> = Vec::new();
     for file in files {
-        targets.push(Target::of(Config::load(file, std::env::vars())?, args.into.as_deref())?);
+        targets.push(Target::of(Config::load(file, Config::environment())?, args.into.as_deref())?);
     }
     let given: BTreeSet<NodeId> = targets.iter().map(|target| target.new.node).collect();
     for target in &targets {

@@ -321,9 +321,9 @@ impl Shell {
                 self.on(Input::Arrived { conversation, entry });
                 self.refresh_soon();
             }
-            Event::Resolved { result: Err(error), .. } => {
+            Event::Resolved { conversation, content, result: Err(error), .. } => {
                 self.refresh_soon();
-                self.on(Input::Say(format!("✗ not sent, of an earlier run: {}", show::error(&error))));
+                self.on(Input::NotSent { conversation, content, why: show::error(&error) });
             }
             Event::Signalled { conversation, user, kind } => self.on(Input::Signalled { conversation, user, kind }),
             Event::HistoryReset => {

@@ -30,7 +30,7 @@ pub(super) async fn run(count: u32, dir: &Path) -> anyhow::Result<()> {
     let addresses: BTreeMap<NodeId, SocketAddr> = addresses.collect::<std::io::Result<_>>()?;
     let mut nodes = Vec::new();
     for (me, transport) in transports {
-        let mut config = Config::load(None, std::env::vars())?;
+        let mut config = Config::load(None, Config::environment())?;
         config.node.data_dir = dir.join(format!("data-{me}"));
         config.cluster.keys = dir.join(format!("keys-{me}"));
         config.gateway.listen = loopback;

@@ -54,6 +54,12 @@ pub(super) enum Input {
         key: u64,
         result: Result<Posted, String>,
     },
+    /// What an earlier run posted is refused.
+    NotSent {
+        conversation: ConversationId,
+        content: Content,
+        why: String,
+    },
     /// A file is so far, in bytes.
     Progress {
         key: u64,

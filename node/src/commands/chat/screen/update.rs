@@ -74,6 +74,10 @@ impl State {
                 self.on_posted(key, result);
                 Vec::new()
             }
+            Input::NotSent { conversation, content, why } => {
+                self.on_not_sent(conversation, content, why);
+                Vec::new()
+            }
             Input::Progress { key, done, total } => {
                 if let Some(transfer) = self.transfers.iter_mut().find(|transfer| transfer.key == key) {
                     (transfer.done, transfer.total) = (done, total);
@@ -367,6 +371,17 @@ impl State {
         self.pending.retain(|pending| pending.key > 0);
         let waiting = |(conversation, content)| Pending { key: 0, conversation, content, state: Sent::Waiting };
         self.pending.splice(0..0, earlier.into_iter().map(waiting));
+    }
+
+    /// It stays like one of this run: others of an earlier run are there as long as they wait.
+    fn on_not_sent(&mut self, conversation: ConversationId, content: Content, why: String) {
+        let waits = |own: &Pending| own.key == 0 && own.conversation == conversation && own.content == content;
+        let at = self.pending.iter().position(waits);
+        at.map(|at| self.pending.remove(at));
+        let key = self.next_key;
+        self.next_key += 1;
+        self.pending.insert(at.unwrap_or(0), Pending { key, conversation, content, state: Sent::Waiting });
+        self.on_posted(key, Err(why));
     }
 
     fn on_posted(&mut self, key: u64, result: Result<magpie_client::Posted, String>) {

@@ -1,7 +1,7 @@
 //! What comes from the node. Entries are always read from the store, where none is missing; an event only says that
 //! there are some.
 
-use magpie_client::{Body, ConversationId, ConversationKind, Entry, Event, TimelineId, UserId, entry};
+use magpie_client::{Body, Content, ConversationId, ConversationKind, Entry, Event, TimelineId, UserId, entry};
 
 use super::{
     super::{show, terminal::Line},
@@ -52,8 +52,12 @@ impl Talk {
                     self.behind.push_back(timeline);
                 }
             }
-            Event::Resolved { result: Err(error), .. } => {
-                self.note(format!("* refused: a line of an earlier run: {}", show::error(&error)));
+            Event::Resolved { result: Err(error), content, .. } => {
+                let what = match content {
+                    Content::Text(text) => format!("{:?}", show::safe(&text)),
+                    _ => "a line".to_owned(),
+                };
+                self.note(format!("* refused: {what} of an earlier run: {}", show::error(&error)));
             }
             Event::Lagged => self.all_behind(),
             Event::HistoryReset => {

@@ -381,6 +381,12 @@ fn what_an_earlier_run_did_not_send_is_shown_as_waiting() {
     state.on(lists(vec![(direct(), Content::Text("then".into()))]));
     let said: Vec<_> = state.pending.iter().filter_map(rows::said).collect();
     assert_eq!(said, ["then", "now"]);
+    let why = "you are not contacts".to_owned();
+    state.on(Input::NotSent { conversation: direct(), content: Content::Text("then".into()), why: why.clone() });
+    assert_eq!(state.pending.len(), 2);
     state.on(lists(vec![]));
-    assert_eq!(state.pending.len(), 1);
+    assert_eq!(state.pending.len(), 2);
+    assert_eq!(state.pending[0].refusal().map(|refusal| refusal.why.clone()), Some(why));
+    control(&mut state, 't');
+    assert_eq!(state.draft().unwrap().text(), "then");
 }
