@@ -20,4 +20,4 @@ mod tests;
 pub use base::{Applied, StateBase, StateError};
 pub use key::{Key, Record, table};
 pub use store::{Frozen, Store, TimelineView};
-pub use tx::{Effects, Tx};
+pub use tx::Tx;

@@ -119,6 +119,11 @@ impl Config {
                 self.limits.read_every_ms
             ));
         }
+        let limits = toml::Table::try_from(&self.limits).unwrap_or_default();
+        let rates = limits.iter().filter_map(|(name, limit)| Some((name, limit.as_float()?)));
+        if let Some((name, rate)) = rates.into_iter().find(|(_, rate)| !rate.is_finite() || *rate < 0.0) {
+            return wrong(format!("limits.{name} is {rate}; it must be 0 (no limit) or more"));
+        }
         self.cluster.members()?;
         self.gateway.advertised()?;
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_empty() {
@@ -187,7 +192,9 @@ impl Cluster {
             }
         }
         if !members.contains_key(&me) {
-            return wrong(format!("cluster.nodes does not name this node, {me}"));
+            return wrong(format!(
+                "cluster.nodes does not name this node, {me}: a node that comes to a cluster with --join has none"
+            ));
         }
         if !matches!(members.len(), 1 | 3 | 5) {
             return wrong(format!("cluster.nodes names {} nodes; a cluster begins with 1, 3 or 5", members.len()));
@@ -237,5 +244,8 @@ mod tests {
         let many = [("MAGPIE_STORAGE_SHARDS".to_owned(), "99".to_owned())];
         let error = Config::load(None, many.into_iter()).unwrap_err().to_string();
         assert!(error.contains("storage.shards is 99"), "{error}");
+        let below = [("MAGPIE_LIMITS_CONVERSATION_BURST".to_owned(), "-1.0".to_owned())];
+        let error = Config::load(None, below.into_iter()).unwrap_err().to_string();
+        assert!(error.contains("limits.conversation-burst is -1"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The two shapes of memory above the base: what changed since a checkpoint, and a cache of what is in use.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     hash::Hash,
     sync::Arc,
 };
@@ -188,26 +188,40 @@ impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
 
     /// What is cached under this key.
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
-        if !self.young.contains_key(key) {
-            let value = self.old.remove(key)?;
-            self.insert(*key, value);
+        self.get_or_make(*key, || Err(())).ok()
+    }
+
+    /// What is cached under this key; else what this makes, which is cached from then on.
+    pub fn get_or_make<E>(&mut self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<&mut V, E> {
+        self.turn();
+        match self.young.entry(key) {
+            Entry::Occupied(cached) => Ok(cached.into_mut()),
+            Entry::Vacant(place) => {
+                let value = self.old.remove(&key).map_or_else(make, Ok)?;
+                self.weight += value.weight();
+                Ok(place.insert(value))
+            }
         }
-        self.young.get_mut(key)
     }
 
     /// Caches a value.
     pub fn insert(&mut self, key: K, value: V) {
-        if let Some(cached) = self.young.get_mut(&key) {
-            *cached = value;
-            return;
+        self.turn();
+        match self.young.entry(key) {
+            Entry::Occupied(mut cached) => _ = cached.insert(value),
+            Entry::Vacant(place) => {
+                self.weight += value.weight();
+                place.insert(value);
+            }
         }
-        let weight = value.weight();
-        if self.weight + weight > self.weight_max {
+    }
+
+    /// Once the young generation is full it is the old one.
+    fn turn(&mut self) {
+        if self.weight > self.weight_max {
             self.old = std::mem::take(&mut self.young);
             self.old_weight = std::mem::take(&mut self.weight);
         }
-        self.weight += weight;
-        self.young.insert(key, value);
     }
 
     /// A value that [`Generations::get`] gave has grown, or become smaller.

@@ -359,6 +359,8 @@ impl StateBase for SledBase {
 
     fn clear(&self) -> Result<(), StateError> {
         guarded(&self.place, || self.tree.clear())?;
+        // Whoever clears it says next that nothing is left: what a crash would bring back must not outlive that.
+        guarded(&self.place, || self.tree.flush())?;
         self.runs.clear().map_err(io(&self.dir))?;
         fs::remove_file(&self.redo).ok();
         fs::remove_file(&self.dead).ok();

@@ -128,24 +128,17 @@ impl Store {
 
     /// The record under this key.
     pub fn get<R: Record>(&mut self, key: &Key) -> Result<Option<Arc<R>>, StateError> {
-        if let Some(cached) = self.records.get(key) {
-            return Ok(typed(cached.clone()));
-        }
-        let changed = self.dirty.records.get(key).or_else(|| self.frozen.as_ref()?.layer.records.get(key));
-        let record: Option<Arc<dyn AnyRecord>> = match changed {
-            Some(record) => record.clone(),
-            None => match self.base.get(key.as_bytes())? {
-                Some(stored) => {
-                    let payload = unseal(key.as_bytes(), &stored)?;
-                    let record: R = codec::decode_stored(payload)
-                        .map_err(|e| StateError::Damaged { place: format!("record {key:?}"), what: e.to_string() })?;
-                    Some(Arc::new(record))
-                }
-                None => None,
-            },
-        };
-        self.records.insert(*key, record.clone());
-        Ok(typed(record))
+        let Self { records, dirty, frozen, base, .. } = self;
+        let record = records.get_or_make(*key, || {
+            if let Some(changed) = dirty.records.get(key).or_else(|| frozen.as_ref()?.layer.records.get(key)) {
+                return Ok(changed.clone());
+            }
+            let Some(stored) = base.get(key.as_bytes())? else { return Ok(None) };
+            let record: R = codec::decode_stored(unseal(key.as_bytes(), &stored)?)
+                .map_err(|e| StateError::Damaged { place: format!("record {key:?}"), what: e.to_string() })?;
+            Ok(Some(Arc::new(record) as Arc<dyn AnyRecord>))
+        })?;
+        Ok(typed(record.clone()))
     }
 
     pub(super) fn put(&mut self, key: Key, record: Option<Arc<dyn AnyRecord>>) {
@@ -154,21 +147,12 @@ impl Store {
     }
 
     fn tail(&mut self, timeline: TimelineId) -> Result<&mut Tail, StateError> {
-        if self.tails.get(&timeline).is_none() {
-            let changed = self.dirty.head(timeline).or_else(|| self.frozen.as_ref()?.layer.head(timeline));
-            let head = match changed {
-                Some(head) => head,
-                None => self.base_head(timeline)?,
-            };
-            self.tails.insert(timeline, Tail { head, entries: VecDeque::new() });
-        }
-        let missing = || StateError::Io("the cache lost what it was given".into());
-        self.tails.get(&timeline).ok_or_else(missing)
-    }
-
-    fn base_head(&self, timeline: TimelineId) -> Result<u64, StateError> {
-        let last = self.base.last(&Key::timeline(timeline))?;
-        Ok(last.and_then(|key| Some(u64::from_be_bytes(*key.last_chunk::<8>()?))).unwrap_or(0))
+        let Self { tails, dirty, frozen, base, .. } = self;
+        tails.get_or_make(timeline, || {
+            let changed = dirty.head(timeline).or_else(|| frozen.as_ref()?.layer.head(timeline));
+            let head = changed.map_or_else(|| base_head(&**base, timeline), Ok)?;
+            Ok(Tail { head, entries: VecDeque::new() })
+        })
     }
 
     /// The number of the timeline's newest entry; 0 when there is none.
@@ -355,6 +339,11 @@ impl Store {
     pub fn base(&self) -> &Arc<dyn StateBase> {
         &self.base
     }
+}
+
+fn base_head(base: &dyn StateBase, timeline: TimelineId) -> Result<u64, StateError> {
+    let last = base.last(&Key::timeline(timeline))?;
+    Ok(last.and_then(|key| Some(u64::from_be_bytes(*key.last_chunk::<8>()?))).unwrap_or(0))
 }
 
 fn typed<R: Record>(record: Option<Arc<dyn AnyRecord>>) -> Option<Arc<R>> {

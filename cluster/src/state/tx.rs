@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, panic, sync::Arc};
 
 use bytes::Bytes;
 use magpie_protocol::{Body, Entry, TimelineId, UserId, codec, frame::sync::EntryBytes};
+use smallvec::SmallVec;
 
 use super::{
     base::StateError,
@@ -19,21 +20,17 @@ use crate::{
 /// What unwinds out of `apply` when the state below it is damaged: no entity is to blame.
 pub(crate) struct StateFault;
 
-/// What a committed transaction leaves for the outside.
-#[derive(Default)]
-pub struct Effects {
-    pub hints: Vec<Hint>,
-    /// Something is in the outbox.
-    pub sent: bool,
-}
+/// A record that is written, or removed.
+type Staged = (Key, Option<Arc<dyn AnyRecord>>);
 
 /// One command's view of the state. Reads see its own writes; nothing is written before it is committed.
 pub struct Tx<'a> {
     store: &'a mut Store,
     time_ms: u64,
     level: u32,
-    staged: Vec<(Key, Option<Arc<dyn AnyRecord>>)>,
-    appends: Vec<Hint>,
+    // Most commands write one record and append one entry: those cost no allocation.
+    staged: SmallVec<[Staged; 1]>,
+    appends: SmallVec<[Hint; 1]>,
     replaced: Vec<(TimelineId, u64, Bytes)>,
     erased: Vec<TimelineId>,
     sends: Vec<(EntityId, Vec<u8>)>,
@@ -44,7 +41,8 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970, and at the first feature level.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        let (staged, appends, replaced, sends, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (staged, appends, replaced, sends, notes) =
+            (SmallVec::new(), SmallVec::new(), Vec::new(), Vec::new(), Vec::new());
         let (level, erased, origin) = (FIRST_LEVEL, Vec::new(), None);
         Self { store, time_ms, level, staged, appends, replaced, erased, sends, notes, origin }
     }
@@ -205,7 +203,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Makes the writes part of the state.
-    pub(crate) fn commit(self) -> Vec<Hint> {
+    pub(crate) fn commit(self) -> SmallVec<[Hint; 1]> {
         for (key, record) in self.staged {
             self.store.put(key, record);
         }

@@ -293,7 +293,12 @@ pub(super) async fn stand(
         "removed" => Standing::Removed,
         other => return Err(Turned::Bad(format!("standing is {other:?}; it must be active, draining or removed"))),
     };
-    served.observer.router().change(Change::Stand { node: body.node.parse()?, standing }).await??;
+    let (node, router) = (body.node.parse()?, served.observer.router());
+    if standing == Standing::Removed && node == router.me() {
+        let detail = format!("{node} answers this, and ends when it is removed: ask another node (--admin)");
+        return Err(Turned::Bad(detail));
+    }
+    router.change(Change::Stand { node, standing }).await??;
     Ok(done())
 }
 

@@ -11,6 +11,7 @@ use magpie_protocol::{
     DeviceId, ErrorCode, Incarnation, WireError,
     limits::{DEVICES_MAX, KEPT_ANSWERS},
 };
+use smallvec::SmallVec;
 
 use crate::machine::{Outcome, Replied};
 
@@ -86,16 +87,31 @@ impl Window {
     }
 }
 
-magpie_protocol::coded_as!(Window, StoredWindow, Window::to_stored, Window::from_stored);
-
-/// See the module's documentation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+/// See the module's documentation. Most people write from one device: what it takes to clone the record is then the kept
+/// answers alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
-    epochs: Vec<(DeviceId, u64)>,
-    windows: Vec<Window>,
+    epochs: SmallVec<[(DeviceId, u64); 1]>,
+    windows: SmallVec<[Window; 1]>,
     /// The newest incarnation that was forgotten: nothing at or below it begins anew.
     forgotten: Incarnation,
 }
+
+type StoredSender = (Vec<(DeviceId, u64)>, Vec<StoredWindow>, Incarnation);
+
+impl Sender {
+    fn to_stored(&self) -> StoredSender {
+        (self.epochs.to_vec(), self.windows.iter().map(Window::to_stored).collect(), self.forgotten)
+    }
+
+    fn from_stored((epochs, windows, forgotten): StoredSender) -> Option<Self> {
+        let windows = windows.into_iter().map(Window::from_stored).collect::<Option<_>>()?;
+        Some(Self { epochs: epochs.into(), windows, forgotten })
+    }
+}
+
+magpie_protocol::coded_as!(Sender, StoredSender, Sender::to_stored, Sender::from_stored);
+
 impl Record for Sender {
     fn heap_bytes(&self) -> usize {
         let window = |window: &Window| size_of::<Window>() + window.kept.capacity() * size_of::<Kept>();

@@ -133,7 +133,7 @@ fn unlist(tx: &mut Tx<'_>, conversation: ConversationId, user: UserId, last: u64
 pub fn say_for(tx: &mut Tx<'_>, id: ConversationId, me: UserId, content: Content) -> Replied {
     let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
     let conversation = tx.get::<Conversation>(&key(id)).filter(|c| c.is_member(me)).ok_or_else(not_found)?;
-    Room { tx, id, conversation, me }.carry_out(content)
+    Room::new(tx, id, conversation, me).carry_out(content)
 }
 
 /// Makes the direct conversation of a service and a person, if it is not there.
@@ -205,7 +205,7 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Judged, altered: bool) -> Repl
         tx.set_origin(Origin { device: post.device, epoch: post.epoch });
     }
     let replied = match post.verdict {
-        Ok(content) => Room { tx, id, conversation, me: post.user }.carry_out(content),
+        Ok(content) => Room::new(tx, id, conversation, post.user).carry_out(content),
         Err(refusal) => Err(refusal),
     };
     // An answer that names the number would stand for the words that the device knows.
@@ -220,6 +220,8 @@ struct Room<'a, 't> {
     tx: &'a mut Tx<'t>,
     id: ConversationId,
     conversation: Arc<Conversation>,
+    /// Its rules, once they were asked for.
+    rules: Option<Arc<Rules>>,
     me: UserId,
 }
 
@@ -228,7 +230,11 @@ fn posted(outcome: &Outcome) -> u64 {
     if let Outcome::Posted { number, .. } = outcome { *number } else { 0 }
 }
 
-impl Room<'_, '_> {
+impl<'a, 't> Room<'a, 't> {
+    fn new(tx: &'a mut Tx<'t>, id: ConversationId, conversation: Arc<Conversation>, me: UserId) -> Self {
+        Self { tx, id, conversation, rules: None, me }
+    }
+
     /// What a member does. A refusal uses the number up and is remembered; it comes before anything is written.
     fn carry_out(mut self, content: Content) -> Replied {
         let says = matches!(
@@ -292,7 +298,7 @@ impl Room<'_, '_> {
     }
 
     fn rules(&mut self) -> Arc<Rules> {
-        rules(self.tx, self.id)
+        self.rules.get_or_insert_with(|| rules(self.tx, self.id)).clone()
     }
 
     fn change_rules(&mut self, change: impl FnOnce(&mut Rules)) {
@@ -300,6 +306,7 @@ impl Room<'_, '_> {
         let mut rules = (*before).clone();
         change(&mut rules);
         if rules != *before {
+            self.rules = None;
             self.tx.put(rules_key(self.id), rules);
         }
     }
@@ -342,12 +349,12 @@ fn unfriend(tx: &mut Tx<'_>, id: ConversationId, by: UserId) -> Replied {
 fn join(tx: &mut Tx<'_>, id: ConversationId, user: UserId, code: u64) -> Replied {
     let not_found = || WireError::field(ErrorCode::NotFound, "conversation", "");
     let conversation = tx.get::<Conversation>(&key(id)).ok_or_else(not_found)?;
-    Room { tx, id, conversation, me: user }.join(code)
+    Room::new(tx, id, conversation, user).join(code)
 }
 
 fn forget(tx: &mut Tx<'_>, id: ConversationId, user: UserId) -> Replied {
     if let Some(conversation) = tx.get::<Conversation>(&key(id)).filter(|c| c.is_member(user)) {
-        Room { tx, id, conversation, me: user }.part(user, Body::Left(user));
+        Room::new(tx, id, conversation, user).part(user, Body::Left(user));
     }
     Ok(Outcome::Done)
 }

@@ -53,7 +53,7 @@ enum Command {
     },
     /// Let a node that was drained take part again
     Resume { node: String },
-    /// Forget a node that was drained: its id is never used again
+    /// Forget a node that was drained: its id is never used again. Also one that is expected and is not to come
     Remove { node: String },
     /// Let the replicas of a shard be on these nodes
     Move {
@@ -215,7 +215,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
         Command::Remove { node } => {
             caller.stand(node, "removed")?;
-            say(&format!("{node} is no longer part of the cluster; its id is never used again"))?;
+            say(&format!("{node} is no longer part of the cluster; an id that a node had is never used again"))?;
             Ok(0)
         }
         Command::Move { shard, to } => caller.done("cluster/move", &Move { shard: shard.clone(), to: to.clone() }),

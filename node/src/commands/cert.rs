@@ -1,8 +1,13 @@
 //! `magpie cert`: the authority of a cluster, and the certificates of its nodes.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
 use clap::Subcommand;
+use magpie_cluster::transport::tls::Identity;
 use magpie_protocol::NodeId;
 
 use crate::authority::{ClusterAuthority, ca_files, node_files};
@@ -18,13 +23,13 @@ pub struct Args {
 enum What {
     /// Make the authority of a cluster: ca.pem, which every node trusts, and ca.key.pem, which stays here
     Ca {
-        /// Folder for the two files
+        /// Folder for its files
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
     /// Make the certificate of a node: node.pem and node.key.pem, beside a copy of ca.pem
     Node(NodeArgs),
-    /// Put a new certificate and key in the place of a node's; a running node takes them when it loads them again
+    /// Put a new certificate and key in the place of a node's; a running node takes them within seconds
     Rotate(NodeArgs),
 }
 
@@ -65,6 +70,22 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
+/// Refuses to put a certificate in the place of another node's, or of one that another authority made.
+fn fits(args: &NodeArgs, dir: &Path) -> anyhow::Result<()> {
+    let (files, trust) = (node_files(dir), dir.join("ca.pem"));
+    let (ca, _) = ca_files(&args.ca);
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    if trust.exists() && read(&trust)? != read(&ca)? {
+        anyhow::bail!("{} is of another authority than {}: nodes would not trust it", trust.display(), ca.display());
+    }
+    // One that cannot be read is what is to be replaced.
+    let held = Identity::load(&trust, &files.chain, &files.key).ok().and_then(|held| held.node().ok());
+    match held.filter(|held| *held != args.node) {
+        Some(held) => anyhow::bail!("{} is the certificate of {held}, not of {}", files.chain.display(), args.node),
+        None => Ok(()),
+    }
+}
+
 fn issue(args: &NodeArgs, again: bool) -> anyhow::Result<String> {
     let dir = args.out.clone().unwrap_or_else(|| PathBuf::from(args.node.to_string()));
     let files = node_files(&dir);
@@ -73,6 +94,9 @@ fn issue(args: &NodeArgs, again: bool) -> anyhow::Result<String> {
     }
     if again && !files.chain.exists() {
         anyhow::bail!("{} is not there; `magpie cert node` makes it", files.chain.display());
+    }
+    if again {
+        fits(args, &dir)?;
     }
     let files = ClusterAuthority::open(&args.ca)?.issue_node(args.node, args.days, &dir)?;
     Ok(format!(

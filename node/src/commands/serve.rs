@@ -36,6 +36,8 @@ pub fn run(args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
 async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Its terminal is gone.
+    let mut hangup = signal(SignalKind::hangup())?;
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
@@ -86,6 +88,7 @@ async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
     }
     tracing::info!("stopping: devices are told to reconnect, what was accepted is written down");
     admin.stop().await;

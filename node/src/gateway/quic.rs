@@ -130,7 +130,8 @@ impl Listener {
             return Ok(Self { endpoint: underlay.endpoint(endpoint, Some(server))?, buffers: (0, 0) });
         }
         let (socket, buffers) = open_socket(config)?;
-        let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket.into(), Arc::new(quinn::TokioRuntime))?;
+        let (socket, runtime) = (super::socket::wrap(socket.into())?, Arc::new(quinn::TokioRuntime));
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
         Ok(Self { endpoint, buffers })
     }
 

@@ -390,6 +390,31 @@ fn nothing_is_left_of_a_timeline_that_was_erased() {
 }
 
 #[test]
+fn nothing_is_left_of_a_state_that_was_cleared_before_a_crash() {
+    let mut rig = Rig::new();
+    // Too little for a run beside the store, whose loss would be found.
+    rig.checkpoint(&[(1, entries(1, 20))]);
+    rig.base().clear().unwrap();
+    // As a process that is killed leaves it: what it had not handed to the system is gone.
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(rig.dir.path(), copy.path());
+    let left = SledDb::open(copy.path(), 1 << 20).unwrap().shard(ShardId::new(0)).unwrap();
+    assert_eq!(left.applied(), Applied::default());
+    assert_eq!(left.last(&Key::timeline(timeline(1))).unwrap(), None);
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_all(&entry.path(), &target),
+            false => _ = fs::copy(entry.path(), target).unwrap(),
+        }
+    }
+}
+
+#[test]
 fn the_room_of_what_was_replaced_is_given_back() {
     use std::os::unix::fs::MetadataExt as _;
     let mut rig = Rig::new();

@@ -66,6 +66,7 @@ pub(super) fn run(caller: &Caller<'_>, dir: &Path) -> anyhow::Result<i32> {
     if !is_empty(dir).with_context(|| dir.display().to_string())? {
         return Err(FolderError::NotEmpty(dir.display().to_string()).into());
     }
+    let was_there = dir.exists();
     let folder = Folder::create(Arc::new(OsDisk), dir)?;
     let mut why = String::new();
     for _ in 0..TRIES {
@@ -76,7 +77,12 @@ pub(super) fn run(caller: &Caller<'_>, dir: &Path) -> anyhow::Result<i32> {
                 std::fs::read_dir(dir)?.flatten().try_for_each(|file| std::fs::remove_file(file.path()))?;
                 match failed {
                     Failed::Gone(text) => why = text,
-                    Failed::Other(error) => return Err(error),
+                    Failed::Other(error) => {
+                        if !was_there {
+                            std::fs::remove_dir(dir)?;
+                        }
+                        return Err(error);
+                    }
                 }
             }
         }
