@@ -33,11 +33,18 @@ pub fn run(args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     tokio::task::LocalSet::new().block_on(&runtime, serve(config, args, hooks))
 }
 
+/// Whether the process was started with SIGHUP ignored, as `nohup` does.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|signals| signals & 1 == 1)
+}
+
 async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result<i32> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Its terminal is gone.
-    let mut hangup = signal(SignalKind::hangup())?;
+    // Its terminal is gone; whoever started it with nohup has it go on.
+    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
     let recorder = metrics::install();
     let (dir, wanted) = (config.node.data_dir.clone(), config.gateway.socket_buffer_bytes);
     let admin_listen = config.admin.listen;
@@ -88,7 +95,7 @@ async fn serve(config: Config, args: &ServeArgs, hooks: Hooks) -> anyhow::Result
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
+        Some(()) = async { hangup.as_mut()?.recv().await } => {}
     }
     tracing::info!("stopping: devices are told to reconnect, what was accepted is written down");
     admin.stop().await;

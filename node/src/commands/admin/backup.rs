@@ -79,7 +79,7 @@ pub(super) fn run(caller: &Caller<'_>, dir: &Path) -> anyhow::Result<i32> {
                     Failed::Gone(text) => why = text,
                     Failed::Other(error) => {
                         if !was_there {
-                            std::fs::remove_dir(dir)?;
+                            _ = std::fs::remove_dir(dir);
                         }
                         return Err(error);
                     }
