@@ -1,7 +1,6 @@
 //! Taking connections: who may come in, and how fast.
 
 pub mod quic;
-mod socket;
 pub mod tls;
 
 use std::{

@@ -32,6 +32,12 @@ struct Watcher {
 }
 
 const NOT_GRANTED: u64 = u64::MAX;
+/// So many devices get a hint each encoded for itself, if it is no longer than this: that costs less than a piece of
+/// memory that they share.
+const FEW: usize = 3;
+const FEW_LEN_MAX: usize = 1024;
+/// What a hint's frame takes beside its entry, in bytes, about.
+const HINT_OVERHEAD: usize = 32;
 
 fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
     it.lock().unwrap_or_else(PoisonError::into_inner)
@@ -238,10 +244,9 @@ fn ask_where_they_stand(table: &Table, of: impl Fn(&TimelineId) -> bool) {
 
 /// Hands a hint to those who may have it. None of this waits or comes back to the table.
 fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
-    let frame = std::cell::LazyCell::new(|| {
-        let entry = hint.entry.clone();
-        Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry })).to_bytes()
-    });
+    let frame = Frame::push(Answer::Pushed(Pushed { timeline: hint.timeline, entry: hint.entry.clone() }));
+    let few = watchers.len() <= FEW && hint.entry.0.len() <= FEW_LEN_MAX;
+    let shared = std::cell::LazyCell::new(|| frame.to_bytes());
     for watcher in watchers {
         let (session, me) = (&watcher.session, watcher.session.identity());
         if !watcher.may_have(hint) {
@@ -252,7 +257,10 @@ fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
         }
         // Its answer says the same, and comes before any later entry.
         if hint.origin != Some(Origin { device: me.device, epoch: me.epoch }) {
-            session.out().push_hint(hint.timeline, &frame);
+            match few {
+                true => session.out().push_hint_of_few(hint.timeline, &frame, hint.entry.0.len() + HINT_OVERHEAD),
+                false => session.out().push_hint(hint.timeline, &shared),
+            }
         }
         let Some(change) = hint.change else { continue };
         let ends = change.user == me.user && !change.granted;

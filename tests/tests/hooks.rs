@@ -132,6 +132,13 @@ async fn a_receiver_that_does_not_listen_holds_nobody_up_and_misses_nothing() {
     let (node, place) = start_node(dir.path(), |config| config.hooks.webhook_url = hook.url());
     let (ann, ben) = (Person::new(&place, "ann").await, Person::new(&place, "ben").await);
     let conversation = befriend(&ann, &ben).await;
+    // It is told of what happens from the moment on that the conversation's shard follows for it, soon after the start.
+    until("it is told what is said", Duration::from_secs(30), async || {
+        ann.say(conversation, "do you hear?").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        !told(&hook, conversation).0.is_empty()
+    })
+    .await;
     let moods = [
         Mood::HangsUp,
         Mood::Garbage,
@@ -159,17 +166,18 @@ async fn a_receiver_that_does_not_listen_holds_nobody_up_and_misses_nothing() {
     until("the last is told", Duration::from_secs(90), async || told(&hook, conversation).0.contains(&last)).await;
     let (single, several) = told(&hook, conversation);
     let mut seen = BTreeSet::new();
-    let firsts: Vec<u64> = single.iter().copied().filter(|number| seen.insert(*number)).collect();
+    let of_moods = |number: &u64| *number >= numbers[0];
+    let firsts: Vec<u64> = single.iter().copied().filter(of_moods).filter(|number| seen.insert(*number)).collect();
     assert_eq!(firsts, numbers, "each once or again, in order, and none missing");
     assert_eq!(several, []);
     ids_are_stable(&hook);
     let failed = hook.heard().iter().filter(|heard| !heard.taken).count();
-    assert!(failed > 5, "only {failed} tries failed: this test tries nothing");
-    let created = hook.taken("user.created");
-    assert_eq!(created.len(), 2);
-    assert_eq!(hook.taken("contact.accepted").len(), 2, "once for each of both");
-    let texts: Vec<String> = ben.texts(conversation).into_iter().collect();
-    assert_eq!(texts.len(), numbers.len());
+    assert!(failed > 2, "only {failed} tries failed: this test tries nothing");
+    let different = |kind| hook.taken(kind).iter().map(|heard| heard.id().to_owned()).collect::<BTreeSet<_>>().len();
+    assert_eq!(different("user.created"), 2);
+    assert_eq!(different("contact.accepted"), 2, "one for each of both");
+    let said = ben.texts(conversation).into_iter().filter(|text| text != "do you hear?").count();
+    assert_eq!(said, numbers.len());
     node.stop();
 }
 

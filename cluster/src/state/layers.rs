@@ -96,6 +96,14 @@ impl Layer {
         }
     }
 
+    /// Where this layer holds a record, for it to be changed there.
+    pub fn place(&mut self, key: Key) -> &mut Option<Arc<dyn AnyRecord>> {
+        self.records.entry(key).or_insert_with(|| {
+            self.bytes += 512;
+            None
+        })
+    }
+
     /// Whether anything changed.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.runs.is_empty() && self.replaced.is_empty() && self.erased.is_empty()
@@ -200,6 +208,23 @@ impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
                 let value = self.old.remove(&key).map_or_else(make, Ok)?;
                 self.weight += value.weight();
                 Ok(place.insert(value))
+            }
+        }
+    }
+
+    /// Where a value is cached under this key, or one that weighs nothing was put.
+    pub fn place(&mut self, key: K) -> &mut V
+    where
+        V: Default,
+    {
+        self.turn();
+        let value = self.old.remove(&key);
+        match self.young.entry(key) {
+            Entry::Occupied(cached) => cached.into_mut(),
+            Entry::Vacant(place) => {
+                let value = value.unwrap_or_default();
+                self.weight += value.weight();
+                place.insert(value)
             }
         }
     }

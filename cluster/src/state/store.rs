@@ -146,6 +146,17 @@ impl Store {
         self.dirty.put(key, record);
     }
 
+    /// Changes a record that was read as `record`; in place, when nobody but this store holds it.
+    pub(super) fn amend<R: Record + Clone>(&mut self, key: Key, mut record: Arc<R>, change: impl FnOnce(&mut R)) {
+        let Self { records, dirty, .. } = self;
+        let (cached, changed) = (records.place(key), dirty.place(key));
+        // What they hold is this record, if anything.
+        (*cached, *changed) = (None, None);
+        change(Arc::make_mut(&mut record));
+        *cached = Some(record.clone());
+        *changed = Some(record);
+    }
+
     fn tail(&mut self, timeline: TimelineId) -> Result<&mut Tail, StateError> {
         let Self { tails, dirty, frozen, base, .. } = self;
         tails.get_or_make(timeline, || {

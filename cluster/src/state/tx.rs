@@ -20,6 +20,8 @@ use crate::{
 /// What unwinds out of `apply` when the state below it is damaged: no entity is to blame.
 pub(crate) struct StateFault;
 
+/// A change of a record where it stands.
+type Amendment = Box<dyn FnOnce(&mut Store)>;
 /// A record that is written, or removed.
 type Staged = (Key, Option<Arc<dyn AnyRecord>>);
 
@@ -30,6 +32,7 @@ pub struct Tx<'a> {
     level: u32,
     // Most commands write one record and append one entry: those cost no allocation.
     staged: SmallVec<[Staged; 1]>,
+    amendments: SmallVec<[Amendment; 1]>,
     appends: SmallVec<[Hint; 1]>,
     replaced: Vec<(TimelineId, u64, Bytes)>,
     erased: Vec<TimelineId>,
@@ -41,10 +44,10 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// A transaction at this time of the shard, in milliseconds since 1970, and at the first feature level.
     pub fn new(store: &'a mut Store, time_ms: u64) -> Self {
-        let (staged, appends, replaced, sends, notes) =
-            (SmallVec::new(), SmallVec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (level, erased, origin) = (FIRST_LEVEL, Vec::new(), None);
-        Self { store, time_ms, level, staged, appends, replaced, erased, sends, notes, origin }
+        let (staged, amendments, appends) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
+        let (replaced, erased, sends, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (level, origin) = (FIRST_LEVEL, None);
+        Self { store, time_ms, level, staged, amendments, appends, replaced, erased, sends, notes, origin }
     }
 
     /// The same at this feature level.
@@ -86,6 +89,13 @@ impl<'a> Tx<'a> {
     /// Writes a record.
     pub fn put<R: Record>(&mut self, key: Key, record: R) {
         self.stage(key, Some(Arc::new(record)));
+    }
+
+    /// Writes a record, which was read as `record`, as `change` leaves it: where it stands, without a copy, unless
+    /// somebody still holds it as it was. That is done when the command's writes become part of the state: until then
+    /// the command reads the record as it was.
+    pub fn amend<R: Record + Clone>(&mut self, key: Key, record: Arc<R>, change: impl FnOnce(&mut R) + 'static) {
+        self.amendments.push(Box::new(move |store| store.amend(key, record, change)));
     }
 
     /// Removes a record.
@@ -207,6 +217,7 @@ impl<'a> Tx<'a> {
         for (key, record) in self.staged {
             self.store.put(key, record);
         }
+        self.amendments.into_iter().for_each(|amend| amend(self.store));
         self.erased.into_iter().for_each(|timeline| self.store.erase(timeline));
         for hint in &self.appends {
             self.store.append(hint.timeline, hint.number, hint.entry.0.clone());

@@ -26,7 +26,7 @@ enum Answer {
     Refused(Box<WireError>),
 }
 
-/// The answer to a number, as it is kept. A record is cloned with each post: this makes it one copy of memory.
+/// The answer to a number, as it is kept. Where a record must be cloned, this makes it one copy of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
     hash: u64,
@@ -87,8 +87,7 @@ impl Window {
     }
 }
 
-/// See the module's documentation. Most people write from one device: what it takes to clone the record is then the kept
-/// answers alone.
+/// See the module's documentation. Most people write from one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
     epochs: SmallVec<[(DeviceId, u64); 1]>,
@@ -129,10 +128,17 @@ pub enum Verdict {
 }
 
 impl Sender {
-    /// Refuses a session that a newer one of the same device has replaced; remembers the newest.
-    pub fn fence(&mut self, device: DeviceId, epoch: u64) -> Result<(), WireError> {
+    /// Refuses a session that a newer one of the same device has replaced.
+    pub fn admits(&self, device: DeviceId, epoch: u64) -> Result<(), WireError> {
+        match self.epochs.iter().find(|(known, _)| *known == device) {
+            Some((_, newest)) if epoch < *newest => Err(WireError::new(ErrorCode::SessionReplaced)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers the newest session of a device, which this is: it was admitted.
+    pub fn fence(&mut self, device: DeviceId, epoch: u64) {
         match self.epochs.iter_mut().find(|(known, _)| *known == device) {
-            Some((_, newest)) if epoch < *newest => return Err(WireError::new(ErrorCode::SessionReplaced)),
             Some((_, newest)) => *newest = epoch,
             None => {
                 // Epochs grow over all devices of a person, so the lowest is the one longest unused.
@@ -144,7 +150,6 @@ impl Sender {
                 self.epochs.push((device, epoch));
             }
         }
-        Ok(())
     }
 
     /// What is to be done with this number and content.
@@ -266,9 +271,9 @@ mod tests {
     fn an_older_epoch_of_the_device_is_refused() {
         let mut sender = Sender::default();
         let device = DeviceId::from_bits(3);
-        sender.fence(device, 7).unwrap();
-        sender.fence(device, 7).unwrap();
-        assert_eq!(sender.fence(device, 6).unwrap_err().code, ErrorCode::SessionReplaced);
+        sender.fence(device, 7);
+        sender.admits(device, 7).unwrap();
+        assert_eq!(sender.admits(device, 6).unwrap_err().code, ErrorCode::SessionReplaced);
     }
 
     #[test]

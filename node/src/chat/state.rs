@@ -186,23 +186,23 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Judged, altered: bool) -> Repl
         return Err(not_found());
     }
     let key = sender_key(id, post.user);
-    let known = tx.get::<Sender>(&key);
-    let hash = post.hash;
-    if let Some(Verdict::Answered(replied)) = known.as_ref().map(|s| s.look(post.incarnation, post.number, hash))
-        && !matches!(&replied, Err(e) if e.code == ErrorCode::OutOfOrder)
+    let sender = tx.get::<Sender>(&key).unwrap_or_default();
+    let Judged { device, epoch, incarnation, hash, .. } = post;
+    let verdict = sender.look(incarnation, post.number, hash);
+    if let Verdict::Answered(replied) = &verdict
+        && !matches!(replied, Err(e) if e.code == ErrorCode::OutOfOrder)
     {
-        return replied;
+        return replied.clone();
     }
     if !conversation.is_member(post.user) {
         return Err(not_found());
     }
-    let mut sender = known.map(|s| (*s).clone()).unwrap_or_default();
-    sender.fence(post.device, post.epoch)?;
-    if let Verdict::Answered(replied) = sender.look(post.incarnation, post.number, hash) {
+    sender.admits(device, epoch)?;
+    if let Verdict::Answered(replied) = verdict {
         return replied;
     }
     if matches!(post.verdict, Ok(Content::Text(_) | Content::Say(_))) && !altered {
-        tx.set_origin(Origin { device: post.device, epoch: post.epoch });
+        tx.set_origin(Origin { device, epoch });
     }
     let replied = match post.verdict {
         Ok(content) => Room::new(tx, id, conversation, post.user).carry_out(content),
@@ -210,8 +210,11 @@ fn act(tx: &mut Tx<'_>, id: ConversationId, post: Judged, altered: bool) -> Repl
     };
     // An answer that names the number would stand for the words that the device knows.
     let replied = if altered { replied.map(|_| Outcome::Posted { number: 0, time_ms: 0 }) } else { replied };
-    sender.keep(post.incarnation, hash, &replied, tx.time_ms());
-    tx.put(key, sender);
+    let (kept, now_ms) = (replied.clone(), tx.time_ms());
+    tx.amend(key, sender, move |sender| {
+        sender.fence(device, epoch);
+        sender.keep(incarnation, hash, &kept, now_ms);
+    });
     replied
 }
 

@@ -1,55 +1,57 @@
-//! The one file that knows quinn: an endpoint, its connections, and frames over their session streams.
+//! The one place here that knows quinn: a socket, its connections, and frames over their session streams.
+//!
+//! Of quinn it takes the protocol (`quinn_proto`) and the socket; the tasks between the two are [`driver`]'s one.
+
+mod connection;
+mod driver;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod timers;
 
 use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::{FutureExt, Stream};
 use magpie_cluster::transport::quic::Underlay;
-use magpie_protocol::{
-    Frame, PROOF_LABEL, Request,
-    codec::CodecError,
-    frame::{FrameReader, MediaAnswer, MediaRequest},
-    limits::MEDIA_FRAME_LEN_MAX,
-};
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use magpie_protocol::{PROOF_LABEL, codec::CodecError};
+use quinn::{IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::{AckFrequencyConfig, Endpoint};
+use tokio::task::AbortHandle;
 
-use crate::{config::Gateway, session::outbound::Outbound};
+pub use self::streams::{FrameSink, FrameSource, MEDIA_STALL, MediaStream};
+use self::{
+    connection::{Connection, Wait},
+    driver::{Driver, Shared},
+};
+use crate::config::Gateway;
 
 /// The listening socket.
 #[derive(Clone)]
 pub struct Listener {
-    endpoint: quinn::Endpoint,
+    shared: Arc<Shared>,
+    _running: Arc<Running>,
     /// What the kernel gave the socket: bytes to receive and to send.
     pub buffers: (usize, usize),
 }
 
+/// The driver's task, which ends with the last listener.
+struct Running(AbortHandle);
+
 /// Somebody who would like to connect.
-pub struct Caller(quinn::Incoming);
+pub struct Caller {
+    incoming: Option<quinn_proto::Incoming>,
+    shared: Arc<Shared>,
+}
 
-/// A connection of which nothing is known yet.
+/// A connection. It ends with the last clone, and with the last of its streams.
 #[derive(Clone)]
-pub struct Link(quinn::Connection);
+pub struct Link(Arc<Held>);
 
-/// What the device writes.
-pub struct FrameSource {
-    stream: quinn::RecvStream,
-    reader: FrameReader,
-    out: Arc<Outbound>,
-}
-
-/// What the device reads.
-pub struct FrameSink(quinn::SendStream);
-
-/// A further stream of a signed-in device: one frame each way, and bytes.
-pub struct MediaStream {
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
-}
+struct Held(Arc<Connection>);
 
 /// Why a session's frames ended.
 #[derive(Debug, thiserror::Error)]
@@ -65,21 +67,25 @@ fn gone(error: impl std::fmt::Display) -> LinkError {
     LinkError::Gone(error.to_string())
 }
 
-/// A device that takes nothing of a media stream for so long is let go.
-pub const MEDIA_STALL: Duration = Duration::from_secs(30);
+/// The time, as the runtime has it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// What a stream may have on its way to the node, and the connection before it is signed in, in bytes.
 const RECEIVE_WINDOW: u32 = 128 * 1024;
+/// Packets that a device may have received before it must acknowledge them, where it would do so for every second one.
+/// Its next request then carries most acknowledgements; alone they go after 25 ms. It is what the QUIC extension for that
+/// (draft-ietf-quic-ack-frequency) is for; a device without it goes on as before.
+const UNACKNOWLEDGED_MAX: u32 = 9;
 /// What may be on its way to a device, in bytes; for each media stream as much again.
 const SEND_WINDOW: u32 = 256 * 1024;
-/// Media give way to all else on a connection.
-const MEDIA_PRIORITY: i32 = -1;
-/// Bytes of media that are read in one go.
-const MEDIA_CHUNK_LEN: usize = 64 * 1024;
 
 fn transport(config: &Gateway) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(Duration::from_millis(config.idle_timeout_ms)).ok();
+    let mut acknowledging = AckFrequencyConfig::default();
+    acknowledging.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_MAX));
     transport
         // One session stream, no more before it is signed in: whatever else is opened waits at the device.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -90,6 +96,7 @@ fn transport(config: &Gateway) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         // Probing for larger packets costs every sign-in some, and most messages are shorter than the least.
         .mtu_discovery_config(None)
+        .ack_frequency_config(Some(acknowledging))
         .max_idle_timeout(idle);
     transport
 }
@@ -126,213 +133,151 @@ impl Listener {
         // would hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
         // restart, and say nothing to the device that still uses it.
         endpoint.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
-        if let Some(underlay) = underlay {
-            return Ok(Self { endpoint: underlay.endpoint(endpoint, Some(server))?, buffers: (0, 0) });
-        }
-        let (socket, buffers) = open_socket(config)?;
-        let (socket, runtime) = (super::socket::wrap(socket.into())?, Arc::new(quinn::TokioRuntime));
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
-        Ok(Self { endpoint, buffers })
+        let (socket, buffers) = match underlay {
+            Some(underlay) => {
+                endpoint.rng_seed(underlay.seed);
+                (underlay.socket, (0, 0))
+            }
+            None => {
+                let (socket, buffers) = open_socket(config)?;
+                (TokioRuntime.wrap_udp_socket(socket.into())?, buffers)
+            }
+        };
+        let endpoint = Endpoint::new(Arc::new(endpoint), Some(Arc::new(server)), !socket.may_fragment(), None);
+        let shared = Shared::new(socket, endpoint);
+        let running = Running(tokio::spawn(Driver::new(shared.clone())).abort_handle());
+        Ok(Self { shared, _running: Arc::new(running), buffers })
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.shared.socket().local_addr()
     }
 
     /// The next caller; `None` when the listener is closed.
     pub async fn accept(&self) -> Option<Caller> {
-        self.endpoint.accept().await.map(Caller)
+        loop {
+            let called = self.shared.called.notified();
+            {
+                let mut table = self.shared.table();
+                if let Some(incoming) = table.callers.pop_front() {
+                    return Some(Caller { incoming: Some(incoming), shared: self.shared.clone() });
+                }
+                if table.closed {
+                    return None;
+                }
+            }
+            called.await;
+        }
     }
 
     /// Connections that are open.
     pub fn open_connections(&self) -> usize {
-        self.endpoint.open_connections()
+        self.shared.table().endpoint.open_connections()
     }
 
     /// Takes no more callers.
     pub fn refuse_new(&self) {
-        self.endpoint.set_server_config(None);
+        self.shared.table().endpoint.set_server_config(None);
     }
 
     /// Closes every connection and waits until their ends are told, no longer than this.
     pub async fn close(&self, wait: Duration) {
-        self.endpoint.close(VarInt::from_u32(0), b"stopping");
-        if tokio::time::timeout(wait, self.endpoint.wait_idle()).await.is_err() {
+        self.shared.close(b"stopping");
+        let idle = async {
+            loop {
+                let idle = self.shared.idle.notified();
+                if self.shared.table().is_idle() {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        if tokio::time::timeout(wait, idle).await.is_err() {
             tracing::debug!("some connections did not hear that the node stops");
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 impl Caller {
     /// Whether the address has proved that it receives what is sent to it.
     pub fn is_validated(&self) -> bool {
-        self.0.remote_address_validated()
+        self.incoming.as_ref().is_some_and(quinn_proto::Incoming::remote_address_validated)
     }
 
     /// Asks the address to prove itself.
-    pub fn retry(self) {
-        if let Err(error) = self.0.retry() {
-            error.into_incoming().refuse();
+    pub fn retry(mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.shared.retry(incoming);
         }
     }
 
     /// Turns the caller away.
-    pub fn refuse(self) {
-        self.0.refuse();
-    }
+    pub fn refuse(self) {}
 
     /// Shakes hands.
-    pub async fn accept(self) -> Result<Link, LinkError> {
-        Ok(Link(self.0.accept().map_err(gone)?.await.map_err(gone)?))
+    pub async fn accept(mut self) -> Result<Link, LinkError> {
+        let incoming = self.incoming.take().ok_or_else(|| LinkError::Gone("the caller was answered before".into()))?;
+        let link = Link(Arc::new(Held(self.shared.accept(incoming).map_err(gone)?)));
+        link.connection().until(Wait::Connected, |state| state.is_connected().then_some(Ok(()))).await?;
+        Ok(link)
+    }
+}
+
+/// Whoever is not let in is turned away.
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.shared.refuse(incoming);
+        }
     }
 }
 
 impl Link {
-    /// Where the device is now.
-    pub fn address(&self) -> SocketAddr {
-        self.0.remote_address()
+    fn connection(&self) -> &Arc<Connection> {
+        &self.0.0
     }
 
-    /// The session stream, which the device opens.
-    pub async fn session_stream(&self, out: Arc<Outbound>) -> Result<(FrameSink, FrameSource), LinkError> {
-        let (send, stream) = self.0.accept_bi().await.map_err(gone)?;
-        Ok((FrameSink(send), FrameSource { stream, reader: FrameReader::default(), out }))
+    /// Where the device is now.
+    pub fn address(&self) -> SocketAddr {
+        self.connection().lock().address()
     }
 
     /// Lets the device open so many media streams beside its session stream, with room for each, so that none of them
     /// takes the session's.
     pub fn allow_media(&self, streams: u32) {
         let times = streams.saturating_add(1);
-        self.0.set_send_window(u64::from(SEND_WINDOW) * u64::from(times));
-        self.0.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW.saturating_mul(times)));
-        self.0.set_max_concurrent_bi_streams(VarInt::from_u32(times));
-    }
-
-    /// The next media stream, which the device opens.
-    pub async fn media_stream(&self) -> Result<MediaStream, LinkError> {
-        let (send, recv) = self.0.accept_bi().await.map_err(gone)?;
-        send.set_priority(MEDIA_PRIORITY).map_err(gone)?;
-        Ok(MediaStream { send, recv })
+        self.connection().with(|state| {
+            state.quic.set_send_window(u64::from(SEND_WINDOW) * u64::from(times));
+            state.quic.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW.saturating_mul(times)));
+            state.quic.set_max_concurrent_streams(quinn_proto::Dir::Bi, VarInt::from_u32(times));
+            state.touch();
+        });
     }
 
     /// What both sides of this very connection can compute, for a device key to sign.
     pub fn exported(&self) -> Option<[u8; 32]> {
         let mut exported = [0; 32];
-        self.0.export_keying_material(&mut exported, PROOF_LABEL, b"").ok()?;
+        let state = self.connection().lock();
+        state.quic.crypto_session().export_keying_material(&mut exported, PROOF_LABEL, b"").ok()?;
         Some(exported)
     }
 
     /// Ends the connection.
     pub fn close(&self, reason: &str) {
-        self.0.close(VarInt::from_u32(0), reason.as_bytes());
-    }
-
-    /// Returns when the connection has ended.
-    pub async fn closed(&self) {
-        self.0.closed().await;
+        self.connection().close(reason.as_bytes());
     }
 }
 
-impl FrameSource {
-    /// The next request; `None` at the end. Waits while too much is outstanding or unread by the device.
-    async fn next(&mut self) -> Result<Option<Frame<Request>>, LinkError> {
-        self.out.ready_for_request().await;
-        loop {
-            if let Some(frame) = self.reader.next_frame()? {
-                return Ok(Some(frame));
-            }
-            match self.stream.read_chunk(64 * 1024, true).await.map_err(gone)? {
-                Some(chunk) => self.reader.push(&chunk.bytes),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The requests as a stream, which ends after the first error.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Frame<Request>, LinkError>> {
-        futures_util::stream::unfold(Some(self), async |source| {
-            let mut source = source?;
-            match source.next().await {
-                Ok(Some(frame)) => Some((Ok(frame), Some(source))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        })
-    }
-}
-
-impl FrameSink {
-    /// Writes all of these in one go.
-    pub async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), LinkError> {
-        self.0.write_all_chunks(pieces).await.map_err(gone)
-    }
-
-    /// The same, as far as that goes at once; `None` when some is left, which is then all that `pieces` holds.
-    pub fn write_now(&mut self, pieces: &mut Vec<Bytes>) -> Option<Result<(), LinkError>> {
-        let written = self.0.write_all_chunks(pieces).now_or_never();
-        if written.is_none() {
-            // Those that were taken are empty now.
-            pieces.retain(|piece| !piece.is_empty());
-        }
-        Some(written?.map_err(gone))
-    }
-
-    /// Says that nothing follows, and waits until the device has everything.
-    pub async fn finish(&mut self) {
-        if self.0.finish().is_ok() {
-            _ = self.0.stopped().await;
-        }
-    }
-}
-
-impl MediaStream {
-    /// What the device wants of the stream. Nothing follows before it is answered.
-    pub async fn request(&mut self) -> Result<MediaRequest, LinkError> {
-        let mut reader = FrameReader::default();
-        loop {
-            if let Some(len) = reader.announced().filter(|len| *len > MEDIA_FRAME_LEN_MAX) {
-                return Err(CodecError::TooLong { len, max: MEDIA_FRAME_LEN_MAX }.into());
-            }
-            if let Some(frame) = reader.next_frame()? {
-                return match reader.waiting() {
-                    0 => Ok(frame.body),
-                    more => Err(CodecError::Trailing(more).into()),
-                };
-            }
-            match self.recv.read_chunk(MEDIA_FRAME_LEN_MAX, true).await.map_err(gone)? {
-                Some(chunk) => reader.push(&chunk.bytes),
-                None => return Err(LinkError::Gone("the stream ended before its request".into())),
-            }
-        }
-    }
-
-    /// Says how the stream goes on. A device that does not take it within `MEDIA_STALL` is let go.
-    pub async fn answer(&mut self, answer: MediaAnswer) -> Result<(), LinkError> {
-        let written = tokio::time::timeout(MEDIA_STALL, self.write(Frame::push(answer).to_bytes())).await;
-        written.unwrap_or_else(|_| Err(LinkError::Gone("the device took nothing for a while".into())))
-    }
-
-    /// The next bytes; `None` at the end.
-    pub async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
-        Ok(self.recv.read_chunk(MEDIA_CHUNK_LEN, true).await.map_err(gone)?.map(|chunk| chunk.bytes))
-    }
-
-    /// Writes all of these.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), LinkError> {
-        self.send.write_chunk(bytes).await.map_err(gone)
-    }
-
-    /// Says that nothing follows, and reads no more.
-    pub fn finish(mut self) {
-        _ = self.send.finish();
-        _ = self.recv.stop(VarInt::from_u32(0));
-    }
-
-    /// Ends the stream in the middle.
-    pub fn reset(mut self) {
-        _ = self.send.reset(VarInt::from_u32(1));
-        _ = self.recv.stop(VarInt::from_u32(1));
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.close(b"");
     }
 }
 

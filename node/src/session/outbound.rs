@@ -217,17 +217,28 @@ impl Outbound {
 
     /// A hint. A device that is slow is told to pull instead.
     pub fn push_hint(self: &Arc<Self>, timeline: TimelineId, frame: &Bytes) {
+        self.hint(timeline, frame.len(), |queue| queue.shared(frame));
+    }
+
+    /// A hint that few devices get, of about this many bytes: encoded behind what waits, it needs no piece of its own.
+    pub fn push_hint_of_few(self: &Arc<Self>, timeline: TimelineId, frame: &Frame<Answer>, about: usize) {
+        self.hint(timeline, about, |queue| frame.append_to(queue.tail()));
+    }
+
+    fn hint(self: &Arc<Self>, timeline: TimelineId, len: usize, add: impl FnOnce(&mut Queue)) {
         let mut queue = self.lock();
         if queue.closing {
             return;
         }
-        if queue.bytes + frame.len() > self.hints_bytes_max || !queue.behind.is_empty() {
+        if queue.bytes + len > self.hints_bytes_max || !queue.behind.is_empty() {
             metrics::counter!(crate::metrics::HINTS_DROPPED).increment(1);
             queue.behind.insert(timeline);
             return;
         }
-        queue.bytes += frame.len();
-        queue.shared(frame);
+        let before = queue.tail.len();
+        add(&mut queue);
+        // What stands in a piece of its own is as long as it was said to be.
+        queue.bytes += queue.tail.len().checked_sub(before).filter(|grown| *grown > 0).unwrap_or(len);
         self.tell_writer(queue);
     }
 

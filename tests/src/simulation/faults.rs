@@ -18,6 +18,8 @@ const GRACE_MS: u64 = 5_000;
 const LINKS: [Fault; 3] = [Fault::Stall, Fault::Partition, Fault::OneWay];
 /// A fault waits for so long while no node is up.
 const LATER_MS: u64 = 500;
+/// Faults of a run that may befall nobody at first.
+const AGAIN_MAX: u32 = 3;
 
 /// One fault, in milliseconds since the faults begin.
 #[derive(Debug, Clone)]
@@ -75,6 +77,8 @@ pub struct Faults {
     up_at_ms: [Option<u64>; NODES],
     /// Whose disk was told to fail since it came up.
     failing: [bool; NODES],
+    /// Faults that befell nobody, and were let befall another node.
+    again: u32,
     operator: Operator,
 }
 
@@ -85,7 +89,7 @@ impl Faults {
         let rng = StdRng::seed_from_u64(seed ^ 0x6661_756c_7473);
         let (nature, nodes) = (nature.clone(), nodes.clone());
         let (running, up_at_ms, failing) = (Vec::new(), [None; NODES], [false; NODES]);
-        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running, up_at_ms, failing, operator }
+        Self { rng, nature, nodes, begin_ms: None, waiting: plan, running, up_at_ms, failing, again: 0, operator }
     }
 
     /// Does what is due; to be called between the steps of the simulation. True when all is over and every node up.
@@ -121,9 +125,18 @@ impl Faults {
             let happened = self.nature.count(episode.fault) > *before;
             if end <= now && (happened || end + GRACE_MS <= now) {
                 let all = || self.nature.events().join("\n");
-                assert!(happened, "this run does not count: {} never happened\n{}", episode.fault, all());
+                let again = !happened && self.again < AGAIN_MAX;
+                assert!(happened || again, "this run does not count: {} never happened\n{}", episode.fault, all());
                 let running = self.running.remove(i);
                 self.end(sim, &running);
+                if again {
+                    // A node that was down, or did nothing of the kind: another one, then.
+                    self.again += 1;
+                    let (from_ms, long) = (now - begin, running.episode.to_ms - running.episode.from_ms);
+                    self.waiting.push(Episode { from_ms, to_ms: from_ms + long, ..running.episode });
+                    self.waiting.sort_by_key(|episode| episode.from_ms);
+                    continue;
+                }
                 if running.episode.fault == Fault::DiskError && self.failing[running.at] {
                     self.crash(sim, running.at, now + 1_000);
                 }
