@@ -93,7 +93,8 @@ impl<'a> Tx<'a> {
 
     /// Writes a record, which was read as `record`, as `change` leaves it: where it stands, without a copy, unless
     /// somebody still holds it as it was. That is done when the command's writes become part of the state: until then
-    /// the command reads the record as it was.
+    /// the command reads the record as it was. `change` must not panic: what a command brings about is discarded whole
+    /// only before that.
     pub fn amend<R: Record + Clone>(&mut self, key: Key, record: Arc<R>, change: impl FnOnce(&mut R) + 'static) {
         self.amendments.push(Box::new(move |store| store.amend(key, record, change)));
     }

@@ -254,6 +254,9 @@ impl Link {
     pub fn allow_media(&self, streams: u32) {
         let times = streams.saturating_add(1);
         self.connection().with(|state| {
+            if state.is_broken() {
+                return;
+            }
             state.quic.set_send_window(u64::from(SEND_WINDOW) * u64::from(times));
             state.quic.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW.saturating_mul(times)));
             state.quic.set_max_concurrent_streams(quinn_proto::Dir::Bi, VarInt::from_u32(times));

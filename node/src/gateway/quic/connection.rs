@@ -31,7 +31,6 @@ pub(super) enum Wait {
     Writable(StreamId),
     /// The device has everything of a stream, or wants no more.
     Taken(StreamId),
-    Closed,
 }
 
 /// See the module's documentation.
@@ -49,6 +48,8 @@ pub(super) struct State {
     ended: Option<ConnectionError>,
     /// Something went wrong within it.
     broken: bool,
+    /// The driver is done with it; its handle may be another's by now.
+    pub(super) gone: bool,
     /// Something may be there to send, which the driver has not seen.
     touched: bool,
     /// It is on the driver's list.
@@ -66,6 +67,7 @@ impl Connection {
             connected: false,
             ended: None,
             broken: false,
+            gone: false,
             touched: false,
             listed: false,
             timer: None,
@@ -82,7 +84,7 @@ impl Connection {
     pub(super) fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let done = work(&mut state);
-        if mem::take(&mut state.touched) && !mem::replace(&mut state.listed, true) {
+        if mem::take(&mut state.touched) && !state.gone && !mem::replace(&mut state.listed, true) {
             drop(state);
             self.driver.add(self.clone());
         }
@@ -152,14 +154,25 @@ impl State {
     }
 
     fn wait(&mut self, wait: Wait, waker: &Waker) {
-        match self.waiting.iter_mut().find(|(of, by)| *of == wait && (wait != Wait::Closed || by.will_wake(waker))) {
+        match self.waiting.iter_mut().find(|(of, _)| *of == wait) {
             Some((_, by)) => by.clone_from(waker),
             None => self.waiting.push((wait, waker.clone())),
         }
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Nobody waits for that any more.
+    pub(super) fn forget(&mut self, wait: Wait) {
+        self.waiting.retain(|(of, _)| *of != wait);
+    }
+
     fn came(&mut self, wait: Wait) {
-        while let Some(at) = self.waiting.iter().position(|(of, _)| *of == wait) {
+        if let Some(at) = self.waiting.iter().position(|(of, _)| *of == wait) {
             self.waiting.swap_remove(at).1.wake();
         }
     }
@@ -195,6 +208,9 @@ impl State {
 
     /// The next stream that the device opened.
     pub(super) fn accept(&mut self) -> Option<StreamId> {
+        if self.broken {
+            return None;
+        }
         let id = self.quic.streams().accept(Dir::Bi)?;
         // It may open another one.
         self.touched = true;
@@ -203,6 +219,9 @@ impl State {
 
     /// The next bytes of a stream, at most so many; `Ok(None)` at its end. Nothing when there is nothing yet.
     pub(super) fn read(&mut self, id: StreamId, max: usize) -> Option<Result<Option<Bytes>, LinkError>> {
+        if self.broken {
+            return None;
+        }
         let mut stream = self.quic.recv_stream(id);
         let mut chunks = match stream.read(true) {
             Ok(chunks) => chunks,
@@ -237,6 +256,9 @@ impl State {
 
     /// Says that nothing follows. Whether that could be said.
     pub(super) fn finish(&mut self, id: StreamId) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
         self.touched = true;
         let finished = self.quic.send_stream(id).finish();
         if let Err(FinishError::Stopped(code)) = finished {
@@ -247,17 +269,23 @@ impl State {
 
     /// Whether the device has everything of a stream, or wants no more of it.
     pub(super) fn is_taken(&mut self, id: StreamId) -> bool {
-        !matches!(self.quic.send_stream(id).stopped(), Ok(None))
+        self.broken || !matches!(self.quic.send_stream(id).stopped(), Ok(None))
     }
 
     /// Gives up what was not sent of a stream.
     pub(super) fn reset(&mut self, id: StreamId, code: u32) {
+        if self.ended.is_some() {
+            return;
+        }
         self.touched = true;
         _ = self.quic.send_stream(id).reset(VarInt::from_u32(code));
     }
 
     /// Reads no more of a stream.
     pub(super) fn stop(&mut self, id: StreamId, code: u32) {
+        if self.ended.is_some() {
+            return;
+        }
         self.touched = true;
         _ = self.quic.recv_stream(id).stop(VarInt::from_u32(code));
     }

@@ -32,6 +32,8 @@ use super::{
 
 /// Datagrams that are taken before connections get their turn.
 const RECEIVED_MAX: usize = 64;
+/// Connections that are looked at before datagrams are taken, and other tasks run, again.
+const SERVED_MAX: usize = 256;
 /// Datagrams that a connection sends before others get their turn.
 const SENT_MAX: usize = 20;
 /// Datagrams of one connection that go in one call.
@@ -79,7 +81,6 @@ pub(super) struct Driver {
     bytes: Vec<u8>,
     /// What the socket did not take; it is in `bytes`.
     blocked: Option<Transmit>,
-    segments: usize,
     timers: Timers,
     sleep: Pin<Box<Sleep>>,
     round: Vec<Arc<Connection>>,
@@ -146,6 +147,11 @@ impl Shared {
             table.endpoint.ignore(caller);
             return Err(ConnectionError::LocallyClosed);
         }
+        if table.closed {
+            let transmit = table.endpoint.refuse(caller, &mut bytes);
+            self.respond(&transmit, &bytes);
+            return Err(ConnectionError::LocallyClosed);
+        }
         match table.endpoint.accept(caller, now(), &mut bytes, None) {
             Ok((handle, quic)) => {
                 let connection = Connection::new(handle, quic, self.clone());
@@ -198,7 +204,7 @@ impl Shared {
 
 impl Table {
     pub(super) fn is_idle(&self) -> bool {
-        self.lost || self.connections.iter().all(Option::is_none)
+        self.lost || self.endpoint.open_connections() == 0
     }
 }
 
@@ -218,7 +224,6 @@ impl Driver {
         let socket = &shared.socket;
         let longest = shared.table().endpoint.config().get_max_udp_payload_size().min(DATAGRAM_LEN_MAX as u64) as usize;
         let received = vec![0; longest * socket.max_receive_segments() * BATCH_SIZE].into();
-        let segments = socket.max_transmit_segments().min(SEGMENTS_MAX);
         let poller = socket.clone().create_io_poller();
         Self {
             shared,
@@ -227,7 +232,6 @@ impl Driver {
             metas: vec![RecvMeta::default(); BATCH_SIZE].into(),
             bytes: Vec::new(),
             blocked: None,
-            segments,
             timers: Timers::default(),
             sleep: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             round: Vec::new(),
@@ -248,11 +252,11 @@ impl Driver {
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(false),
             };
+            received += messages;
             for (meta, slice) in self.metas.iter().zip(&slices).take(messages) {
                 let mut bytes = BytesMut::from(&slice[..meta.len]);
                 while !bytes.is_empty() {
                     let datagram = bytes.split_to(meta.stride.min(bytes.len()));
-                    received += 1;
                     take(&self.shared, table, meta, datagram, now);
                 }
             }
@@ -309,19 +313,17 @@ impl Driver {
         }
         let mut round = mem::take(&mut self.round);
         mem::swap(&mut round, &mut self.shared.ready().list);
-        let mut more = false;
-        for connection in round.drain(..) {
-            if self.blocked.is_some() {
-                self.shared.ready().list.push(connection);
-                continue;
-            }
+        let (mut more, mut served) = (false, 0);
+        while served < round.len().min(SERVED_MAX) && self.blocked.is_none() {
+            let connection = &round[served];
+            served += 1;
             let mut state = connection.lock();
             state.listed = false;
-            let turn = state.shield(|state| self.turn(context, table, &connection, state, now));
+            let turn = state.shield(|state| self.turn(context, table, connection, state, now));
             match turn.unwrap_or(Turn::Broken) {
                 Turn::Done => {}
                 Turn::More => {
-                    more |= self.blocked.is_none();
+                    more = true;
                     state.listed = true;
                     self.shared.ready().list.push(connection.clone());
                 }
@@ -329,6 +331,7 @@ impl Driver {
                     if let Turn::Broken = turn {
                         _ = table.endpoint.handle_event(connection.handle, EndpointEvent::drained());
                     }
+                    state.gone = true;
                     self.timers.remove(connection.handle, &mut state.timer);
                     table.connections[connection.handle.0] = None;
                     if table.is_idle() {
@@ -337,8 +340,16 @@ impl Driver {
                 }
             }
         }
+        if served < round.len() {
+            // They come first next time.
+            let rest = round.split_off(served);
+            let newer = mem::replace(&mut self.shared.ready().list, rest);
+            self.shared.ready().list.extend(newer);
+            more = true;
+        }
+        round.clear();
         self.round = round;
-        more
+        more && self.blocked.is_none()
     }
 
     fn turn(
@@ -351,6 +362,8 @@ impl Driver {
     ) -> Turn {
         let mut sent = 0;
         let mut turn = Turn::Done;
+        // The socket learns by trying what its interface can do.
+        let segments = self.shared.socket.max_transmit_segments().min(SEGMENTS_MAX);
         if state.is_broken() {
             return Turn::Broken;
         }
@@ -358,7 +371,7 @@ impl Driver {
             while let Turn::Done = turn {
                 self.bytes.clear();
                 self.bytes.reserve(state.quic.current_mtu().into());
-                let Some(transmit) = state.quic.poll_transmit(now, self.segments, &mut self.bytes) else { break };
+                let Some(transmit) = state.quic.poll_transmit(now, segments, &mut self.bytes) else { break };
                 sent += transmit.segment_size.map_or(1, |len| transmit.size.div_ceil(len));
                 if !self.send(context, transmit) || sent >= SENT_MAX {
                     turn = Turn::More;
@@ -435,6 +448,8 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let shared = this.shared.clone();
+        // It looks at the list before it sleeps again.
+        shared.ready().driver = None;
         let mut table = shared.table();
         let now = now();
         let more = match this.receive(context, &mut table, now) {
@@ -468,6 +483,7 @@ impl Drop for Driver {
         }
         for connection in mem::take(&mut table.connections).into_iter().flatten() {
             let mut state = connection.lock();
+            state.gone = true;
             state.quic.close(now(), VarInt::from_u32(0), Bytes::new());
             state.end(ConnectionError::LocallyClosed);
         }

@@ -97,6 +97,7 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
+        self.link.connection().with(|state| state.forget(Wait::Readable(self.id)));
         self.stop(0);
     }
 }
@@ -128,7 +129,11 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.finish();
+        self.link.connection().with(|state| {
+            state.forget(Wait::Writable(self.id));
+            state.forget(Wait::Taken(self.id));
+            state.finish(self.id);
+        });
     }
 }
 

@@ -179,6 +179,41 @@ async fn a_panic_within_a_connection_ends_that_one_and_no_other() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_broken_connection_touches_nobody_who_has_its_place_now() {
+    let gate = Gate::open();
+    let (device, broken) = gate.connect().await;
+    let left = stream(&device, &broken).await;
+    broken.connection().with(|state| {
+        state.shield(|_| -> () { panic!("as a packet could make it") });
+        state.touch();
+    });
+    gate.until_open(0).await;
+    let (other, link) = gate.connect().await;
+    assert_eq!(broken.connection().handle, link.connection().handle, "another place: this test tries nothing");
+    drop((left, broken));
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(gate.listener.open_connections(), 1);
+    let (_send, mut recv, mut written) = stream(&other, &link).await;
+    written.write(Bytes::from_static(b"still here")).await.unwrap();
+    let read = tokio::time::timeout(SOON, recv.read_chunk(100, true)).await.unwrap();
+    assert_eq!(read.unwrap().unwrap().bytes, &b"still here"[..]);
+}
+
+#[tokio::test]
+async fn nobody_is_left_waiting_for_a_stream_that_was_given_up() {
+    let gate = Gate::open();
+    let (device, link) = gate.connect().await;
+    for _ in 0..3 {
+        let (send, recv, mut given_up) = stream(&device, &link).await;
+        assert!(tokio::time::timeout(Duration::from_millis(20), given_up.read()).await.is_err());
+        drop((given_up, send, recv));
+    }
+    assert_eq!(link.connection().lock().waiting(), 0);
+}
+
+#[tokio::test]
 async fn who_is_not_let_in_is_turned_away_at_once() {
     let gate = Gate::open();
     let (dialled, ()) = tokio::join!(gate.dial(), async { drop(gate.listener.accept().await) });
