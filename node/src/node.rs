@@ -255,11 +255,19 @@ impl Node {
             search: search.clone(),
         });
         let sweeping = conversations.clone();
+        let ready = Arc::new(AtomicBool::new(true));
         let mut tasks = telling;
         tasks.extend([
             tokio::task::spawn_local(start_actors),
             tokio::spawn(shared.writer.clone().run()),
-            tokio::task::spawn_local(gateway::serve(listener.clone(), shared.clone())),
+            {
+                let (listener, shared, ready) = (listener.clone(), shared.clone(), ready.clone());
+                tokio::task::spawn_local(async move {
+                    gateway::serve(listener, shared).await;
+                    // It stops, or its socket failed: either way nobody is to be sent here.
+                    ready.store(false, Ordering::Relaxed);
+                })
+            },
             tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(chores::run(shared.clone())),
             tokio::spawn(search.keep_clean(storage.shards().to_vec())),
@@ -279,7 +287,6 @@ impl Node {
         ]);
         let counted = shared.clone();
         shared.router.pulse().set_sessions(move || counted.sessions.len());
-        let ready = Arc::new(AtomicBool::new(true));
         Ok(Self { shared, storage, conversations, listener, tasks, started: Instant::now(), ready, _lock: Some(lock) })
     }
 
@@ -415,7 +422,7 @@ impl Observer {
             problems.push("the node is being drained: it takes no sessions".to_owned());
         }
         if !self.ready.load(Ordering::Relaxed) {
-            problems.push("the node is stopping".to_owned());
+            problems.push("the node takes no devices: it is stopping, or its socket failed (see its log)".to_owned());
         }
         Status {
             agent: crate::AGENT.to_owned(),

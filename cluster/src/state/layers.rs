@@ -212,23 +212,6 @@ impl<K: Hash + Eq + Copy, V: Weigh> Generations<K, V> {
         }
     }
 
-    /// Where a value is cached under this key, or one that weighs nothing was put.
-    pub fn place(&mut self, key: K) -> &mut V
-    where
-        V: Default,
-    {
-        self.turn();
-        let value = self.old.remove(&key);
-        match self.young.entry(key) {
-            Entry::Occupied(cached) => cached.into_mut(),
-            Entry::Vacant(place) => {
-                let value = value.unwrap_or_default();
-                self.weight += value.weight();
-                place.insert(value)
-            }
-        }
-    }
-
     /// Caches a value.
     pub fn insert(&mut self, key: K, value: V) {
         self.turn();

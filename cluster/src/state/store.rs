@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
     mem,
     sync::Arc,
 };
@@ -149,7 +150,8 @@ impl Store {
     /// Changes a record that was read as `record`; in place, when nobody but this store holds it.
     pub(super) fn amend<R: Record + Clone>(&mut self, key: Key, mut record: Arc<R>, change: impl FnOnce(&mut R)) {
         let Self { records, dirty, .. } = self;
-        let (cached, changed) = (records.place(key), dirty.place(key));
+        let Ok(cached) = records.get_or_make(key, || Ok::<_, Infallible>(None));
+        let changed = dirty.place(key);
         // What they hold is this record, if anything.
         (*cached, *changed) = (None, None);
         change(Arc::make_mut(&mut record));

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use magpie_protocol::{Body, Entry, Slot, TimelineId, UserId};
+use magpie_protocol::{Body, Entry, Slot, TimelineId, UserId, codec};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Key, Store, Tx, memory::MemoryBase};
+use super::{Key, Record, StateBase as _, Store, Tx, base::Write, memory::MemoryBase};
 
 const TIMELINE: TimelineId = TimelineId::Inbox(UserId::from_bits(7));
 
@@ -31,6 +31,55 @@ fn commit(store: &mut Store, change: impl FnOnce(&mut Tx<'_>)) {
     let mut tx = Tx::new(store, 5);
     change(&mut tx);
     tx.commit();
+}
+
+/// A record that grows.
+#[derive(Clone, Default, bincode::Encode, bincode::Decode)]
+struct Grows(Vec<u64>);
+impl Record for Grows {}
+
+fn decoded(writes: &[Write], key: &Key) -> Vec<u64> {
+    let written = writes.iter().find(|(of, _)| of == key).and_then(|(_, record)| record.as_deref());
+    codec::decode_stored::<Grows>(written.unwrap()).unwrap().0
+}
+
+#[test]
+fn a_record_is_changed_where_it_stands_and_nobody_who_holds_it_sees_that() {
+    for cache in [0, 1 << 20] {
+        let base = Arc::new(MemoryBase::default());
+        let mut store = Store::new(base.clone(), cache);
+        let key = Key::new(Slot::new(3), 201);
+        let read = |store: &mut Store| store.get::<Grows>(&key).unwrap().unwrap_or_default();
+        let amend = |store: &mut Store, number| {
+            commit(store, |tx| {
+                let record = tx.get::<Grows>(&key).unwrap_or_default();
+                tx.amend(key, record, move |record| record.0.push(number));
+                assert!(!tx.get::<Grows>(&key).unwrap_or_default().0.contains(&number), "before it is committed");
+            });
+        };
+        amend(&mut store, 1);
+        amend(&mut store, 2);
+        let held = read(&mut store);
+        amend(&mut store, 3);
+        assert_eq!((&held.0[..], &read(&mut store).0[..]), (&[1, 2][..], &[1, 2, 3][..]), "a reader's stays");
+        drop(held);
+        // A command that comes to nothing.
+        let mut tx = Tx::new(&mut store, 5);
+        let record = tx.get::<Grows>(&key).unwrap();
+        tx.amend(key, record, |record| record.0.push(99));
+        drop(tx);
+        assert_eq!(read(&mut store).0, [1, 2, 3]);
+        // A checkpoint under way writes what was there when it began, and what comes meanwhile is in the next.
+        let frozen = store.freeze().unwrap();
+        amend(&mut store, 4);
+        let (writes, applied) = frozen.writes(&*base).unwrap();
+        assert_eq!(decoded(&writes, &key), [1, 2, 3]);
+        base.commit(writes, &applied).unwrap();
+        store.thawed();
+        assert_eq!(read(&mut store).0, [1, 2, 3, 4]);
+        let (writes, _) = store.freeze().unwrap().writes(&*base).unwrap();
+        assert_eq!(decoded(&writes, &key), [1, 2, 3, 4]);
+    }
 }
 
 #[test]

@@ -18,8 +18,9 @@ use std::{io::IsTerminal, path::PathBuf};
 /// What `--help` says besides the arguments.
 const MORE_HELP: &str = "\
 The password is MAGPIE_PASSWORD, or asked for on the terminal, or with --password-stdin the first line of an input that
-is none. It is needed until this device is signed in, and not again; what a device keeps is named by the first --server. An account is made if the name is free; where the
-server asks new people for an invitation, MAGPIE_INVITATION is its code, or it is asked for on the screen.
+is none. It is needed until this device is signed in, and not again; what a device keeps is named by the first --server.
+An account is made if the name is free; where the server asks new people for an invitation, MAGPIE_INVITATION is its
+code, or it is asked for on the screen.
 In the conversation, /help lists the commands.";
 
 /// Arguments of the command.

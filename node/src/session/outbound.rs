@@ -340,3 +340,41 @@ pub fn ask_error(error: &magpie_cluster::AskError) -> WireError {
         _ => WireError::after(ErrorCode::Unknown, 200),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use magpie_protocol::{UserId, frame::sync::EntryBytes, frame::sync::Pushed};
+
+    use super::*;
+
+    const TIMELINE: TimelineId = TimelineId::Inbox(UserId::from_bits(7));
+
+    fn hint(len: usize) -> Frame<Answer> {
+        let entry = EntryBytes(vec![1; len].into());
+        Frame::push(Answer::Pushed(Pushed { timeline: TIMELINE, entry }))
+    }
+
+    #[test]
+    fn hints_are_counted_as_long_as_they_are_and_what_is_too_much_is_to_be_pulled() {
+        let out = Outbound::new(1_000, Writer::default());
+        for n in 0..6 {
+            let frame = hint(100 + n);
+            match n % 2 {
+                0 => out.push_hint_of_few(TIMELINE, &frame, 100 + n),
+                _ => out.push_hint(TIMELINE, &frame.to_bytes()),
+            }
+        }
+        let counted = out.lock().bytes;
+        let batch = out.drain();
+        assert_eq!(batch.pieces.iter().map(Bytes::len).sum::<usize>(), counted);
+        assert_eq!(batch.behind, []);
+        out.push_hint(TIMELINE, &hint(300).to_bytes());
+        out.push_hint_of_few(TIMELINE, &hint(300), 300);
+        assert_eq!(out.lock().behind.len(), 0);
+        out.push_hint_of_few(TIMELINE, &hint(900), 900);
+        assert!(out.lock().behind.contains(&TIMELINE), "more is queued than may be");
+        let before = out.lock().bytes;
+        out.push_hint_of_few(TIMELINE, &hint(1), 1);
+        assert_eq!(out.lock().bytes, before, "behind is behind: it pulls");
+    }
+}
