@@ -29,6 +29,15 @@ pub const REFUSED_EARLY: &str = "magpie_cluster_refused_early_total";
 /// Times that a request was not asked of other nodes again, because too much was already.
 pub const RETRIES_HELD: &str = "magpie_cluster_retries_held_total";
 
+/// Counts what happens often: the counter is looked up once.
+#[macro_export]
+macro_rules! count {
+    ($name:expr, $by:expr) => {{
+        static COUNTER: std::sync::OnceLock<metrics::Counter> = std::sync::OnceLock::new();
+        COUNTER.get_or_init(|| metrics::counter!($name)).increment($by);
+    }};
+}
+
 /// Tells the recorder what the names mean.
 pub fn describe() {
     metrics::describe_counter!(LOG_GROUPS, "groups written to the log, one write and at most one sync each");

@@ -6,6 +6,7 @@
 
 pub mod base;
 mod chain;
+mod entries;
 pub mod key;
 pub mod layers;
 pub mod memory;

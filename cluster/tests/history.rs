@@ -51,7 +51,7 @@ fn memory_grows_with_bytes_of_history_not_with_checkpoints() {
     let mut a_run = 0;
     for checkpoint in 1..=checkpoints {
         let writes = (0..timelines)
-            .map(|n| (Key::entries(timeline(n), checkpoint * entries), Some(encode_entries(&run))))
+            .map(|n| (Key::entries(timeline(n), checkpoint * entries), Some(encode_entries(run.iter()))))
             .collect();
         base.commit(writes, &Applied::default()).unwrap();
         if checkpoint % checkpoints.div_ceil(10) == 0 {

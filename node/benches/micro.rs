@@ -70,7 +70,7 @@ fn codec_decode_post(bencher: Bencher) {
     let bytes = post(1).to_bytes();
     let mut reader = FrameReader::default();
     bencher.bench_local(|| {
-        reader.push(black_box(&bytes));
+        reader.push(black_box(bytes.clone()));
         reader.next_frame::<Request>().unwrap().unwrap()
     });
 }

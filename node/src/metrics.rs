@@ -20,7 +20,7 @@ pub const HINTS: &str = "magpie_node_hints_total";
 pub const HINT_REPAIRS: &str = "magpie_node_hint_repairs_total";
 /// Hints that a slow session did not get: it was told to pull.
 pub const HINTS_DROPPED: &str = "magpie_node_hints_dropped_total";
-/// Conversation actors that run now.
+/// Actors of groups that run now.
 pub const CONVERSATION_ACTORS: &str = "magpie_node_conversation_actors";
 /// Passwords hashed.
 pub const PASSWORDS_HASHED: &str = "magpie_node_passwords_hashed_total";
@@ -55,14 +55,7 @@ pub const SEARCH_INDEXED: &str = "magpie_node_search_indexed_total";
 /// Bytes of the files of search indexes.
 pub const SEARCH_INDEX_BYTES: &str = "magpie_node_search_index_bytes";
 
-/// Counts what happens with every message: the counter is looked up once.
-macro_rules! count {
-    ($name:expr, $by:expr) => {{
-        static COUNTER: std::sync::OnceLock<metrics::Counter> = std::sync::OnceLock::new();
-        COUNTER.get_or_init(|| metrics::counter!($name)).increment($by);
-    }};
-}
-pub(crate) use count;
+pub(crate) use magpie_cluster::count;
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -80,7 +73,7 @@ pub fn install() -> Option<PrometheusHandle> {
             metrics::describe_counter!(HINTS, "hints handed to sessions");
             metrics::describe_counter!(HINT_REPAIRS, "times that watches were registered again after a gap");
             metrics::describe_counter!(HINTS_DROPPED, "hints that a slow session did not get: it was told to pull");
-            metrics::describe_gauge!(CONVERSATION_ACTORS, "conversation actors that run");
+            metrics::describe_gauge!(CONVERSATION_ACTORS, "actors of active groups that run");
             metrics::describe_counter!(PASSWORDS_HASHED, "passwords hashed");
             metrics::describe_counter!(LIMITED, "requests refused because a limit was met, by limit");
             metrics::describe_counter!(SHED, "requests turned away because more came than could be served");

@@ -130,7 +130,7 @@ impl Actor {
         let actor = Self { shared, link: link.clone(), out: out.clone(), state, watching, synced: false, bucket };
         let address = Self::create(|context| {
             context.set_mailbox_capacity(mailbox);
-            context.add_stream(source.into_stream());
+            context.add_stream(source);
             actor
         });
         out.begin(Box::new(Destination { sink, link, address, stall }));

@@ -4,6 +4,8 @@
 //! sequences. Three rules keep hostile bytes harmless: a limit on what decoding may claim, no recursive and no
 //! zero-sized types in what is decoded, and every byte consumed.
 
+use std::cell::RefCell;
+
 pub use bincode::{Decode, Encode};
 use bincode::{
     config::{Configuration, Limit, LittleEndian, Varint},
@@ -62,19 +64,23 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 
 /// A scratch buffer larger than this is given back.
 const SCRATCH_KEPT: usize = 64 * 1024;
+/// Values within values within values: so many buffers are kept.
+const SCRATCHES_KEPT: usize = 4;
 
 /// Lends a buffer that is empty and has room, so that encoding into it does not grow it step by step. Values within
 /// values get a buffer of their own.
 pub fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local! { static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) }; }
-    let mut scratch = SCRATCH.take();
-    scratch.clear();
-    if scratch.capacity() == 0 {
-        scratch.reserve(1024);
-    }
+    thread_local! { static SCRATCHES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) }; }
+    let kept = SCRATCHES.with_borrow_mut(Vec::pop);
+    let mut scratch = kept.unwrap_or_else(|| Vec::with_capacity(1024));
     let result = work(&mut scratch);
     if scratch.capacity() <= SCRATCH_KEPT {
-        SCRATCH.set(scratch);
+        scratch.clear();
+        SCRATCHES.with_borrow_mut(|kept| {
+            if kept.len() < SCRATCHES_KEPT {
+                kept.push(scratch)
+            }
+        });
     }
     result
 }

@@ -95,49 +95,74 @@ impl<T: Direction> Frame<T> {
 /// Cuts a stream of bytes into frames. Holds at most one incomplete frame.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    buffer: BytesMut,
+    /// What arrived last, while it is cut up where it lies.
+    arrived: Bytes,
+    /// What is no whole frame yet, and what arrived behind it.
+    rest: BytesMut,
 }
 
 impl FrameReader {
     /// Adds what arrived.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: Bytes) {
+        self.keep_arrived();
+        if self.rest.is_empty() {
+            self.arrived = bytes;
+        } else {
+            self.rest.extend_from_slice(&bytes);
+        }
     }
 
     /// The next whole frame, if there is one. After an error the stream is beyond repair.
     pub fn next_frame<T: Direction>(&mut self) -> Result<Option<Frame<T>>, CodecError> {
-        if self.buffer.len() < LENGTH_LEN {
+        let bytes = self.bytes();
+        let whole = match self.announced() {
+            Some(len) if len > FRAME_LEN_MAX => return Err(CodecError::TooLong { len, max: FRAME_LEN_MAX }),
+            Some(len) => bytes.get(LENGTH_LEN..LENGTH_LEN + len),
+            None => None,
+        };
+        let Some(whole) = whole else {
+            // What it is a part of may be long.
+            self.keep_arrived();
             return Ok(None);
+        };
+        let (frame, len) = (Frame::from_bytes(whole)?, LENGTH_LEN + whole.len());
+        if self.rest.is_empty() {
+            self.arrived.advance(len);
+        } else {
+            self.rest.advance(len);
         }
-        let len = u32::from_le_bytes([self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]]) as usize;
-        if len > FRAME_LEN_MAX {
-            return Err(CodecError::TooLong { len, max: FRAME_LEN_MAX });
-        }
-        if self.buffer.len() < LENGTH_LEN + len {
-            return Ok(None);
-        }
-        let frame = Frame::from_bytes(&self.buffer[LENGTH_LEN..LENGTH_LEN + len])?;
-        self.buffer.advance(LENGTH_LEN + len);
-        if self.buffer.is_empty() {
+        if self.waiting() == 0 {
             // An idle session holds no buffer.
-            self.buffer = BytesMut::new();
+            *self = Self::default();
         }
         Ok(Some(frame))
     }
 
+    /// What is not cut up yet.
+    fn bytes(&self) -> &[u8] {
+        if self.rest.is_empty() { &self.arrived } else { &self.rest }
+    }
+
+    fn keep_arrived(&mut self) {
+        if !self.arrived.is_empty() {
+            self.rest.extend_from_slice(&std::mem::take(&mut self.arrived));
+        }
+    }
+
     /// What came behind the last frame, where it is followed by something else than frames.
     pub fn take_rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.buffer).freeze()
+        self.keep_arrived();
+        std::mem::take(&mut self.rest).freeze()
     }
 
     /// The length of the frame that has begun, without its own four bytes, once that is known.
     pub fn announced(&self) -> Option<usize> {
-        self.buffer.first_chunk::<LENGTH_LEN>().map(|length| u32::from_le_bytes(*length) as usize)
+        self.bytes().first_chunk::<LENGTH_LEN>().map(|length| u32::from_le_bytes(*length) as usize)
     }
 
     /// How many bytes wait for the rest of their frame.
     pub fn waiting(&self) -> usize {
-        self.buffer.len()
+        self.bytes().len()
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop")]
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
+use bytes::Bytes;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -163,7 +164,7 @@ fn a_lying_frame_length_buffers_nothing() {
     for len in [70_000u32, 1 << 24, u32::MAX] {
         let mut reader = FrameReader::default();
         let (result, largest) = largest_while(|| {
-            reader.push(&len.to_le_bytes());
+            reader.push(Bytes::copy_from_slice(&len.to_le_bytes()));
             reader.next_frame::<Request>()
         });
         assert!(matches!(result, Err(CodecError::TooLong { .. })));
@@ -172,7 +173,7 @@ fn a_lying_frame_length_buffers_nothing() {
     // A length that is allowed is waited for, and not reserved.
     let mut reader = FrameReader::default();
     let (result, largest) = largest_while(|| {
-        reader.push(&65_536u32.to_le_bytes());
+        reader.push(Bytes::copy_from_slice(&65_536u32.to_le_bytes()));
         reader.next_frame::<Request>()
     });
     assert_eq!(result, Ok(None));

@@ -91,7 +91,7 @@ impl RawMedia {
                     return Some(frame.body);
                 }
                 match self.recv.read_chunk(4096, true).await {
-                    Ok(Some(chunk)) => self.reader.push(&chunk.bytes),
+                    Ok(Some(chunk)) => self.reader.push(chunk.bytes),
                     _ => return None,
                 }
             }

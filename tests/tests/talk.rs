@@ -3,8 +3,14 @@
 
 use std::time::Duration;
 
+use magpie_client::{ConversationId, ErrorCode, Incarnation, UserId};
 use magpie_node::Options;
-use magpie_tests::{InProcess, Person, Place, node::test_config, people::befriend};
+use magpie_tests::{
+    InProcess, Person, Place,
+    node::test_config,
+    people::befriend,
+    raw::{Key, Net, Raw},
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -53,5 +59,28 @@ async fn a_group_talks_and_its_members_come_and_go() {
     assert!(people[1].client.say(group, "may I").unwrap().posted().await.is_err());
     assert!(!people[1].texts(group).contains(&"ben is gone".to_owned()));
     people.iter().for_each(|p| p.assert_in_order(group));
+    node.stop();
+}
+
+#[tokio::test]
+async fn two_people_and_a_group_may_go_on_as_fast_as_one_conversation_may_each() {
+    const BURST: u64 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = test_config(dir.path());
+    (config.limits.conversation_rate, config.limits.conversation_burst) = (0.01, BURST as f64);
+    let node = InProcess::start(config, Options::default());
+    let (mut ann, me) = Raw::sign_up(&Net::to(&node), "ann", &Key::new(1)).await;
+    let group = ann.group(1, "fast", vec![]).await;
+    // That nobody made the other one is found out later.
+    let pair = ConversationId::direct(me.user, UserId::from_bits(7));
+    // That the group was made counts.
+    for (conversation, acts, otherwise) in [(group, BURST - 1, None), (pair, BURST, Some(ErrorCode::NotFound))] {
+        for number in 1..=acts {
+            let posted = ann.post(conversation, (Incarnation::from_bits(7 << 24), number), "fast").await;
+            assert_eq!(posted.err().map(|refused| refused.code), otherwise, "{conversation}, {number}");
+        }
+        let refused = ann.post(conversation, (Incarnation::from_bits(7 << 24), acts + 1), "faster").await.unwrap_err();
+        assert!(refused.code == ErrorCode::Overloaded && refused.retry_after_ms > 1_000, "{refused:?}");
+    }
     node.stop();
 }

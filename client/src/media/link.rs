@@ -69,7 +69,7 @@ impl MediaStream {
                 return Ok(frame.body);
             }
             match self.recv.read_chunk(CHUNK_LEN, true).await.map_err(Failure::lost)? {
-                Some(chunk) => self.reader.push(&chunk.bytes),
+                Some(chunk) => self.reader.push(chunk.bytes),
                 None => return Err(Failure::Lost("the node ended the stream".into())),
             }
         }

@@ -96,7 +96,7 @@ impl Link {
                 let Some(chunk) = read_chunk(&mut self.recv).await? else {
                     return Err(LinkError::lost("the node ended the stream"));
                 };
-                self.reader.push(&chunk);
+                self.reader.push(chunk);
             }
         };
         timeout(patience, exchange).await.unwrap_or_else(|_| Err(LinkError::lost("no answer in time")))

@@ -108,7 +108,7 @@ impl Online<'_> {
     async fn run(&mut self, attempt: &mut u32) -> End {
         let mut timer = pin!(sleep_until(Instant::now() + FAR));
         // Frames may have come together with the answer to the sign-in.
-        if let Err(end) = self.on_bytes(&[]) {
+        if let Err(end) = self.on_bytes(Bytes::new()) {
             return end;
         }
         loop {
@@ -160,7 +160,7 @@ impl Online<'_> {
             Wake::Written(Err(e)) => return Err(End::Lost(e.to_string())),
             Wake::Read(Ok(Some(bytes))) => {
                 self.silence.heard(Instant::now());
-                return self.on_bytes(&bytes);
+                return self.on_bytes(bytes);
             }
             Wake::Read(Ok(None)) => return Err(End::Lost("the node ended the stream".into())),
             Wake::Read(Err(LinkError::Lost(reason))) => return Err(End::Lost(reason)),

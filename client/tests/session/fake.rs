@@ -235,7 +235,7 @@ async fn serve(connection: quinn::Connection, world: Arc<Mutex<World>>) -> Optio
     });
     let mut reader = FrameReader::default();
     while let Ok(Some(chunk)) = recv.read_chunk(65536, true).await {
-        reader.push(&chunk.bytes);
+        reader.push(chunk.bytes);
         let mut batch = 0;
         while let Some(frame) = reader.next_frame::<Request>().expect("a good frame") {
             batch += 1;

@@ -1,6 +1,5 @@
 //! Keys, envelopes and what lies beside sled.
 
-use bytes::Bytes;
 use magpie_protocol::{ConversationId, ShardId, Slot, TimelineId, UserId};
 
 use super::{AT, file::Golden};
@@ -46,9 +45,9 @@ pub(super) fn goldens() -> Vec<Golden> {
     goldens.push(Golden::new("state.record", sealed, |bytes| {
         Some(seal(record().as_bytes(), unseal(record().as_bytes(), bytes).ok()?))
     }));
-    let entries = encode_entries(&[Bytes::from_static(b"one"), Bytes::from_static(b"another")]);
+    let entries = encode_entries([&b"one"[..], b"another"].iter());
     goldens.push(Golden::new("state.entries", entries, |bytes| {
-        Some(encode_entries(&decode_entries(&"golden", bytes.to_vec()).ok()?))
+        Some(encode_entries(decode_entries(&"golden", bytes.to_vec()).ok()?.iter()))
     }));
     goldens
         .push(Golden::new("state.applied", applied().to_bytes(), |bytes| Some(Applied::from_bytes(bytes)?.to_bytes())));

@@ -28,6 +28,10 @@ const SEAL_AFTER: Duration = Duration::from_millis(50);
 /// How often free space is looked at while nothing is written.
 const SPACE_EVERY: Duration = Duration::from_millis(250);
 
+/// While something is, after so many groups, or bytes of them: far less than the reserve.
+const UNLOOKED_GROUPS: usize = 16;
+const UNLOOKED_BYTES: usize = 1 << 20;
+
 /// Something to write.
 pub struct Job {
     /// Encoded records.
@@ -141,7 +145,7 @@ impl LogWriter {
             submitted_bytes: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
-        let writer = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new() };
+        let writer = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new(), unlooked: (0, 0) };
         Ok((shared, writer))
     }
 
@@ -206,6 +210,8 @@ struct Writer {
     segments: Segments,
     sealed: bool,
     group: Vec<u8>,
+    /// Groups, and bytes of them, since free space was looked at.
+    unlooked: (usize, usize),
 }
 
 impl Writer {
@@ -235,7 +241,10 @@ impl Writer {
     }
 
     fn write(&mut self, jobs: &mut Vec<Job>, stop: bool) -> std::io::Result<()> {
-        self.look_at_space()?;
+        if jobs.is_empty() || self.unlooked.0 >= UNLOOKED_GROUPS || self.unlooked.1 >= UNLOOKED_BYTES {
+            self.unlooked = (0, 0);
+            self.look_at_space()?;
+        }
         if jobs.is_empty() {
             return if self.sealed { Ok(()) } else { self.seal(stop) };
         }
@@ -254,13 +263,14 @@ impl Writer {
                 self.segments.note_entry(log.shard(), *index);
             }
         }
+        self.unlooked = (self.unlooked.0 + 1, self.unlooked.1 + self.group.len());
         let (segment, mut at) = self.segments.write_group(&mut self.group)?;
         self.sealed = false;
         if jobs.iter().any(|job| job.done.is_some()) {
             self.segments.sync()?;
         }
-        metrics::counter!(crate::metrics::LOG_GROUPS).increment(1);
-        metrics::counter!(crate::metrics::LOG_BYTES).increment(self.group.len() as u64);
+        crate::count!(crate::metrics::LOG_GROUPS, 1);
+        crate::count!(crate::metrics::LOG_BYTES, self.group.len() as u64);
         for job in jobs.drain(..) {
             for (log, index, offset, len) in &job.entries {
                 log.written(*index, Location { segment, offset: at as u32 + offset, len: *len });

@@ -150,6 +150,7 @@ impl<M: Machine> Core<M> {
     fn run_batch(&mut self, inner: &Inner<M>, bytes: &[u8], outcome: &mut Outcome<M>) -> Result<(), Stop> {
         let mut reader = BatchReader::new(bytes).ok_or_else(|| unknown("a batch of a version"))?;
         let mut waiters = self.waiting.remove(&reader.id).unwrap_or_default();
+        outcome.replies.reserve(waiters.len());
         if reader.time_ms > self.time_ms {
             self.time_ms = reader.time_ms;
             let mut tx = Tx::new(&mut self.store, self.time_ms);
@@ -407,8 +408,8 @@ impl<M: Machine> Applier for Inner<M> {
             self.outbox_ready.notify_one();
         }
         if batch.is_some() {
-            metrics::counter!(crate::metrics::BATCHES_APPLIED).increment(1);
-            metrics::counter!(crate::metrics::COMMANDS_APPLIED).increment(outcome.commands);
+            crate::count!(crate::metrics::BATCHES_APPLIED, 1);
+            crate::count!(crate::metrics::COMMANDS_APPLIED, outcome.commands);
         }
         Ok(())
     }

@@ -132,9 +132,10 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// The entries of a timeline record, as they are stored: a list of byte strings.
-pub fn encode_entries(entries: &[Bytes]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entries.iter().map(|e| e.len() + 4).sum());
+pub fn encode_entries<E: AsRef<[u8]>>(entries: impl Iterator<Item = E> + Clone) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entries.clone().map(|e| e.as_ref().len() + 4).sum());
     for entry in entries {
+        let entry = entry.as_ref();
         out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
         out.extend_from_slice(entry);
     }

@@ -11,6 +11,7 @@ use magpie_protocol::TimelineId;
 
 use super::{
     base::{StateBase, StateError, Write, decode_entries, encode_entries, unseal},
+    entries::{Heap, Place},
     key::{AnyRecord, Key},
 };
 
@@ -21,11 +22,13 @@ pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 const RECORD_ENTRIES_MAX: usize = 256;
 const RECORD_BYTES_MAX: usize = 32 * 1024;
 
+/// What an entry takes in a layer beyond its bytes, about.
+const ENTRY_BYTES: usize = 16;
+
 /// Entries appended to one timeline, from `first` on.
-#[derive(Default)]
 pub struct Run {
     pub first: u64,
-    pub entries: Vec<Bytes>,
+    entries: Vec<Place>,
 }
 
 impl Run {
@@ -34,12 +37,7 @@ impl Run {
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// The entry with this number, if it is in the run.
-    pub fn get(&self, number: u64) -> Option<&Bytes> {
-        self.entries.get(number.checked_sub(self.first)? as usize)
-    }
-
-    fn get_mut(&mut self, number: u64) -> Option<&mut Bytes> {
+    fn place_of(&mut self, number: u64) -> Option<&mut Place> {
         self.entries.get_mut(number.checked_sub(self.first)? as usize)
     }
 }
@@ -49,6 +47,7 @@ impl Run {
 pub struct Layer {
     pub records: FixedMap<Key, Option<Arc<dyn AnyRecord>>>,
     pub runs: FixedMap<TimelineId, Run>,
+    heap: Heap,
     /// Entries of earlier layers that were replaced.
     pub replaced: BTreeMap<(TimelineId, u64), Bytes>,
     /// Timelines of which nothing of earlier layers is left.
@@ -58,19 +57,24 @@ pub struct Layer {
 
 impl Layer {
     /// Adds an entry; the first of its timeline in this layer says its number.
-    pub fn append(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
-        self.bytes += entry.len() + 64;
+    pub fn append(&mut self, timeline: TimelineId, number: u64, entry: &[u8]) {
+        self.bytes += entry.len() + ENTRY_BYTES;
         let run = self.runs.entry(timeline).or_insert_with(|| Run { first: number, entries: Vec::new() });
         debug_assert_eq!(run.first + run.entries.len() as u64, number, "a gap in a timeline");
-        run.entries.push(entry);
+        run.entries.push(self.heap.add(entry));
+    }
+
+    /// The entry with this number, if it was appended in this layer.
+    pub fn appended(&self, timeline: TimelineId, number: u64) -> Option<&[u8]> {
+        let run = self.runs.get(&timeline)?;
+        run.entries.get(number.checked_sub(run.first)? as usize).map(|place| self.heap.get(*place))
     }
 
     /// Puts another entry in the place of one that is there, in this layer or below it.
     pub fn replace(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
-        let here = self.runs.get_mut(&timeline).and_then(|run| run.get_mut(number));
-        self.bytes += entry.len() + 64;
-        match here {
-            Some(place) => *place = entry,
+        self.bytes += entry.len() + ENTRY_BYTES;
+        match self.runs.get_mut(&timeline).and_then(|run| run.place_of(number)) {
+            Some(place) => *place = self.heap.add(&entry),
             None => _ = self.replaced.insert((timeline, number), entry),
         }
     }
@@ -123,7 +127,8 @@ impl Layer {
                 bytes += entry.len();
                 if i + 1 == run.entries.len() || i + 1 - start >= RECORD_ENTRIES_MAX || bytes >= RECORD_BYTES_MAX {
                     let last = run.first + i as u64;
-                    writes.push((Key::entries(timeline, last), Some(encode_entries(&run.entries[start..=i]))));
+                    let entries = run.entries[start..=i].iter().map(|place| self.heap.get(*place));
+                    writes.push((Key::entries(timeline, last), Some(encode_entries(entries))));
                     (start, bytes) = (i + 1, 0);
                 }
             }
@@ -141,7 +146,7 @@ impl Layer {
             while let Some((&(_, number), entry)) = rest.next_if(|((t, n), _)| *t == timeline && *n <= last) {
                 entries[(number - found.first) as usize] = entry.clone();
             }
-            writes.push((Key::entries(timeline, last), Some(encode_entries(&entries))));
+            writes.push((Key::entries(timeline, last), Some(encode_entries(entries.iter()))));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The state of one shard as reads and transactions see it: memory over the base.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     mem,
     sync::Arc,
@@ -12,28 +12,31 @@ use magpie_protocol::{TimelineId, codec};
 
 use super::{
     base::{Applied, StateBase, StateError, Write, unseal},
+    entries::Row,
     key::{AnyRecord, Key, Record},
     layers::{Generations, Layer, StoredRun, Weigh},
 };
 
 /// What a place in a cache takes beyond its value, in bytes.
 const PLACE_BYTES: usize = 96;
-/// Newest entries of a timeline that stay in memory.
+/// Newest entries of a timeline that stay in memory, at least, and how many more at most: older ones go together.
 const TAIL_ENTRIES: usize = 16;
+const TAIL_SPARE: usize = 8;
 
 struct Tail {
     head: u64,
-    entries: VecDeque<Bytes>,
+    entries: Row,
 }
 
-/// What an entry takes in a tail.
-fn entry_weight(entry: &Bytes) -> usize {
-    entry.len() + 64
+impl Tail {
+    fn new(head: u64) -> Self {
+        Self { head, entries: Row::default() }
+    }
 }
 
 impl Weigh for Tail {
     fn weight(&self) -> usize {
-        PLACE_BYTES + self.entries.iter().map(entry_weight).sum::<usize>()
+        PLACE_BYTES + self.entries.weight()
     }
 }
 
@@ -164,8 +167,18 @@ impl Store {
         tails.get_or_make(timeline, || {
             let changed = dirty.head(timeline).or_else(|| frozen.as_ref()?.layer.head(timeline));
             let head = changed.map_or_else(|| base_head(&**base, timeline), Ok)?;
-            Ok(Tail { head, entries: VecDeque::new() })
+            Ok(Tail::new(head))
         })
+    }
+
+    /// Changes what is in use of a timeline.
+    fn change_tail(&mut self, timeline: TimelineId, change: impl FnOnce(&mut Tail)) {
+        if let Ok(tail) = self.tail(timeline) {
+            let before = tail.entries.weight();
+            change(tail);
+            let grown = tail.entries.weight() as isize - before as isize;
+            self.tails.grown(grown);
+        }
     }
 
     /// The number of the timeline's newest entry; 0 when there is none.
@@ -173,16 +186,14 @@ impl Store {
         Ok(self.tail(timeline)?.head)
     }
 
-    pub(super) fn append(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
-        if let Ok(tail) = self.tail(timeline) {
+    pub(super) fn append(&mut self, timeline: TimelineId, number: u64, entry: &[u8]) {
+        self.change_tail(timeline, |tail| {
             tail.head = number;
-            let mut grown = entry_weight(&entry) as isize;
-            tail.entries.push_back(entry.clone());
-            if tail.entries.len() > TAIL_ENTRIES {
-                grown -= tail.entries.pop_front().map_or(0, |old| entry_weight(&old) as isize);
+            tail.entries.push(entry);
+            if tail.entries.len() > TAIL_ENTRIES + TAIL_SPARE {
+                tail.entries.forget(TAIL_SPARE + 1);
             }
-            self.tails.grown(grown);
-        }
+        });
         self.dirty.append(timeline, number, entry);
     }
 
@@ -200,19 +211,18 @@ impl Store {
         let tail_first = head + 1 - tail.entries.len() as u64;
         let mut entries: Vec<Bytes> = Vec::new();
         let mut bytes = 0;
-        let mut fits = |entry: &Bytes, have: usize| {
+        let mut fits = |entry: &[u8], have: usize| {
             bytes += entry.len() + 8;
             have == 0 || bytes <= bytes_max
         };
         let mut number = from.max(1);
         if number >= tail_first {
-            let skip = (number - tail_first) as usize;
-            let wanted = (to + 1).saturating_sub(number) as usize;
-            for entry in tail.entries.iter().skip(skip).take(wanted) {
+            let wanted = number..=to;
+            for entry in wanted.map_while(|number| tail.entries.get((number - tail_first) as usize)) {
                 if !fits(entry, entries.len()) {
                     break;
                 }
-                entries.push(entry.clone());
+                entries.push(Bytes::copy_from_slice(entry));
             }
             return Ok(TimelineView { head, entries });
         }
@@ -221,14 +231,14 @@ impl Store {
                 if !fits(entry, entries.len()) {
                     break;
                 }
-                entries.push(entry.clone());
+                entries.push(Bytes::copy_from_slice(entry));
                 number += 1;
                 continue;
             }
             let stored = StoredRun::holding(&*self.base, timeline, number)?;
             let skip = (number - stored.first) as usize;
             for entry in stored.entries.into_iter().skip(skip).take((to + 1 - number) as usize) {
-                let entry = self.changed(timeline, number).cloned().unwrap_or(entry);
+                let entry = self.changed(timeline, number).map_or(entry, Bytes::copy_from_slice);
                 if !fits(&entry, entries.len()) {
                     break 'outer;
                 }
@@ -240,29 +250,27 @@ impl Store {
     }
 
     /// The entry as the layers above the base have it, if they do.
-    fn changed(&self, timeline: TimelineId, number: u64) -> Option<&Bytes> {
+    fn changed(&self, timeline: TimelineId, number: u64) -> Option<&[u8]> {
         let layers = [Some(&self.dirty), self.frozen.as_ref().map(|frozen| &*frozen.layer)];
         layers.into_iter().flatten().find_map(|layer| {
-            let appended = layer.runs.get(&timeline).and_then(|run| run.get(number));
-            // Most layers replace nothing.
-            appended.or_else(|| if layer.replaced.is_empty() { None } else { layer.replaced.get(&(timeline, number)) })
+            let replaced = || if layer.replaced.is_empty() { None } else { layer.replaced.get(&(timeline, number)) };
+            layer.appended(timeline, number).or_else(|| replaced().map(|entry| &entry[..]))
         })
     }
 
     /// Puts another entry in the place of one that is there.
     pub(super) fn replace(&mut self, timeline: TimelineId, number: u64, entry: Bytes) {
-        if let Ok(tail) = self.tail(timeline)
-            && let Some(back) = tail.head.checked_sub(number)
-            && let Some(at) = tail.entries.len().checked_sub(back as usize + 1)
-        {
-            tail.entries[at] = entry.clone();
-        }
+        self.change_tail(timeline, |tail| {
+            let back = tail.head.checked_sub(number);
+            let at = back.and_then(|back| tail.entries.len().checked_sub(back as usize + 1));
+            at.into_iter().for_each(|at| tail.entries.replace(at, &entry));
+        });
         self.dirty.replace(timeline, number, entry);
     }
 
     /// Removes all entries of a timeline.
     pub(super) fn erase(&mut self, timeline: TimelineId) {
-        self.tails.insert(timeline, Tail { head: 0, entries: VecDeque::new() });
+        self.tails.insert(timeline, Tail::new(0));
         self.dirty.erase(timeline);
     }
 

@@ -221,7 +221,7 @@ impl<'a> Tx<'a> {
         self.amendments.into_iter().for_each(|amend| amend(self.store));
         self.erased.into_iter().for_each(|timeline| self.store.erase(timeline));
         for hint in &self.appends {
-            self.store.append(hint.timeline, hint.number, hint.entry.0.clone());
+            self.store.append(hint.timeline, hint.number, &hint.entry.0);
         }
         for (timeline, number, entry) in self.replaced {
             self.store.replace(timeline, number, entry);

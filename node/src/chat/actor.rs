@@ -1,13 +1,8 @@
-//! What is volatile about conversations: an actor for each active one, on its shard's leader, through which its
-//! commands pass on their way to the open batch.
+//! What is volatile about conversations, on their shards' leaders, where their commands pass on their way to the open
+//! batch: an actor for each active group. Of two people there is nothing to hold but how fast they may go on, which is
+//! looked at in passing: a mailbox between two sessions and their shard would cost a tenth of a message.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::{
     ActorContext, Addr, Context, Handler, Message as ActixMessage,
@@ -15,7 +10,7 @@ use actix::{
     prelude::SendError,
 };
 use magpie_cluster::{AskError, EntityId, Reply, Shard, router::Front};
-use magpie_protocol::ConversationId;
+use magpie_protocol::{ConversationId, ConversationKind};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -30,7 +25,7 @@ use crate::{
     search::{self, Search},
 };
 
-/// What a conversation actor is told.
+/// What a group's actor is told.
 #[derive(ActixMessage)]
 #[rtype(result = "()")]
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one: a box would be an allocation each")]
@@ -41,7 +36,7 @@ pub enum Message {
     Stop,
 }
 
-/// An active conversation.
+/// An active group.
 pub struct Actor {
     entity: EntityId,
     shard: Shard<Magpie>,
@@ -73,10 +68,7 @@ impl Handler<Message> for Actor {
                 self.mailboxes.conversations.note(Duration::from_millis(now_ms.saturating_sub(at_ms)));
                 match self.bucket.take(self.rate, now_ms) {
                     Ok(()) => self.shard.submit(self.entity, &command, reply),
-                    Err(wait) => {
-                        limits::limited("conversation");
-                        reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
-                    }
+                    Err(wait) => turn_away(reply, wait),
                 }
             }
             Message::Stop => context.stop(),
@@ -84,10 +76,38 @@ impl Handler<Message> for Actor {
     }
 }
 
-#[derive(Clone)]
+/// Too much is said in a conversation.
+fn turn_away(reply: Reply<Replied>, wait: Duration) {
+    limits::limited("conversation");
+    reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
+}
+
+/// An actor takes no more.
+fn refuse(message: Message) {
+    if let Message::Submit { reply, .. } = message {
+        reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
+    }
+}
+
+/// What is held of a conversation in which something was said lately.
 struct Active {
-    address: Addr<Actor>,
-    used_ms: Arc<AtomicU64>,
+    held: Held,
+    used_ms: u64,
+}
+
+enum Held {
+    /// Of two people.
+    Bucket(Bucket),
+    Group(Addr<Actor>),
+}
+
+impl Active {
+    fn stop(&self) {
+        if let Held::Group(address) = &self.held {
+            #[expect(clippy::disallowed_methods, reason = "a stop message")]
+            address.do_send(Message::Stop);
+        }
+    }
 }
 
 /// Actors that may wait to be started.
@@ -127,36 +147,80 @@ impl Conversations {
         (Self { active, limits, clock, starting, shakes, search, mailboxes, receivers }, start)
     }
 
+    fn rate(&self) -> Rate {
+        Rate { per_second: self.limits.conversation_rate, burst: self.limits.conversation_burst }
+    }
+
     /// The mailbox takes messages at once, in order, before the actor runs. `None` where too many wait to be started.
-    fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Option<Active> {
-        let rate = Rate { per_second: self.limits.conversation_rate, burst: self.limits.conversation_burst };
-        let bucket = Bucket::full(rate, now_ms);
+    fn start(&self, shard: &Shard<Magpie>, entity: EntityId, now_ms: u64) -> Option<Addr<Actor>> {
+        let bucket = Bucket::full(self.rate(), now_ms);
         let (shard, clock, mailboxes) = (shard.clone(), self.clock.clone(), self.mailboxes.clone());
-        let actor = Actor { entity, shard, rate, bucket, clock, mailboxes };
+        let actor = Actor { entity, shard, rate: self.rate(), bucket, clock, mailboxes };
         let (sender, mailbox) = channel(self.limits.conversation_mailbox);
         self.starting.try_send((actor, mailbox)).ok()?;
-        Some(Active { address: Addr::new(sender), used_ms: Arc::new(AtomicU64::new(now_ms)) })
+        Some(Addr::new(sender))
+    }
+
+    /// One more of two people, if they may.
+    fn take(&self, id: ConversationId, now_ms: u64) -> Result<(), Duration> {
+        let (rate, mut taken) = (self.rate(), Ok(()));
+        let full = || Active { held: Held::Bucket(Bucket::full(rate, now_ms)), used_ms: now_ms };
+        self.active.alter(id, full, |active| {
+            active.used_ms = now_ms;
+            if let Held::Bucket(bucket) = &mut active.held {
+                taken = bucket.take(rate, now_ms);
+            }
+            true
+        });
+        taken
+    }
+
+    /// Passes a command on to a group's actor, which is started where it does not run.
+    fn pass(&self, shard: &Shard<Magpie>, entity: EntityId, id: ConversationId, message: Message) {
+        let now_ms = (self.clock)();
+        let mut message = Some(message);
+        let mut pass = |address: &Addr<Actor>| {
+            if let Some(message) = message.take()
+                && let Err(SendError::Full(message) | SendError::Closed(message)) = address.try_send(message)
+            {
+                refuse(message);
+            }
+        };
+        let passed = self.active.change(&id, |active| {
+            active.used_ms = now_ms;
+            let Held::Group(address) = &active.held else { return None };
+            address.connected().then(|| pass(address))
+        });
+        if passed.flatten().is_some() {
+            return;
+        }
+        match self.start(shard, entity, now_ms) {
+            Some(address) => {
+                pass(&address);
+                self.active.insert(id, Active { held: Held::Group(address), used_ms: now_ms });
+            }
+            None => message.into_iter().for_each(refuse),
+        }
     }
 
     /// Stops those in which nothing was said for a while. Called every few seconds.
     pub fn sweep(&self) {
         let now = (self.clock)();
-        self.active.retain(|_, active| {
-            let idle = now.saturating_sub(active.used_ms.load(Ordering::Relaxed)) > self.limits.conversation_idle_ms;
-            if idle {
-                #[expect(clippy::disallowed_methods, reason = "a stop message")]
-                active.address.do_send(Message::Stop);
-            }
-            !idle
-        });
+        self.keep(|active| now.saturating_sub(active.used_ms) <= self.limits.conversation_idle_ms);
     }
 
     /// Stops all.
     pub fn stop(&self) {
+        self.keep(|_| false);
+    }
+
+    fn keep(&self, keep: impl Fn(&Active) -> bool) {
         self.active.retain(|_, active| {
-            #[expect(clippy::disallowed_methods, reason = "a stop message")]
-            active.address.do_send(Message::Stop);
-            false
+            let keep = keep(active);
+            if !keep {
+                active.stop();
+            }
+            keep
         });
     }
 
@@ -199,30 +263,13 @@ impl Front<Magpie> for Conversations {
             return shard.submit(entity, &command, reply);
         }
         let id = ConversationId::from_bits(entity.bits());
-        let now = (self.clock)();
-        let mut message = Some(Message::Submit { command, reply, at_ms: now });
-        let refuse = |message| {
-            if let Message::Submit { reply, .. } = message {
-                reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
-            }
-        };
-        let mut pass = |active: &Active| {
-            let Some(message) = message.take() else { return };
-            active.used_ms.store(now, Ordering::Relaxed);
-            if let Err(SendError::Full(message) | SendError::Closed(message)) = active.address.try_send(message) {
-                refuse(message);
-            }
-        };
-        let passed = self.active.look(&id, |active| active.address.connected().then(|| pass(active)));
-        if passed.flatten().is_some() {
-            return;
+        let at_ms = (self.clock)();
+        if id.kind() == Some(ConversationKind::Direct) {
+            return match self.take(id, at_ms) {
+                Ok(()) => shard.submit(entity, &command, reply),
+                Err(wait) => turn_away(reply, wait),
+            };
         }
-        match self.start(shard, entity, now) {
-            Some(active) => {
-                pass(&active);
-                self.active.insert(id, active);
-            }
-            None => message.into_iter().for_each(refuse),
-        }
+        self.pass(shard, entity, id, Message::Submit { command, reply, at_ms });
     }
 }

@@ -217,9 +217,9 @@ section! {
         conversation_burst: f64 = 4_000.0,
         /// Read cursors of one person are written together, at most once in so many milliseconds.
         read_every_ms: u64 = 2_000,
-        /// A conversation actor stops when nothing was said for this long, in milliseconds.
+        /// A group's actor stops when nothing was said for this long, in milliseconds.
         conversation_idle_ms: u64 = 60_000,
-        /// Messages that a conversation actor's mailbox holds.
+        /// Messages that the mailbox of a group's actor holds.
         conversation_mailbox: usize = 1_024,
     }
 }

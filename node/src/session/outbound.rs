@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    future::poll_fn,
     mem,
     sync::Arc,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -25,7 +24,7 @@ const QUEUED_BYTES_MAX: usize = 256 * 1024;
 /// Longest frame that is copied behind others instead of being shared.
 const COPIED_LEN_MAX: usize = 1024;
 /// Room that a queue begins with when something comes.
-const TAIL_CAPACITY: usize = 256;
+const TAIL_CAPACITY: usize = 1024;
 
 #[derive(Default)]
 struct Queue {
@@ -276,23 +275,20 @@ impl Outbound {
         }
     }
 
-    /// Returns when another request may be read: not too many are outstanding, and the device takes its answers; or
-    /// when the session is ending.
-    pub async fn ready_for_request(&self) {
-        poll_fn(|context| {
-            let mut queue = self.lock();
-            let ready = |queue: &Queue| {
-                let outstanding = self.outstanding.load(Ordering::Relaxed);
-                queue.closing || (outstanding < OUTSTANDING_MAX && queue.bytes < QUEUED_BYTES_MAX)
-            };
-            if ready(&queue) {
-                return Poll::Ready(());
-            }
-            queue.reader = Some(context.waker().clone());
-            // An answer may have come between the look and the waker.
-            if ready(&queue) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+    /// Ready when another request may be read: not too many are outstanding, and the device takes its answers; or when
+    /// the session is ending.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.lock();
+        let ready = |queue: &Queue| {
+            let outstanding = self.outstanding.load(Ordering::Relaxed);
+            queue.closing || (outstanding < OUTSTANDING_MAX && queue.bytes < QUEUED_BYTES_MAX)
+        };
+        if ready(&queue) {
+            return Poll::Ready(());
+        }
+        queue.reader = Some(context.waker().clone());
+        // An answer may have come between the look and the waker.
+        if ready(&queue) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// What is to be written next, and where; `None` where there is nothing or the session has not begun.

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use bytes::Bytes;
 use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
 fn read<T: Direction + PartialEq + Debug>(stream: &[u8], cut: usize) {
     let mut reader = FrameReader::default();
     for piece in [&stream[..cut], &stream[cut..]] {
-        reader.push(piece);
+        reader.push(Bytes::copy_from_slice(piece));
         while let Ok(Some(frame)) = reader.next_frame::<T>() {
             let again = frame.to_bytes();
             assert_eq!(Frame::<T>::from_bytes(&again[4..]), Ok(frame));

@@ -1,9 +1,13 @@
 //! Following timelines: heads, pages, hints.
 
-use crate::codec::{Decode, Encode};
+use bincode::{
+    de::Decoder,
+    enc::Encoder,
+    error::{DecodeError, EncodeError},
+};
 
 use crate::{
-    coded_as,
+    codec::{Decode, Encode},
     ids::{ConversationId, TimelineId},
 };
 
@@ -55,7 +59,18 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryBytes(pub bytes::Bytes);
 
-coded_as!(EntryBytes, Vec<u8>, |entry| entry.0.to_vec(), |bytes| Some(EntryBytes(bytes.into())));
+impl Encode for EntryBytes {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0[..].encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for EntryBytes {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self(Vec::<u8>::decode(decoder)?.into()))
+    }
+}
+bincode::impl_borrow_decode!(EntryBytes);
 
 /// A hint: this entry was appended to a timeline that the device follows.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

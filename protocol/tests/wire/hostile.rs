@@ -1,5 +1,6 @@
 //! Bytes that nobody honest would send: each gives an error, or nothing, and never a panic.
 
+use bytes::Bytes;
 use std::fmt::Debug;
 
 use magpie_protocol::{
@@ -49,7 +50,7 @@ fn is_unknown<T: Direction>(frame: &[u8]) -> bool {
 
 fn drain<T: Direction>(stream: &[u8]) {
     let mut reader = FrameReader::default();
-    reader.push(stream);
+    reader.push(Bytes::copy_from_slice(stream));
     while let Ok(Some(_)) = reader.next_frame::<T>() {}
 }
 
@@ -60,7 +61,7 @@ fn truncated<T: Direction + PartialEq + Debug>(frame: Frame<T>) {
     }
     for len in 0..bytes.len() {
         let mut reader = FrameReader::default();
-        reader.push(&bytes[..len]);
+        reader.push(Bytes::copy_from_slice(&bytes[..len]));
         assert_eq!(reader.next_frame::<T>(), Ok(None), "{frame:?} cut to {len}");
         assert_eq!(reader.waiting(), len);
         // A length that agrees with the cut makes it a frame, and a damaged one.
@@ -112,15 +113,15 @@ fn every_bit_turned() {
 fn an_oversized_length_is_refused_at_once() {
     for len in [FRAME_LEN_MAX as u32 + 1, 1 << 20, 1 << 31, u32::MAX] {
         let mut reader = FrameReader::default();
-        reader.push(&len.to_le_bytes());
+        reader.push(Bytes::copy_from_slice(&len.to_le_bytes()));
         let refused = CodecError::TooLong { len: len as usize, max: FRAME_LEN_MAX };
         assert_eq!(reader.next_frame::<Request>(), Err(refused.clone()));
         // It stays refused, whatever follows.
-        reader.push(&[0; 100]);
+        reader.push(Bytes::copy_from_slice(&[0; 100]));
         assert_eq!(reader.next_frame::<Answer>(), Err(refused));
     }
     let mut reader = FrameReader::default();
-    reader.push(&(FRAME_LEN_MAX as u32).to_le_bytes());
+    reader.push(Bytes::copy_from_slice(&(FRAME_LEN_MAX as u32).to_le_bytes()));
     assert_eq!(reader.next_frame::<Request>(), Ok(None));
     assert!(matches!(Frame::<Request>::from_bytes(&[1; FRAME_LEN_MAX + 1]), Err(CodecError::TooLong { .. })));
     assert!(matches!(codec::decode::<Vec<u8>>(&[0; FRAME_LEN_MAX + 1]), Err(CodecError::TooLong { .. })));

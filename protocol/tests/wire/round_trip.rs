@@ -1,5 +1,6 @@
 //! What is written is read back, whatever it is and in whatever pieces it arrives.
 
+use bytes::Bytes;
 use std::{fmt::Debug, str::FromStr};
 
 use magpie_protocol::{
@@ -60,7 +61,7 @@ fn read_in_pieces<T: Direction + PartialEq + Debug>(frames: &[Frame<T>], cuts: &
     cuts.sort_unstable();
     let (mut reader, mut read, mut from) = (FrameReader::default(), Vec::new(), 0);
     for to in cuts {
-        reader.push(&stream[from..to]);
+        reader.push(Bytes::copy_from_slice(&stream[from..to]));
         from = to;
         while let Some(frame) = reader.next_frame::<T>().map_err(|e| TestCaseError::fail(e.to_string()))? {
             read.push(frame);

@@ -75,7 +75,7 @@ impl Line {
                 }
             }
             let chunk = self.recv.read_chunk(64 * 1024, true).await?.context("the session has ended")?;
-            self.reader.push(&chunk.bytes);
+            self.reader.push(chunk.bytes);
         }
     }
 }

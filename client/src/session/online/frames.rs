@@ -1,5 +1,6 @@
 //! What each frame from the node does.
 
+use bytes::Bytes;
 use magpie_protocol::{
     Answer, Body, Entry, Frame, Retry, TimelineId, UserId, WireError,
     entry::Said,
@@ -24,7 +25,7 @@ use crate::{
 
 impl Online<'_> {
     /// Bytes came from the node.
-    pub(super) fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+    pub(super) fn on_bytes(&mut self, bytes: Bytes) -> Result<(), End> {
         self.link.reader.push(bytes);
         let shared = self.shared;
         let now = Instant::now();

@@ -66,7 +66,7 @@ impl Rig {
         for (n, entries) in appended {
             for entry in entries {
                 let number = store.head(timeline(*n)).unwrap() + 1;
-                store.append(timeline(*n), number, entry.clone());
+                store.append(timeline(*n), number, entry);
             }
         }
         self.index += 1;
@@ -219,12 +219,12 @@ fn what_older_builds_wrote_is_read() {
     {
         let base = rig.base();
         let mut to = base.runs.append();
-        let place = to.push(&seal(far.as_bytes(), &encode_entries(&long))).unwrap();
+        let place = to.push(&seal(far.as_bytes(), &encode_entries(long.iter()))).unwrap();
         to.finish().unwrap();
         let place = seal_as(FAR_VERSION, far.as_bytes(), &codec::encode(&place));
         let mut digest = Digest::default();
         let writes = vec![
-            (near.as_bytes().to_vec(), Some(seal(near.as_bytes(), &encode_entries(&entries(3, 9))))),
+            (near.as_bytes().to_vec(), Some(seal(near.as_bytes(), &encode_entries(entries(3, 9).iter())))),
             (far.as_bytes().to_vec(), Some(place)),
         ];
         writes.iter().flat_map(|(_, value)| value).for_each(|value| digest.add(value));
@@ -268,7 +268,7 @@ fn what_a_crash_left_behind_the_runs_is_cut_off() {
 
 #[test]
 fn a_checkpoint_with_its_redo_file_is_repeated_after_a_crash_at_any_point() {
-    let writes = |last| vec![(Key::entries(timeline(1), last), Some(encode_entries(&entries(10, 100))))];
+    let writes = |last| vec![(Key::entries(timeline(1), last), Some(encode_entries(entries(10, 100).iter())))];
     let one = applied(9);
     for inserted in 0..=3 {
         let mut rig = Rig::new();
@@ -303,7 +303,7 @@ fn a_checkpoint_with_its_redo_file_is_repeated_after_a_crash_at_any_point() {
 #[test]
 fn entries_that_do_not_follow_are_refused() {
     let rig = Rig::new();
-    let gap = vec![(Key::entries(timeline(1), 5), Some(encode_entries(&entries(3, 10))))];
+    let gap = vec![(Key::entries(timeline(1), 5), Some(encode_entries(entries(3, 10).iter())))];
     assert!(matches!(rig.base().commit(gap, &applied(1)), Err(StateError::Damaged { .. })));
     assert_eq!(rig.records(), 0);
 }

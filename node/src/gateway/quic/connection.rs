@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -97,19 +97,26 @@ impl Connection {
         wait: Wait,
         mut look: impl FnMut(&mut State) -> Option<Result<T, LinkError>>,
     ) -> Result<T, LinkError> {
-        poll_fn(|context| {
-            self.with(|state| {
-                if let Some(found) = look(state) {
-                    return Poll::Ready(found);
-                }
-                if let Some(error) = &state.ended {
-                    return Poll::Ready(Err(gone(error)));
-                }
-                state.wait(wait, context.waker());
-                Poll::Pending
-            })
+        poll_fn(|context| self.poll(context, wait, &mut look)).await
+    }
+
+    /// The same for who is a future itself.
+    pub(super) fn poll<T>(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        wait: Wait,
+        look: impl FnOnce(&mut State) -> Option<Result<T, LinkError>>,
+    ) -> Poll<Result<T, LinkError>> {
+        self.with(|state| {
+            if let Some(found) = look(state) {
+                return Poll::Ready(found);
+            }
+            if let Some(error) = &state.ended {
+                return Poll::Ready(Err(gone(error)));
+            }
+            state.wait(wait, context.waker());
+            Poll::Pending
         })
-        .await
     }
 
     /// Ends it. Whoever waits for something of it hears of it now, the device with the next packet.

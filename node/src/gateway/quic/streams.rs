@@ -1,6 +1,12 @@
 //! What a session reads and writes: frames on its first stream, files on further ones.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::Stream as Requests;
@@ -23,9 +29,11 @@ const MEDIA_PRIORITY: i32 = -1;
 /// Bytes that are read in one go.
 const CHUNK_LEN: usize = 64 * 1024;
 
-/// What the device writes.
+/// What the device writes: a stream of requests, which ends after the first error. It waits while too much is outstanding
+/// or unread by the device.
 pub struct FrameSource {
-    half: Receiving,
+    /// Until the end.
+    half: Option<Receiving>,
     reader: FrameReader,
     out: Arc<Outbound>,
 }
@@ -62,7 +70,7 @@ impl Link {
     /// The session stream, which the device opens.
     pub async fn session_stream(&self, out: Arc<Outbound>) -> Result<(FrameSink, FrameSource), LinkError> {
         let (send, half) = self.accept_stream().await?;
-        Ok((FrameSink(send), FrameSource { half, reader: FrameReader::default(), out }))
+        Ok((FrameSink(send), FrameSource { half: Some(half), reader: FrameReader::default(), out }))
     }
 
     /// The next media stream, which the device opens.
@@ -78,13 +86,17 @@ impl Link {
 impl Receiving {
     /// The next bytes, at most so many; `None` at the end.
     async fn read(&mut self, max: usize) -> Result<Option<Bytes>, LinkError> {
+        poll_fn(|context| self.poll_read(context, max)).await
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, LinkError>> {
         if self.ended {
-            return Ok(None);
+            return Poll::Ready(Ok(None));
         }
         let id = self.id;
-        let read = self.link.connection().until(Wait::Readable(id), |state| state.read(id, max)).await;
+        let read = ready!(self.link.connection().poll(context, Wait::Readable(id), |state| state.read(id, max)));
         self.ended = !matches!(read, Ok(Some(_)));
-        read
+        Poll::Ready(read)
     }
 
     fn stop(&mut self, code: u32) {
@@ -138,30 +150,30 @@ impl Drop for Sending {
 }
 
 impl FrameSource {
-    /// The next request; `None` at the end. Waits while too much is outstanding or unread by the device.
-    async fn next(&mut self) -> Result<Option<Frame<Request>>, LinkError> {
-        self.out.ready_for_request().await;
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame<Request>>, LinkError>> {
+        ready!(self.out.poll_ready(context));
+        let Some(half) = &mut self.half else { return Poll::Ready(Ok(None)) };
         loop {
             if let Some(frame) = self.reader.next_frame()? {
-                return Ok(Some(frame));
+                return Poll::Ready(Ok(Some(frame)));
             }
-            match self.half.read(CHUNK_LEN).await? {
-                Some(bytes) => self.reader.push(&bytes),
-                None => return Ok(None),
+            match ready!(half.poll_read(context, CHUNK_LEN))? {
+                Some(bytes) => self.reader.push(bytes),
+                None => return Poll::Ready(Ok(None)),
             }
         }
     }
+}
 
-    /// The requests as a stream, which ends after the first error.
-    pub fn into_stream(self) -> impl Requests<Item = Result<Frame<Request>, LinkError>> {
-        futures_util::stream::unfold(Some(self), async |source| {
-            let mut source = source?;
-            match source.next().await {
-                Ok(Some(frame)) => Some((Ok(frame), Some(source))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        })
+impl Requests for FrameSource {
+    type Item = Result<Frame<Request>, LinkError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.poll_frame(context)).transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.half = None;
+        }
+        Poll::Ready(next)
     }
 }
 
@@ -209,7 +221,7 @@ impl MediaStream {
                 };
             }
             match self.recv.read(MEDIA_FRAME_LEN_MAX).await? {
-                Some(bytes) => reader.push(&bytes),
+                Some(bytes) => reader.push(bytes),
                 None => return Err(LinkError::Gone("the stream ended before its request".into())),
             }
         }
