@@ -73,8 +73,8 @@ pub struct ShardLimits {
 impl Default for ShardLimits {
     fn default() -> Self {
         Self {
-            batch_bytes: 256 * 1024,
-            batch_commands: 2_048,
+            batch_bytes: 64 * 1024,
+            batch_commands: 512,
             waiting_commands: 16 * 1024,
             checkpoint_bytes: 8 * 1024 * 1024,
             checkpoint_ms: 10_000,

@@ -77,7 +77,7 @@ pub struct Mailboxes {
     pub sessions: Waits,
     /// Of the lanes from other nodes, and of all else that is no actor: the same.
     pub lanes: Waits,
-    /// Of conversations: each command.
+    /// Of groups: each command.
     pub conversations: Waits,
     /// Of the threads that hash passwords. They refuse by themselves, and are not relieved by less of anything else: that
     /// they are busy turns nothing else away.

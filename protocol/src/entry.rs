@@ -32,10 +32,15 @@ pub struct Entry {
 impl Entry {
     /// The entry as it is stored, pushed and paged: encoded once, shared by all.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.with_bytes(<[u8]>::to_vec)
+    }
+
+    /// What `work` makes of these bytes, which are lent.
+    pub fn with_bytes<R>(&self, work: impl FnOnce(&[u8]) -> R) -> R {
         codec::with_scratch(|scratch| {
             scratch.push(ENTRY_VERSION);
             codec::encode_into(self, scratch);
-            scratch.to_vec()
+            work(scratch)
         })
     }
 

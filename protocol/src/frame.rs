@@ -92,7 +92,7 @@ impl<T: Direction> Frame<T> {
     }
 }
 
-/// Cuts a stream of bytes into frames. Holds at most one incomplete frame.
+/// Cuts a stream of bytes into frames. Holds what arrived last until it is cut up, and one incomplete frame.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     /// What arrived last, while it is cut up where it lies.

@@ -30,7 +30,7 @@ const PEOPLE: u8 = 48;
 /// What the disk takes for a sync.
 const SYNC: Duration = Duration::from_millis(50);
 /// Sixteen of them fill a batch.
-const TEXT_LEN: usize = 16 * 1024;
+const TEXT_LEN: usize = 4 * 1024;
 /// The node finds out what it can serve, ...
 const UNTIL_KNOWN: Duration = Duration::from_secs(5);
 /// ... and then it is counted.

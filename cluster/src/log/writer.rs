@@ -28,9 +28,12 @@ const SEAL_AFTER: Duration = Duration::from_millis(50);
 /// How often free space is looked at while nothing is written.
 const SPACE_EVERY: Duration = Duration::from_millis(250);
 
-/// While something is, after so many groups, or bytes of them: far less than the reserve.
+/// While something is, before the group that would be so many since, or so many bytes with them, and before each one as
+/// long as there is none.
 const UNLOOKED_GROUPS: usize = 16;
-const UNLOOKED_BYTES: usize = 1 << 20;
+const UNLOOKED_BYTES: u64 = 1 << 20;
+/// Nor may they be more than this part of the reserve.
+const UNLOOKED_RESERVE: u64 = 8;
 
 /// Something to write.
 pub struct Job {
@@ -145,7 +148,9 @@ impl LogWriter {
             submitted_bytes: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
-        let writer = Writer { shared: shared.clone(), segments, sealed: true, group: Vec::new(), unlooked: (0, 0) };
+        let unlooked_max = UNLOOKED_BYTES.min(reserve / UNLOOKED_RESERVE);
+        let (shared_too, group) = (shared.clone(), Vec::new());
+        let writer = Writer { shared: shared_too, segments, sealed: true, group, unlooked: (0, 0), unlooked_max };
         Ok((shared, writer))
     }
 
@@ -211,7 +216,8 @@ struct Writer {
     sealed: bool,
     group: Vec<u8>,
     /// Groups, and bytes of them, since free space was looked at.
-    unlooked: (usize, usize),
+    unlooked: (usize, u64),
+    unlooked_max: u64,
 }
 
 impl Writer {
@@ -241,11 +247,8 @@ impl Writer {
     }
 
     fn write(&mut self, jobs: &mut Vec<Job>, stop: bool) -> std::io::Result<()> {
-        if jobs.is_empty() || self.unlooked.0 >= UNLOOKED_GROUPS || self.unlooked.1 >= UNLOOKED_BYTES {
-            self.unlooked = (0, 0);
-            self.look_at_space()?;
-        }
         if jobs.is_empty() {
+            self.look_at_space()?;
             return if self.sealed { Ok(()) } else { self.seal(stop) };
         }
         self.group.clear();
@@ -263,7 +266,13 @@ impl Writer {
                 self.segments.note_entry(log.shard(), *index);
             }
         }
-        self.unlooked = (self.unlooked.0 + 1, self.unlooked.1 + self.group.len());
+        self.unlooked = (self.unlooked.0 + 1, self.unlooked.1 + self.group.len() as u64);
+        if self.unlooked.0 >= UNLOOKED_GROUPS
+            || self.unlooked.1 >= self.unlooked_max
+            || !self.shared.has_space.load(Ordering::Relaxed)
+        {
+            self.look_at_space()?;
+        }
         let (segment, mut at) = self.segments.write_group(&mut self.group)?;
         self.sealed = false;
         if jobs.iter().any(|job| job.done.is_some()) {
@@ -296,7 +305,8 @@ impl Writer {
         if sync { self.segments.sync() } else { Ok(()) }
     }
 
-    fn look_at_space(&self) -> std::io::Result<()> {
+    fn look_at_space(&mut self) -> std::io::Result<()> {
+        self.unlooked = (0, 0);
         let (free, reserve) = self.segments.space()?;
         self.shared.free_bytes.store(free, Ordering::Relaxed);
         self.shared.has_space.store(free > reserve, Ordering::Relaxed);

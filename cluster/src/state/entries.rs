@@ -22,7 +22,8 @@ impl Row {
 
     /// The entry at this place.
     pub(super) fn get(&self, at: usize) -> Option<&[u8]> {
-        self.bytes.get(self.begin(at)..*self.ends.get(at)?)
+        let end = *self.ends.get(at)?;
+        self.bytes.get(self.begin(at)..end)
     }
 
     /// Puts another one at this place, if there is one.
@@ -127,7 +128,7 @@ mod tests {
                 }
             }
             assert_eq!(row.len(), list.len());
-            assert!((0..=list.len()).all(|at| row.get(at) == list.get(at).map(|entry| &entry[..])));
+            assert!((0..list.len() + 2).all(|at| row.get(at) == list.get(at).map(|entry| &entry[..])));
         }
         row.replace(list.len(), b"nobody's");
         assert_eq!(row.len(), list.len());

@@ -22,8 +22,9 @@ pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 const RECORD_ENTRIES_MAX: usize = 256;
 const RECORD_BYTES_MAX: usize = 32 * 1024;
 
-/// What an entry takes in a layer beyond its bytes, about.
+/// What an entry takes in a layer beyond its bytes, about, and what its timeline does, or a place of its own.
 const ENTRY_BYTES: usize = 16;
+const RUN_BYTES: usize = 128;
 
 /// Entries appended to one timeline, from `first` on.
 pub struct Run {
@@ -59,7 +60,10 @@ impl Layer {
     /// Adds an entry; the first of its timeline in this layer says its number.
     pub fn append(&mut self, timeline: TimelineId, number: u64, entry: &[u8]) {
         self.bytes += entry.len() + ENTRY_BYTES;
-        let run = self.runs.entry(timeline).or_insert_with(|| Run { first: number, entries: Vec::new() });
+        let run = self.runs.entry(timeline).or_insert_with(|| {
+            self.bytes += RUN_BYTES;
+            Run { first: number, entries: Vec::new() }
+        });
         debug_assert_eq!(run.first + run.entries.len() as u64, number, "a gap in a timeline");
         run.entries.push(self.heap.add(entry));
     }
@@ -75,7 +79,10 @@ impl Layer {
         self.bytes += entry.len() + ENTRY_BYTES;
         match self.runs.get_mut(&timeline).and_then(|run| run.place_of(number)) {
             Some(place) => *place = self.heap.add(&entry),
-            None => _ = self.replaced.insert((timeline, number), entry),
+            None => {
+                self.bytes += RUN_BYTES;
+                self.replaced.insert((timeline, number), entry);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use magpie_protocol::{TimelineId, codec};
 
 use super::{
@@ -22,6 +22,8 @@ const PLACE_BYTES: usize = 96;
 /// Newest entries of a timeline that stay in memory, at least, and how many more at most: older ones go together.
 const TAIL_ENTRIES: usize = 16;
 const TAIL_SPARE: usize = 8;
+/// Entries on their way to those who follow them share pieces of memory of this size.
+const GATHERED_BYTES: usize = 16 * 1024;
 
 struct Tail {
     head: u64,
@@ -86,6 +88,7 @@ pub struct Store {
     /// No checkpoint begins: the base is being read as it was behind this entry.
     held: Option<u64>,
     fault: Option<StateError>,
+    gathered: BytesMut,
 }
 
 impl Store {
@@ -102,7 +105,14 @@ impl Store {
             applied,
             held: None,
             fault: None,
+            gathered: BytesMut::with_capacity(GATHERED_BYTES),
         }
+    }
+
+    /// These bytes in memory that they share with others: for what is let go of soon.
+    pub(super) fn gather(&mut self, bytes: &[u8]) -> Bytes {
+        self.gathered.extend_from_slice(bytes);
+        self.gathered.split().freeze()
     }
 
     /// What records and timelines in use take of memory, in bytes, about.

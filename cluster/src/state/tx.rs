@@ -134,7 +134,8 @@ impl<'a> Tx<'a> {
         change: Option<RightsChange>,
     ) -> u64 {
         let number = self.head(timeline) + 1;
-        let entry = Bytes::from(Entry { number, time_ms: self.time_ms, sender, body }.to_bytes());
+        let entry = Entry { number, time_ms: self.time_ms, sender, body };
+        let entry = entry.with_bytes(|bytes| self.store.gather(bytes));
         let origin = self.origin;
         let entry = EntryBytes(entry);
         self.appends.push(Hint { timeline, number, rights_before, change, origin, entry });

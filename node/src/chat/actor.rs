@@ -1,6 +1,6 @@
 //! What is volatile about conversations, on their shards' leaders, where their commands pass on their way to the open
 //! batch: an actor for each active group. Of two people there is nothing to hold but how fast they may go on, which is
-//! looked at in passing: a mailbox between two sessions and their shard would cost a tenth of a message.
+//! looked at in passing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,13 +80,6 @@ impl Handler<Message> for Actor {
 fn turn_away(reply: Reply<Replied>, wait: Duration) {
     limits::limited("conversation");
     reply(Err(AskError::Overloaded { retry_after_ms: wait.as_millis().max(1) as u32 }));
-}
-
-/// An actor takes no more.
-fn refuse(message: Message) {
-    if let Message::Submit { reply, .. } = message {
-        reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
-    }
 }
 
 /// What is held of a conversation in which something was said lately.
@@ -175,32 +168,26 @@ impl Conversations {
         taken
     }
 
-    /// Passes a command on to a group's actor, which is started where it does not run.
-    fn pass(&self, shard: &Shard<Magpie>, entity: EntityId, id: ConversationId, message: Message) {
-        let now_ms = (self.clock)();
+    /// Passes a command on to a group's actor, which is started where it does not run; what no actor takes comes back.
+    fn pass(&self, shard: &Shard<Magpie>, entity: EntityId, message: Message, now_ms: u64) -> Option<Message> {
+        let id = ConversationId::from_bits(entity.bits());
         let mut message = Some(message);
-        let mut pass = |address: &Addr<Actor>| {
-            if let Some(message) = message.take()
-                && let Err(SendError::Full(message) | SendError::Closed(message)) = address.try_send(message)
-            {
-                refuse(message);
-            }
+        let mut pass = |address: &Addr<Actor>| match address.try_send(message.take()?) {
+            Ok(()) => None,
+            Err(SendError::Full(message) | SendError::Closed(message)) => Some(message),
         };
         let passed = self.active.change(&id, |active| {
             active.used_ms = now_ms;
             let Held::Group(address) = &active.held else { return None };
             address.connected().then(|| pass(address))
         });
-        if passed.flatten().is_some() {
-            return;
+        if let Some(left) = passed.flatten() {
+            return left;
         }
-        match self.start(shard, entity, now_ms) {
-            Some(address) => {
-                pass(&address);
-                self.active.insert(id, Active { held: Held::Group(address), used_ms: now_ms });
-            }
-            None => message.into_iter().for_each(refuse),
-        }
+        let Some(address) = self.start(shard, entity, now_ms) else { return message };
+        let left = pass(&address);
+        self.active.insert(id, Active { held: Held::Group(address), used_ms: now_ms });
+        left
     }
 
     /// Stops those in which nothing was said for a while. Called every few seconds.
@@ -270,6 +257,9 @@ impl Front<Magpie> for Conversations {
                 Err(wait) => turn_away(reply, wait),
             };
         }
-        self.pass(shard, entity, id, Message::Submit { command, reply, at_ms });
+        let left = self.pass(shard, entity, Message::Submit { command, reply, at_ms }, at_ms);
+        if let Some(Message::Submit { reply, .. }) = left {
+            reply(Err(AskError::Overloaded { retry_after_ms: 100 }));
+        }
     }
 }

@@ -77,7 +77,10 @@ const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// Packets that a device may have received before it must acknowledge them, where it would do so for every second one.
 /// Its next request then carries most acknowledgements; alone they go after 25 ms. It is what the QUIC extension for that
 /// (draft-ietf-quic-ack-frequency) is for; a device without it goes on as before.
-const UNACKNOWLEDGED_MAX: u32 = 9;
+///
+/// No more than a sign-in takes: in quinn 0.11 an acknowledgement within the handshake stops the timer of those after it,
+/// and nothing but this number or a probe of ours, 28 ms later, makes the device send the first of them.
+const UNACKNOWLEDGED_MAX: u32 = 4;
 /// What may be on its way to a device, in bytes; for each media stream as much again.
 const SEND_WINDOW: u32 = 256 * 1024;
 

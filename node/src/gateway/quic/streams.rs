@@ -151,8 +151,8 @@ impl Drop for Sending {
 
 impl FrameSource {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame<Request>>, LinkError>> {
-        ready!(self.out.poll_ready(context));
         let Some(half) = &mut self.half else { return Poll::Ready(Ok(None)) };
+        ready!(self.out.poll_ready(context));
         loop {
             if let Some(frame) = self.reader.next_frame()? {
                 return Poll::Ready(Ok(Some(frame)));
@@ -171,7 +171,7 @@ impl Requests for FrameSource {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = ready!(self.poll_frame(context)).transpose();
         if !matches!(next, Some(Ok(_))) {
-            self.half = None;
+            (self.half, self.reader) = (None, FrameReader::default());
         }
         Poll::Ready(next)
     }
