@@ -156,6 +156,34 @@ async fn what_a_full_socket_did_not_take_is_sent_once_it_takes_more_and_nothing_
     assert_eq!(read, bytes);
 }
 
+/// What a sign-in is to a connection; how often the node asked then to be told what has arrived.
+async fn probes_of_a_sign_in(gate: &Gate) -> u64 {
+    let (device, link) = gate.connect().await;
+    let (mut send, mut recv, mut session) = stream(&device, &link).await;
+    for round in 0..3 {
+        if round > 0 {
+            send.write_all(b"more").await.unwrap();
+            session.read().await.unwrap().unwrap();
+        }
+        session.write(Bytes::from_static(b"answer")).await.unwrap();
+        recv.read_chunk(100, true).await.unwrap().unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    link.connection().lock().quic.stats().frame_tx.immediate_ack
+}
+
+#[tokio::test]
+async fn a_device_has_acknowledged_its_sign_in_before_the_node_asks_for_that() {
+    let gate = Gate::open();
+    // On a machine that stood still for a moment it may have to ask.
+    for _ in 0..3 {
+        if probes_of_a_sign_in(&gate).await == 0 {
+            return;
+        }
+    }
+    panic!("the node asks each time");
+}
+
 #[tokio::test]
 async fn a_panic_within_a_connection_ends_that_one_and_no_other() {
     let gate = Gate::open();
