@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::{
     Fatal,
-    disk::memory::MemoryDisk,
+    disk::memory::{Faults, MemoryDisk},
     log::{LogLimits, segments::Segments},
 };
 
@@ -122,4 +122,30 @@ fn damage_behind_an_anchor_is_found() {
     file.append(&bytes).unwrap();
     let errors: Vec<_> = logs.iter().filter_map(|log| log.read(1, 3_000).err()).map(|e| e.to_string()).collect();
     assert!(errors.iter().any(|error| error.contains("log-0000000001.seg")), "{errors:?}");
+}
+
+/// How many groups of so many bytes are written, each synced, before it is known that there is no space any more.
+fn groups_until_full(bytes: usize) -> usize {
+    let disk = MemoryDisk::default();
+    let limits = LogLimits { segment_bytes: 64 << 20, reserve_bytes: 1 << 20 };
+    let (segments, _) = Segments::open(Arc::new(disk.clone()), Path::new(DIR), limits).unwrap();
+    let writer = LogWriter::start(segments, Fatal::new(|why| panic!("{why}"))).unwrap();
+    disk.set_faults(Faults { free_bytes: Some(1_000), ..Faults::default() });
+    let mut groups = 0;
+    while writer.has_space() && groups < 1_000 {
+        let (told, done) = std::sync::mpsc::channel();
+        let tell: Done = Box::new(move || told.send(()).unwrap());
+        writer.submit(Job { records: vec![0; bytes], entries: Vec::new(), notes: Vec::new(), done: Some(tell) });
+        done.recv().unwrap();
+        groups += 1;
+    }
+    writer.stop();
+    groups
+}
+
+#[test]
+fn a_full_disk_is_noticed_while_much_is_written_and_long_before_the_reserve_is_gone() {
+    assert!(groups_until_full(100) <= 16);
+    // An eighth of the reserve.
+    assert!(groups_until_full(200_000) <= 1);
 }
