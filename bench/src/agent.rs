@@ -138,7 +138,8 @@ async fn follow(line: &mut Line) -> anyhow::Result<()> {
                 ensure!(version == ours, "this agent is magpie-bench {ours}, the coordinator {version}");
                 let file = tempfile::NamedTempFile::new()?;
                 std::fs::write(file.path(), ca)?;
-                let server = Server::running(server, file.path(), Vec::new())?;
+                let mut server = Server::running(server, file.path(), Vec::new())?;
+                server.spread(workload.sockets)?;
                 let come = Crowd::gather(&workload, &server, &progress);
                 crowd = Some((unless_gone(line, come).await?, workload));
                 line.send(&Report::Ready).await?;

@@ -113,6 +113,9 @@ pub(crate) struct What {
     /// Messages that each device missed (sync)
     #[arg(long)]
     missed: Option<usize>,
+    /// UDP sockets that devices use in turn: a node with several event loops spreads devices by their address (magpie)
+    #[arg(long)]
+    sockets: Option<usize>,
     /// How people sign in (signin)
     #[arg(long, value_parser = proof)]
     proof: Option<Proof>,
@@ -175,7 +178,7 @@ impl What {
         let mut work = Workload::load(&self.workload)?;
         macro_rules! over { ($($field:ident),+) => { $(if let Some(value) = &self.$field { work.$field = value.clone(); })+ }; }
         over!(users, groups, members, senders, outstanding, rate, seconds, warm_up, churn, conversations, missed);
-        over!(files_rate, file_bytes, proof, folder, files, speed, p99_ms, kills, nodes);
+        over!(files_rate, file_bytes, proof, folder, files, speed, p99_ms, kills, nodes, sockets);
         if let Some(bytes) = self.bytes {
             work.payload = vec![workload::Payload { bytes, share: 1.0 }];
         }

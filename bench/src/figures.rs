@@ -50,6 +50,9 @@ pub(crate) struct Figures {
     /// From the beginning until everything was done, where that is the question.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) took_s: Option<f64>,
+    /// In how long people were away is the SDK's pause before it connects again, so long at most, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pause_max_ms: Option<f64>,
     /// Growth of memory after warm-up, per hour, as a part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory_slope_per_hour: Option<f64>,
@@ -168,7 +171,11 @@ impl Figures {
         }
         // Where nothing is acknowledged, no message was said: what took so long is a session.
         let what = if self.ack_p50_ms.is_some() { "delivery" } else { "wait    " };
-        writeln!(out, "  {what}   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;
+        write!(out, "  {what}   p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms)?;
+        match self.pause_max_ms {
+            Some(pause) => writeln!(out, ", with the device's pause of 0 to {pause:.0} ms before it connects again")?,
+            None => writeln!(out)?,
+        }
         if let (Some(p50), Some(p99)) = (self.ack_p50_ms, self.ack_p99_ms) {
             writeln!(out, "  ack        p50 {p50:.2} ms, p99 {p99:.2} ms")?;
         }

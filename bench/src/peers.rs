@@ -268,6 +268,11 @@ impl Server {
         Ok(Self { system, processes, started: None, cluster: Some(cluster) })
     }
 
+    /// Lets Magpie's devices come from so many addresses.
+    pub(crate) fn spread(&mut self, sockets: usize) -> anyhow::Result<()> {
+        if let System::Magpie(magpie) = &mut self.system { magpie.spread(sockets) } else { Ok(()) }
+    }
+
     /// The nodes that were started as a cluster.
     pub(crate) fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()

@@ -28,6 +28,7 @@ pub(crate) struct Ran {
 /// Runs it.
 pub(crate) async fn run(work: &Workload, server: &mut Server, progress: &Progress) -> anyhow::Result<Ran> {
     work.check()?;
+    server.spread(work.sockets)?;
     match work.kind {
         Kind::Direct | Kind::Group | Kind::Mixed | Kind::Soak => {
             let crowd = chat::Crowd::gather(work, server, progress).await?;

@@ -100,6 +100,8 @@ pub(crate) struct Workload {
     pub(crate) kills: usize,
     /// Nodes of Magpie that are started for it, each with a replica of everything: 1, 3 or 5.
     pub(crate) nodes: usize,
+    /// UDP sockets that Magpie's devices use in turn.
+    pub(crate) sockets: usize,
 }
 
 impl Default for Workload {
@@ -127,6 +129,7 @@ impl Default for Workload {
             file_bytes: 100_000,
             kills: 3,
             nodes: 1,
+            sockets: 1,
         }
     }
 }
@@ -184,6 +187,7 @@ impl Workload {
             "nodes is {}; a cluster begins with 1, 3 or 5 (an even number survives no more than one less)",
             self.nodes
         );
+        ensure!((1..=1000).contains(&self.sockets), "sockets is {}; it must be 1 to 1000", self.sockets);
         ensure!(self.kind != Kind::Failover || self.kills >= 1, "kills is 0; it must be at least 1");
         let most = if self.kind == Kind::Signin { 100_000 } else { 32 };
         ensure!((1..=most).contains(&self.outstanding), "outstanding is {}; it must be 1 to {most}", self.outstanding);

@@ -232,7 +232,7 @@ impl<M: Machine> Router<M> {
     /// Asks an entity; `reply` is called when the command is durable and applied, or with why that is not known.
     pub fn submit(&self, entity: EntityId, command: M::Command, reply: Reply<M::Reply>) {
         let shard = self.shard_of(entity.slot());
-        if shard.leadership().leads || self.0.remote.is_none() {
+        if self.0.remote.is_none() || shard.leadership().leads {
             return self.submit_here(shard, entity, command, reply);
         }
         let (router, shard) = (self.clone(), shard.id());

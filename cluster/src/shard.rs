@@ -31,7 +31,11 @@ use std::{
 };
 
 use magpie_protocol::{NodeId, ShardId};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     AskError, Clock, Fatal, HintSink, ShardMap, StorageError,
@@ -147,6 +151,7 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) outbox_ready: Notify,
     /// Where the feed ends, as far as this replica has applied it.
     pub(crate) feed_end: watch::Sender<u64>,
+    /// Set under the lock of `open`: nothing is added any more.
     pub(crate) stopping: AtomicBool,
     /// This node's replica of the group; none where it holds none.
     pub(crate) group: RwLock<Option<Arc<dyn Consensus>>>,
@@ -165,6 +170,7 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) system: SystemView,
     pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
     pub(crate) snapshot_len: AtomicU64,
+    runtime: Handle,
 }
 
 /// What the shards of a node share.
@@ -200,6 +206,8 @@ pub struct ShardParts<M: Machine> {
     pub system: SystemView,
     pub snapshot: Option<SnapshotFile>,
     pub node: NodeParts,
+    /// The event loop that it runs in.
+    pub runtime: Handle,
 }
 
 /// The handle to a shard. Clones share it.
@@ -264,7 +272,13 @@ impl<M: Machine> Shard<M> {
             system: parts.system,
             snapshot: Mutex::new(parts.snapshot),
             snapshot_len: AtomicU64::new(0),
+            runtime: parts.runtime,
         })))
+    }
+
+    /// Does something in the shard's own event loop: what waits there, between two steps of a shard, sees no half of one.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.runtime.spawn(work)
     }
 
     /// Which shard this is.
@@ -370,8 +384,13 @@ impl<M: Machine> Shard<M> {
     /// Adds an item to the open batch, or alone to one of its own.
     fn enqueue_in(&self, alone: bool, add: impl FnOnce(&mut BatchBuilder), waiter: Waiter<M>) {
         let mut open = lock(&self.0.open);
+        if self.0.stopping.load(Ordering::Relaxed) {
+            drop(open);
+            return waiter.fail(AskError::Stopping);
+        }
         let limits = &self.0.limits;
         let full = |b: &BatchBuilder| b.len() >= limits.batch_bytes || b.commands() >= limits.batch_commands;
+        let first = open.is_empty();
         if open.back().is_none_or(|b| alone || b.closed || full(&b.builder)) {
             let (builder, waiters) = (BatchBuilder::default(), VecDeque::new());
             open.push_back(OpenBatch { builder, waiters, closed: alone });
@@ -380,28 +399,12 @@ impl<M: Machine> Shard<M> {
             add(&mut batch.builder);
             batch.waiters.push_back(waiter);
         }
-        drop(open);
+        // Before another thread can take it.
         self.0.waiting_commands.fetch_add(1, Ordering::Relaxed);
-        self.0.ready.notify_one();
-    }
-
-    /// Answers a read from the leader's applied state.
-    pub fn query(&self, query: M::Query) -> Result<M::View, AskError> {
-        self.lead()?;
-        self.look(query)
-    }
-
-    /// Answers a read from what this replica has applied, which may lag behind the leader.
-    pub fn look(&self, query: M::Query) -> Result<M::View, AskError> {
-        let mut core = lock(&self.0.core);
-        self.0.check(&core)?;
-        let Core { store, machine, .. } = &mut *core;
-        let view = machine.query(store, query);
-        let fault = core.store.fault().map(ToString::to_string);
-        drop(core);
-        match fault {
-            Some(fault) => Err(self.0.state_failed(&fault)),
-            None => Ok(view),
+        drop(open);
+        // The driver takes all that there is before it waits.
+        if first {
+            self.0.ready.notify_one();
         }
     }
 

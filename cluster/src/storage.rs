@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use magpie_protocol::{NodeId, ShardId};
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     Clock, Fatal, Router, ShardMap,
@@ -75,6 +75,8 @@ pub struct Outside {
     pub fatal: Fatal,
     /// The way to the other nodes; none for a node that is alone.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Where shards run: each in one of these, in turn. None where all of them run where storage is opened.
+    pub loops: Vec<Handle>,
 }
 
 /// Why storage does not open.
@@ -113,7 +115,10 @@ impl<M: Machine> Storage<M> {
     /// of several, which needs the way to the others, at once. Must be called in a tokio runtime, where its tasks then
     /// live.
     pub async fn open(config: &StorageConfig, outside: Outside, machine: impl Fn() -> M) -> Result<Self, StorageError> {
-        let Outside { disk, clock, fatal, transport } = outside;
+        let Outside { disk, clock, fatal, transport, mut loops } = outside;
+        if loops.is_empty() {
+            loops.push(Handle::current());
+        }
         let log_dir = config.dir.join("log");
         let snapshot_dir = config.dir.join("snapshots");
         let (segments, mut found) = Segments::open(disk.clone(), &log_dir, config.log)?;
@@ -177,6 +182,7 @@ impl<M: Machine> Storage<M> {
                 system: system.clone(),
                 snapshot,
                 node: node.clone(),
+                runtime: loops[usize::from(id.get()) % loops.len()].clone(),
             })?);
         }
         if let Some((shard, _)) = found.into_iter().find(|(_, r)| !r.entries.is_empty()) {
@@ -195,22 +201,25 @@ impl<M: Machine> Storage<M> {
         });
         let mut tasks = Vec::new();
         for shard in &shards {
-            tasks.push(tokio::spawn(shard.clone().drive()));
-            tasks.push(tokio::spawn(shard.clone().deliver_outbox(router.clone())));
-            tasks.push(tokio::spawn(shard.clone().keep_checkpoints()));
-            tasks.push(tokio::spawn(shard.clone().watch_leader()));
-            tasks.push(tokio::spawn(shard.clone().serve_reads()));
-            tasks.push(tokio::spawn(shard.clone().keep_audits()));
-            tasks.push(tokio::spawn(shard.clone().keep_level()));
+            tasks.push(shard.spawn(shard.clone().drive()));
+            tasks.push(shard.spawn(shard.clone().deliver_outbox(router.clone())));
+            tasks.push(shard.spawn(shard.clone().keep_checkpoints()));
+            tasks.push(shard.spawn(shard.clone().watch_leader()));
+            tasks.push(shard.spawn(shard.clone().serve_reads()));
+            tasks.push(shard.spawn(shard.clone().keep_audits()));
+            tasks.push(shard.spawn(shard.clone().keep_level()));
         }
-        let beating = shards.clone();
-        tasks.push(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                beating.iter().for_each(Shard::beat);
-                beating.iter().for_each(Shard::forget_old_cut);
-            }
-        }));
+        for (first, runtime) in loops.iter().enumerate() {
+            // Where they are applied: what is counted has been handed on then.
+            let beating: Vec<_> = shards.iter().skip(first).step_by(loops.len()).cloned().collect();
+            tasks.push(runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    beating.iter().for_each(Shard::beat);
+                    beating.iter().for_each(Shard::forget_old_cut);
+                }
+            }));
+        }
         match &transport {
             Some(transport) => {
                 for shard in &shards {
@@ -243,13 +252,13 @@ impl<M: Machine> Storage<M> {
     /// Refuses new commands, applies what was accepted, writes everything down, and stops what runs.
     pub async fn stop(self) -> Result<(), StorageError> {
         // At once: without the other replicas each takes as long as it may.
-        join_all(self.shards.iter().map(Shard::drain)).await;
+        join_all(self.shards.iter().map(|shard| shard.spawn(shard.clone().drain()))).await;
         if let Some(transport) = &self.transport {
             transport.stop().await;
         }
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // One may be in the middle of something, in another loop.
+        join_all(self.tasks).await;
         self.background.stop();
         for shard in &self.shards {
             shard.checkpoint_now();
@@ -268,8 +277,7 @@ impl<M: Machine> Storage<M> {
             task.abort();
         }
         for shard in &self.shards {
-            let shard = shard.clone();
-            tokio::spawn(async move { shard.end_group().await });
+            shard.spawn(shard.end_group());
         }
         if let Some(transport) = self.transport {
             tokio::spawn(async move { transport.stop().await });

@@ -50,7 +50,8 @@ pub struct Signal {
 /// Where a node takes hints. Calls must not block and must not call back into the shard.
 pub trait HintSink: Send + Sync + 'static {
     /// Hints of an applied batch, in order; `count` is how many this shard has sent here with these. The answer to
-    /// a command is given right after its hints and before those of the next.
+    /// a command is given after its hints, and before those of later commands: where it has hints itself, and they come from
+    /// another session or are of another timeline.
     fn on_hints(&self, shard: ShardId, count: u64, hints: &[Hint]);
     /// How many hints this shard has sent here.
     fn on_beat(&self, shard: ShardId, count: u64);
@@ -62,6 +63,13 @@ pub trait HintSink: Send + Sync + 'static {
     fn on_signal(&self, signal: Signal) {
         let _ = signal;
     }
+}
+
+/// How many of these, from the first on, are of one timeline and come from one session: that session is handed none of
+/// them, so that its answers may come behind all of them.
+pub(crate) fn run_len(hints: &[Hint]) -> usize {
+    let Some(first) = hints.first().filter(|hint| hint.origin.is_some()) else { return hints.len().min(1) };
+    hints.iter().take_while(|hint| hint.timeline == first.timeline && hint.origin == first.origin).count()
 }
 
 /// A node notices within three seconds that another leads, and registers its watches there.
@@ -192,7 +200,29 @@ impl HintSink for Nowhere {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+
+    #[test]
+    fn what_is_told_in_one_go_is_of_one_timeline_and_one_session() {
+        let hint = |timeline: u64, device: Option<u64>| Hint {
+            timeline: TimelineId::Inbox(UserId::from_bits(timeline)),
+            number: 1,
+            rights_before: 0,
+            change: None,
+            origin: device.map(|device| Origin { device: DeviceId::from_bits(device), epoch: 1 }),
+            entry: EntryBytes(Bytes::new()),
+        };
+        let run = |hints: &[(u64, Option<u64>)]| {
+            run_len(&hints.iter().map(|(timeline, device)| hint(*timeline, *device)).collect::<Vec<_>>())
+        };
+        assert_eq!(run(&[]), 0);
+        assert_eq!(run(&[(1, Some(5)), (1, Some(5)), (1, Some(5))]), 3);
+        assert_eq!(run(&[(1, Some(5)), (1, Some(6))]), 1, "of another session, which is to have its own answer first");
+        assert_eq!(run(&[(1, Some(5)), (2, Some(5))]), 1);
+        assert_eq!(run(&[(1, None), (1, None)]), 1, "nobody knows who asked for these");
+    }
 
     /// A node whose watches were forgotten is told a count that it has not seen, also when as many hints have gone as
     /// before: whether the replica served no more for a moment, or led again in another term, or another did.

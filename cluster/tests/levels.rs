@@ -193,7 +193,7 @@ fn alone(level: u32) -> StorageConfig {
 fn outside(disk: &MemoryDisk, ended: &Arc<std::sync::Mutex<Vec<(Ending, String)>>>) -> Outside {
     let ended = ended.clone();
     let fatal = Fatal::by_kind(move |ending, why| ended.lock().unwrap().push((ending, why.to_owned())));
-    Outside { disk: Arc::new(disk.clone()), clock: Arc::new(|| 1_000_000), fatal, transport: None }
+    Outside { disk: Arc::new(disk.clone()), clock: Arc::new(|| 1_000_000), fatal, transport: None, loops: Vec::new() }
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn storage() -> Storage<Magpie> {
     };
     let fatal = Fatal::new(|why| panic!("{why}"));
     let disk = Arc::new(MemoryDisk::default());
-    let outside = Outside { disk, clock: Arc::new(|| 1_000_000), fatal, transport: None };
+    let outside = Outside { disk, clock: Arc::new(|| 1_000_000), fatal, transport: None, loops: Vec::new() };
     Storage::open(&config, outside, || Magpie).await.unwrap()
 }
 

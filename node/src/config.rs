@@ -16,6 +16,10 @@ pub use sections::{
 /// Devices take a connection for lost on which an answer takes ten seconds.
 const READ_EVERY_MS_MAX: u64 = 5_000;
 
+/// More event loops would be of no use to any machine.
+const LOOPS_MAX: usize = 64;
+const _: () = assert!(LOOPS_MAX <= crate::gateway::quic::PLACES_MAX, "connection ids tell so many apart");
+
 /// A value of the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -94,6 +98,12 @@ impl Config {
         let wrong = |what: String| Err(ConfigError::Invalid(what));
         if !(1..=16).contains(&self.storage.shards) {
             return wrong(format!("storage.shards is {}; it must be 1 to 16", self.storage.shards));
+        }
+        if self.node.loops > LOOPS_MAX {
+            return wrong(format!(
+                "node.loops is {}; it must be 0 (one for every two cores) to {LOOPS_MAX}",
+                self.node.loops
+            ));
         }
         if self.accounts.argon2_memory_kib < 8 || self.accounts.argon2_passes == 0 {
             return wrong("accounts.argon2-memory-kib must be at least 8 and accounts.argon2-passes at least 1".into());
@@ -244,6 +254,9 @@ mod tests {
         let many = [("MAGPIE_STORAGE_SHARDS".to_owned(), "99".to_owned())];
         let error = Config::load(None, many.into_iter()).unwrap_err().to_string();
         assert!(error.contains("storage.shards is 99"), "{error}");
+        let many = [("MAGPIE_NODE_LOOPS".to_owned(), "65".to_owned())];
+        let error = Config::load(None, many.into_iter()).unwrap_err().to_string();
+        assert!(error.contains("node.loops is 65; it must be 0 (one for every two cores) to 64"), "{error}");
         let below = [("MAGPIE_LIMITS_CONVERSATION_BURST".to_owned(), "-1.0".to_owned())];
         let error = Config::load(None, below.into_iter()).unwrap_err().to_string();
         assert!(error.contains("limits.conversation-burst is -1"), "{error}");

@@ -23,6 +23,7 @@ pub mod hooks;
 pub mod keys;
 pub mod limits;
 pub mod log;
+mod loops;
 pub mod machine;
 pub mod media;
 pub mod metrics;

@@ -68,18 +68,22 @@ impl<K: Eq + Hash> Buckets<K> {
         if self.rate.per_second <= 0.0 {
             return Ok(());
         }
-        if self.buckets.len() > SWEEP_AT {
-            self.buckets.retain(|_, bucket| !bucket.is_full(self.rate, now_ms));
-        }
-        let mut taken = Ok(());
+        let (mut taken, mut new) = (Ok(()), false);
         self.buckets.alter(
             key,
-            || Bucket::full(self.rate, now_ms),
+            || {
+                new = true;
+                Bucket::full(self.rate, now_ms)
+            },
             |bucket| {
                 taken = bucket.take(self.rate, now_ms);
                 true
             },
         );
+        // Only what grows needs to be counted.
+        if new && self.buckets.len() > SWEEP_AT {
+            self.buckets.retain(|_, bucket| !bucket.is_full(self.rate, now_ms));
+        }
         taken.inspect_err(|_| limited(self.name))
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     hooks::{Board, Hooks},
     keys::Keys,
     limits,
+    loops::{self, Loops},
     machine::MagpieRouter,
     media::{self, Media},
     overload::{Mailboxes, Overload},
@@ -93,8 +94,8 @@ pub struct Options {
     pub drop_hints: Arc<AtomicBool>,
 }
 
-/// The exit code of a node whose storage failed.
-pub const EXIT_STORAGE: i32 = 74;
+/// The exit code of a node whose storage, or a socket for devices, failed.
+pub const EXIT_FAILED: i32 = 74;
 /// The exit code of a node whose build cannot do what the cluster does: it must be upgraded.
 pub const EXIT_TOO_OLD: i32 = 76;
 /// The exit code of a node that the cluster does not take: it was removed, or what its id had promised is lost.
@@ -109,7 +110,7 @@ impl Default for Options {
             fatal: Fatal::by_kind(|ending, why| {
                 tracing::error!("{why}");
                 let (code, then) = match ending {
-                    Ending::Failed => (EXIT_STORAGE, "start it again when the cause is gone"),
+                    Ending::Failed => (EXIT_FAILED, "start it again when the cause is gone"),
                     Ending::TooOld => (EXIT_TOO_OLD, "nothing is lost: start a newer build on its data folder"),
                     Ending::TurnedAway => (EXIT_TURNED_AWAY, "the cluster goes on without it"),
                 };
@@ -140,7 +141,6 @@ pub(crate) struct Shared {
     pub(crate) limits: limits::Shared,
     pub(crate) reading: Reading,
     pub(crate) clock: Clock,
-    pub(crate) writer: Writer,
     pub(crate) overload: Arc<Overload>,
     pub(crate) hooks: Hooks,
     pub(crate) media: Arc<Media>,
@@ -153,9 +153,12 @@ pub struct Node {
     storage: Storage<Magpie>,
     conversations: Arc<Conversations>,
     listener: Listener,
+    writers: Vec<Writer>,
     tasks: Vec<JoinHandle<()>>,
     started: Instant,
     ready: Arc<AtomicBool>,
+    /// What lives in them ends before the folder is another's.
+    loops: Loops,
     _lock: Option<std::fs::File>,
 }
 
@@ -210,11 +213,19 @@ impl Node {
         };
         let media = Arc::new(Media::open(&config.media, dir, options.others.is_none(), !options.threads)?);
         let mut stored = stored::storage_config(&config, &options, disk);
-        let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay)?;
+        let loops = Loops::start(match config.node.loops {
+            // A simulation has one thread.
+            _ if !options.threads => 1,
+            0 => loops::of_use(),
+            count => count,
+        })?;
+        let runtimes = loops.runtimes();
+        let listener = Listener::bind(&config.gateway, tls, &tls::reset_key(dir)?, options.underlay, &runtimes)?;
         stored.part.devices = config.gateway.advertised().ok().flatten().or(listener.address().ok());
         let clock = options.clock.clone();
         let transport = options.others.map(|others| others.transport);
-        let outside = Outside { disk: options.disk, clock: clock.clone(), fatal: options.fatal, transport };
+        let (disk, fatal) = (options.disk, options.fatal);
+        let outside = Outside { disk, clock: clock.clone(), fatal: fatal.clone(), transport, loops: runtimes };
         let storage = Storage::open(&stored, outside, || Magpie).await?;
         let router = storage.router().clone();
         let watches = Arc::new(Watches::new(clock.clone(), options.drop_hints));
@@ -248,7 +259,6 @@ impl Node {
             limits,
             reading: Reading::default(),
             clock,
-            writer: Writer::default(),
             overload: overload.clone(),
             hooks,
             media: media.clone(),
@@ -259,15 +269,6 @@ impl Node {
         let mut tasks = telling;
         tasks.extend([
             tokio::task::spawn_local(start_actors),
-            tokio::spawn(shared.writer.clone().run()),
-            {
-                let (listener, shared, ready) = (listener.clone(), shared.clone(), ready.clone());
-                tokio::task::spawn_local(async move {
-                    gateway::serve(listener, shared).await;
-                    // It stops, or its socket failed: either way nobody is to be sent here.
-                    ready.store(false, Ordering::Relaxed);
-                })
-            },
             tokio::spawn(drain::shed_sessions(shared.clone())),
             tokio::spawn(chores::run(shared.clone())),
             tokio::spawn(search.keep_clean(storage.shards().to_vec())),
@@ -276,7 +277,6 @@ impl Node {
                 tokio::spawn(async move { media.sweep(router, clock).await })
             },
             tokio::spawn(overload.clone().watch(shared.router.clone())),
-            tokio::task::spawn_local(overload.clone().look_at_actors()),
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -285,9 +285,12 @@ impl Node {
                 }
             }),
         ]);
+        let writers = gateway::open(&listener, &loops, &shared, &ready, &fatal);
         let counted = shared.clone();
         shared.router.pulse().set_sessions(move || counted.sessions.len());
-        Ok(Self { shared, storage, conversations, listener, tasks, started: Instant::now(), ready, _lock: Some(lock) })
+        let started = Instant::now();
+        let lock = Some(lock);
+        Ok(Self { shared, storage, conversations, listener, writers, tasks, started, ready, loops, _lock: lock })
     }
 
     /// Where devices connect.
@@ -331,9 +334,7 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.conversations.stop();
-        self.tasks.iter().for_each(JoinHandle::abort);
-        self.shared.writer.stop();
-        self.shared.search.stop();
+        self.end_tasks();
         self.listener.close(Duration::from_secs(1)).await;
         self.storage.stop().await?;
         Ok(())
@@ -341,12 +342,18 @@ impl Node {
 
     /// Stops at once and writes nothing more, as a crash would. For tests.
     pub async fn crash(self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-        self.shared.writer.stop();
-        self.shared.search.stop();
+        self.ready.store(false, Ordering::Relaxed);
+        self.end_tasks();
         self.conversations.stop();
         self.storage.crash();
         self.listener.close(Duration::from_millis(100)).await;
+    }
+
+    fn end_tasks(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.loops.abort();
+        self.writers.iter().for_each(Writer::stop);
+        self.shared.search.stop();
     }
 }
 
@@ -422,7 +429,7 @@ impl Observer {
             problems.push("the node is being drained: it takes no sessions".to_owned());
         }
         if !self.ready.load(Ordering::Relaxed) {
-            problems.push("the node takes no devices: it is stopping, or its socket failed (see its log)".to_owned());
+            problems.push("the node takes no devices: it is stopping".to_owned());
         }
         Status {
             agent: crate::AGENT.to_owned(),

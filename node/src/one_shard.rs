@@ -56,7 +56,7 @@ impl OneShard {
         let now_ms = Arc::new(AtomicU64::new(1_700_000_000_000));
         let clock = now_ms.clone();
         let (clock, fatal) = (Arc::new(move || clock.load(Ordering::Relaxed)), Fatal::new(|why| panic!("{why}")));
-        let outside = Outside { disk: disk.clone(), clock, fatal, transport: None };
+        let outside = Outside { disk: disk.clone(), clock, fatal, transport: None, loops: Vec::new() };
         let storage = Storage::open(&config, outside, || Magpie).await.unwrap();
         Self { storage, disk, now_ms }
     }

@@ -14,7 +14,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant},
@@ -73,8 +73,8 @@ impl Priority {
 /// How long messages waited in the mailboxes of each kind. What waits in shards, they know themselves.
 #[derive(Debug, Default)]
 pub struct Mailboxes {
-    /// Of sessions: how long their turn takes to come, by looking.
-    pub sessions: Waits,
+    /// Of sessions, those of each event loop: how long their turn takes to come, by looking.
+    sessions: Mutex<Vec<Arc<Waits>>>,
     /// Of the lanes from other nodes, and of all else that is no actor: the same.
     pub lanes: Waits,
     /// Of groups: each command.
@@ -85,6 +85,10 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
+    fn sessions(&self) -> MutexGuard<'_, Vec<Arc<Waits>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The longest average of those that less coming in relieves.
     fn take(&self, router: &MagpieRouter) -> Duration {
         let told = |mailbox: &'static str, wait: Duration| {
@@ -93,7 +97,7 @@ impl Mailboxes {
         };
         told("passwords", self.passwords.take());
         let waits = [
-            told("session", self.sessions.take()),
+            told("session", self.sessions().iter().map(|waits| waits.take()).max().unwrap_or_default()),
             told("lane", self.lanes.take()),
             told("conversation", self.conversations.take()),
             told("shard", router.take_wait()),
@@ -201,11 +205,12 @@ impl Overload {
         Err(WireError::after(ErrorCode::Overloaded, self.retry_after_ms(priority.0, self.level())))
     }
 
-    /// Looks at how long sessions and conversations wait for their turn, as long as the node runs: to be run where they
-    /// are.
+    /// Looks at how long sessions wait for their turn, as long as the node runs: to be run in each loop where they are.
     pub async fn look_at_actors(self: Arc<Self>) {
+        let waits = Arc::new(Waits::default());
+        self.mailboxes.sessions().push(waits.clone());
         loop {
-            look(&self.mailboxes.sessions).await;
+            look(&waits).await;
         }
     }
 

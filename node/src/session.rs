@@ -5,7 +5,12 @@ mod requests;
 mod sync;
 pub mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    mem::take,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use actix::{Actor as _, ActorContext, Addr, AsyncContext, Context, Handler, Message as ActixMessage, StreamHandler};
 use magpie_protocol::{
@@ -42,8 +47,10 @@ pub enum Message {
     Unfollow(ConversationId),
     /// This device of the person was signed out.
     SignedOut(DeviceId),
-    /// Hints of these timelines did not reach the device.
+    /// Hints of these timelines did not find room in the device's queue.
     Behind(Vec<TimelineId>),
+    /// Hints did not reach the device: [`SessionHandle::missed`] has of which timelines.
+    Missed,
     /// Something of the inbox was missed: read the list of conversations again.
     Relist,
 }
@@ -56,11 +63,12 @@ struct Session {
     identity: Identity,
     out: Arc<Outbound>,
     address: Addr<Actor>,
+    missed: Mutex<BTreeSet<TimelineId>>,
 }
 
 impl SessionHandle {
     fn new(identity: Identity, out: Arc<Outbound>, address: Addr<Actor>) -> Self {
-        Self(Arc::new(Session { identity, out, address }))
+        Self(Arc::new(Session { identity, out, address, missed: Mutex::default() }))
     }
 
     /// Who is at the other end.
@@ -73,6 +81,26 @@ impl SessionHandle {
         if self.0.address.try_send(message).is_err() {
             self.0.out.close();
         }
+    }
+
+    /// Hints of these timelines did not reach the device. The session is told once of all that come before it looks.
+    pub fn missed(&self, timelines: impl IntoIterator<Item = TimelineId>) {
+        let mut missed = self.lock_missed();
+        let told = !missed.is_empty();
+        missed.extend(timelines);
+        let tell = !told && !missed.is_empty();
+        drop(missed);
+        if tell {
+            self.tell(Message::Missed);
+        }
+    }
+
+    fn take_missed(&self) -> Vec<TimelineId> {
+        take(&mut *self.lock_missed()).into_iter().collect()
+    }
+
+    fn lock_missed(&self) -> MutexGuard<'_, BTreeSet<TimelineId>> {
+        self.0.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device's queue.
@@ -212,6 +240,11 @@ impl Handler<Message> for Actor {
                 }
             }
             Message::Behind(timelines) => self.tell_behind(timelines, context),
+            Message::Missed => {
+                if let State::SignedIn(handle) = &self.state {
+                    self.tell_behind(handle.take_missed(), context);
+                }
+            }
             Message::Relist => self.relist(context),
         }
     }

@@ -19,7 +19,8 @@ use magpie_protocol::{
 };
 
 use crate::{
-    machine::MagpieRouter,
+    chat,
+    machine::{MagpieRouter, Query},
     registry::Registry,
     session::{Identity, Message, SessionHandle},
 };
@@ -157,8 +158,9 @@ impl Watches {
         for (shard, timelines) in by_shard {
             router.unwatch(shard, timelines.clone());
             // A session that came to one of them meanwhile may have said so before this.
-            if timelines.iter().any(|timeline| self.table.look(timeline, |_| ()).is_some()) {
-                self.repair(shard);
+            let again: Vec<_> = timelines.into_iter().filter(|it| self.table.look(it, |_| ()).is_some()).collect();
+            if !again.is_empty() {
+                self.watch_again(shard, again);
             }
         }
     }
@@ -173,17 +175,37 @@ impl Watches {
         self.table.is_empty()
     }
 
-    fn hand_on(&self, hint: &Hint) {
-        let handed_on = self.table.change(&hint.timeline, |watchers| {
-            crate::metrics::count!(crate::metrics::HINTS, watchers.len() as u64);
-            hand_to(watchers, hint);
-            if let TimelineId::Inbox(user) = hint.timeline {
-                tell_of_inbox(user, &hint.entry.0, watchers);
+    /// Hints of one timeline, in order.
+    fn hand_on(&self, timeline: TimelineId, hints: &[Hint]) {
+        let handed_on = self.table.change(&timeline, |watchers| {
+            crate::metrics::count!(crate::metrics::HINTS, (watchers.len() * hints.len()) as u64);
+            for hint in hints {
+                hand_to(watchers, hint);
+                if let TimelineId::Inbox(user) = timeline {
+                    tell_of_inbox(user, &hint.entry.0, watchers);
+                }
             }
         });
         if handed_on.is_none() {
-            lock(&self.strays).insert(hint.timeline);
+            lock(&self.strays).insert(timeline);
         }
+    }
+
+    /// Registers watches of some timelines of a shard again, and lets the sessions that follow them ask where they stand.
+    fn watch_again(&self, shard: ShardId, timelines: Vec<TimelineId>) {
+        let Some(router) = self.router.get() else { return };
+        let (router, table, seen, now) = (router.clone(), self.table.clone(), self.seen.clone(), (self.clock)());
+        tokio::spawn(async move {
+            // Watch first, then look.
+            let nothing = chat::Query::Heads { reader: UserId::from_bits(0), conversations: Vec::new() };
+            match router.watch(shard, timelines.clone(), Query::Chat(nothing)).await {
+                Ok(_) => ask_where_they_stand(&table, |timeline| timelines.contains(timeline)),
+                Err(error) => {
+                    tracing::debug!(%shard, %error, "watches are not registered again yet");
+                    lock(&seen).entry(shard).or_insert(Seen::first(now)).torn = true;
+                }
+            }
+        });
     }
 
     /// Registers the watches of a shard again and lets every session concerned ask where it stands.
@@ -238,7 +260,7 @@ fn ask_where_they_stand(table: &Table, of: impl Fn(&TimelineId) -> bool) {
         }
     });
     for (session, timelines) in sessions.into_values() {
-        session.tell(Message::Behind(timelines.into_iter().collect()));
+        session.missed(timelines);
     }
 }
 
@@ -252,7 +274,7 @@ fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
         if !watcher.may_have(hint) {
             // Its right may have ended with a hint that was lost: it asks again.
             watcher.granted = NOT_GRANTED;
-            session.tell(Message::Behind(vec![hint.timeline]));
+            session.missed([hint.timeline]);
             continue;
         }
         // Its answer says the same, and comes before any later entry.
@@ -266,7 +288,7 @@ fn hand_to(watchers: &mut [Watcher], hint: &Hint) {
         let ends = change.user == me.user && !change.granted;
         watcher.granted = if ends { NOT_GRANTED } else { hint.number };
         if ends {
-            session.tell(Message::Behind(vec![hint.timeline]));
+            session.missed([hint.timeline]);
         }
     }
 }
@@ -298,8 +320,8 @@ impl HintSink for Watches {
         }
         known.at_ms = now;
         drop(seen);
-        for hint in hints {
-            self.hand_on(hint);
+        for run in hints.chunk_by(|one, next| one.timeline == next.timeline) {
+            self.hand_on(run[0].timeline, run);
         }
     }
 

@@ -16,6 +16,8 @@ use magpie_node::{Config, Node, Options, machine::MagpieRouter, node::Observer};
 pub fn test_config(dir: &Path) -> Config {
     let mut config = Config::default();
     config.node.data_dir = dir.to_owned();
+    // All of it with several event loops: MAGPIE_NODE_LOOPS=3, which nodes in processes of their own read themselves.
+    config.node.loops = std::env::var("MAGPIE_NODE_LOOPS").ok().and_then(|loops| loops.parse().ok()).unwrap_or(1);
     config.gateway.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.accounts.argon2_memory_kib = 8;
     config.accounts.argon2_passes = 1;

@@ -2,11 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, reason = "a test")]
 
 use std::{
+    io::{self, IoSliceMut},
     net::SocketAddr,
     os::unix::fs::FileExt,
     path::Path,
+    pin::Pin,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -16,6 +22,7 @@ use magpie_cluster::{
         memory::{Faults, MemoryDisk},
     },
     log::format::{self, GROUP_HEADER_LEN, Position, Record, RecordKind, SEGMENT_HEADER_LEN},
+    transport::quic::Underlay,
 };
 use magpie_node::{Config, Options};
 use magpie_protocol::{Request, ShardId, UserId, frame::contact::Contacts};
@@ -26,6 +33,10 @@ use magpie_tests::{
     node::test_config,
     raw::{Net, Raw},
     seed, until,
+};
+use quinn::{
+    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    udp::{RecvMeta, Transmit},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -129,7 +140,9 @@ async fn a_process_killed_under_load_keeps_every_acknowledged_message() {
     let (kills, seed) = (from_env("MAGPIE_KILLS", 3), seed("kill"));
     let mut rng = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &[]).unwrap();
+    // In several loops: what is true of those is true of one.
+    let loops = [("MAGPIE_NODE_LOOPS", "3")];
+    let mut node = Process::try_start(Path::new(TEST_NODE), &dir.path().join("data"), &loops).unwrap();
     let mut crowd = Crowd::gather(&place(node.address, node.ca()), &fifty()).await;
     assert!(crowd.devices() >= 50);
     crowd.talk(seed, PAUSE);
@@ -160,6 +173,7 @@ async fn a_process_killed_under_load_keeps_every_acknowledged_message() {
 fn on_memory(dir: &Path, listen: Option<SocketAddr>, disk: &MemoryDisk) -> (Config, Options) {
     let mut config = test_config(dir);
     config.gateway.listen = listen.unwrap_or(config.gateway.listen);
+    config.node.loops = 3;
     config.storage.snapshot_bytes_min = 8 * 1024;
     config.storage.log_segment_bytes = 128 * 1024;
     (config, Options { disk: Arc::new(disk.clone()), state_in_memory: true, ..Options::default() })
@@ -243,4 +257,55 @@ async fn a_power_loss_after_the_log_was_cut_finds_a_log_that_begins_where_the_sn
     crowd.fall_silent().await;
     crowd.check().await;
     node.stop();
+}
+
+/// A socket that can be made to fail.
+#[derive(Debug)]
+struct Frail {
+    socket: Arc<dyn AsyncUdpSocket>,
+    failed: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+}
+
+impl AsyncUdpSocket for Frail {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.socket.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        slices: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        *self.reader.lock().unwrap() = Some(context.waker().clone());
+        if self.failed.load(Ordering::SeqCst) {
+            return Poll::Ready(Err(io::Error::other("the interface is gone")));
+        }
+        self.socket.poll_recv(context, slices, metas)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Its devices would reach nobody, and whoever watches over it would not know.
+#[tokio::test]
+async fn a_node_whose_socket_for_devices_fails_ends_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    let socket = Arc::new(Frail { socket, failed: AtomicBool::new(false), reader: Mutex::default() });
+    let underlay = Some(Underlay { socket: socket.clone(), seed: None });
+    let node = InProcess::start(test_config(dir.path()), Options { underlay, ..Options::default() });
+    assert_eq!((node.fatal(), node.observer.status().ready), (String::new(), true));
+    socket.failed.store(true, Ordering::SeqCst);
+    socket.reader.lock().unwrap().take().unwrap().wake();
+    until("the node ends", Duration::from_secs(10), async || !node.fatal().is_empty()).await;
+    assert!(node.fatal().contains("a socket for devices failed"), "{}", node.fatal());
+    assert!(!node.observer.status().ready);
 }

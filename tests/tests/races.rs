@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -12,6 +13,12 @@ use magpie_tests::{InProcess, Person, Place, node::test_config, people::befriend
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const SOON: Duration = Duration::from_secs(30);
+
+fn in_loops(dir: &Path, loops: usize) -> InProcess {
+    let mut config = test_config(dir);
+    config.node.loops = loops;
+    InProcess::start(config, Options::default())
+}
 
 /// What a device shows: its entries as they read now, and the signs on them.
 fn shown(person: &Person, group: magpie_client::ConversationId) -> (Vec<Entry>, BTreeSet<(u64, UserId, String)>) {
@@ -23,7 +30,7 @@ fn shown(person: &Person, group: magpie_client::ConversationId) -> (Vec<Entry>, 
 #[tokio::test]
 async fn acts_that_race_end_equal_on_all_devices() {
     let dir = tempfile::tempdir().unwrap();
-    let node = InProcess::start(test_config(dir.path()), Options::default());
+    let node = in_loops(dir.path(), 3);
     let place = Place::new(node.address, node.ca.clone());
     let mut people = Vec::new();
     for (i, name) in ["ann", "ben", "cat", "dan"].into_iter().enumerate() {
@@ -95,7 +102,8 @@ async fn acts_that_race_end_equal_on_all_devices() {
 #[tokio::test]
 async fn a_device_whose_address_changes_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let node = InProcess::start(test_config(dir.path()), Options::default());
+    // Packets from another address come to another of its sockets.
+    let node = in_loops(dir.path(), 4);
     let (home, phone) = (Place::new(node.address, node.ca.clone()), Place::new(node.address, node.ca.clone()));
     let (ann, ben) = (Person::new(&home, "ann").await, Person::new(&phone, "ben").await);
     let talk = befriend(&ann, &ben).await;

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long everybody may take to come back.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// The SDK waits so long at most before it connects for the first time after a connection broke.
+const PAUSE_MAX_MS: f64 = 100.0;
 
 /// Sessions that do nothing: what each takes of memory, and all of a core.
 pub(crate) async fn idle(work: &Workload, server: &Server, progress: &Progress) -> anyhow::Result<Ran> {
@@ -133,7 +135,7 @@ pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progres
     let (magpie, people) = people(work, server, progress).await?;
     // What their coming left behind settles.
     tokio::time::sleep(Duration::from_secs_f64(work.warm_up)).await;
-    each_signs_in(work, server, progress, |index| {
+    let mut ran = each_signs_in(work, server, progress, |index| {
         let (magpie, person, proof) = (magpie.clone(), people[index].clone(), work.proof);
         async move {
             match proof {
@@ -150,7 +152,9 @@ pub(crate) async fn sign_in(work: &Workload, server: &Server, progress: &Progres
             }
         }
     })
-    .await
+    .await?;
+    ran.figures.pause_max_ms = matches!(work.proof, Proof::Token).then_some(PAUSE_MAX_MS);
+    Ok(ran)
 }
 
 /// As Magpie's people with their tokens: the connection of each breaks, and it comes back as somebody who is known.
@@ -200,5 +204,6 @@ pub(crate) async fn storm(work: &Workload, server: &Server, progress: &Progress)
     let spread = Spread::of(waits.clone()).unwrap_or_default();
     let mut figures = for_sessions(people.len(), (before, after), waits);
     figures.took_s = Some(spread.max / 1000.0);
+    figures.pause_max_ms = Some(PAUSE_MAX_MS);
     Ok(Ran { figures, samples: Vec::new() })
 }

@@ -29,7 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The nodes, and what every client of them shares.
 #[derive(Clone)]
 pub(crate) struct Magpie {
-    pub(crate) network: Network,
+    ca: Vec<u8>,
+    /// UDP sockets, which devices use in turn.
+    networks: Vec<Network>,
     pub(crate) servers: Vec<SocketAddr>,
 }
 
@@ -127,7 +129,16 @@ impl Magpie {
     /// The nodes at these addresses, whose certificates are signed with this one.
     pub(crate) fn new(servers: Vec<SocketAddr>, ca: Vec<u8>) -> anyhow::Result<Self> {
         ensure!(!servers.is_empty(), "there is no node to connect to");
-        Ok(Self { network: Network::new(NetworkConfig::new(ca))?, servers })
+        let networks = vec![Network::new(NetworkConfig::new(ca.clone()))?];
+        Ok(Self { ca, networks, servers })
+    }
+
+    /// Lets devices come from so many addresses: a node with several event loops spreads them by that.
+    pub(crate) fn spread(&mut self, sockets: usize) -> anyhow::Result<()> {
+        while self.networks.len() < sockets {
+            self.networks.push(Network::new(NetworkConfig::new(self.ca.clone()))?);
+        }
+        Ok(())
     }
 
     /// A device that nobody has signed in on. Devices begin with the nodes in turn, and know all of them.
@@ -139,7 +150,7 @@ impl Magpie {
         config.others = servers;
         config.history = History::None;
         config.ask_timeout = Duration::from_secs(120);
-        Ok(Client::open(&self.network, config, StorePlace::Memory)?)
+        Ok(Client::open(&self.networks[turn % self.networks.len()], config, StorePlace::Memory)?)
     }
 
     /// Signs so many people up, under names that no run before used.

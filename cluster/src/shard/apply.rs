@@ -27,7 +27,7 @@ use crate::{
         tx::StateFault,
     },
     system::{self, Change, FIRST_LEVEL, Refusal, System},
-    watch::Hint,
+    watch::{self, Hint},
 };
 
 /// The shard's time, in milliseconds since 1970.
@@ -383,12 +383,14 @@ impl<M: Machine> Applier for Inner<M> {
         }
         let (sink, mut told) = (self.sinks.local(), 0);
         let mut tell = |upto: usize| {
-            if upto > told
-                && let Some(sink) = sink
-            {
-                sink.on_hints(self.id, before + upto as u64, &outcome.hints[told..upto]);
+            if upto > told {
+                // What one session said in a row in one timeline goes in one go: it gets none of it, only its answers.
+                let upto = upto.max(told + watch::run_len(&outcome.hints[told..]));
+                if let Some(sink) = sink {
+                    sink.on_hints(self.id, before + upto as u64, &outcome.hints[told..upto]);
+                }
+                told = upto;
             }
-            told = upto;
         };
         for (hints, waiter, answer) in outcome.replies {
             tell(hints);

@@ -75,7 +75,8 @@ impl<M: Machine> Shard<M> {
 
     /// Checkpoints, makes a snapshot and cuts the log behind it; returns when the snapshot is durable.
     pub async fn snapshot_now(&self) -> Result<(), crate::AskError> {
-        self.checkpoint().await;
+        let shard = self.clone();
+        _ = self.spawn(async move { shard.checkpoint().await }).await;
         let before = self.snapshot_index();
         let consensus = self.group().ok_or(crate::AskError::Unavailable)?;
         consensus.snapshot().await.map_err(|_| crate::AskError::Unavailable)?;

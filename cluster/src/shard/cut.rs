@@ -174,7 +174,7 @@ impl<M: Machine> Shard<M> {
     /// On a task of its own: who waits may be dropped, and what is fixed must still be written.
     async fn spawn_cut(&self, which: impl FnOnce(u64) -> u64 + Send + 'static) -> Result<u64, AskError> {
         let shard = self.clone();
-        tokio::spawn(async move { shard.make_cut(which).await }).await.unwrap_or(Err(AskError::Unknown))
+        self.spawn(async move { shard.make_cut(which).await }).await.unwrap_or(Err(AskError::Unknown))
     }
 
     async fn make_cut(&self, which: impl FnOnce(u64) -> u64) -> Result<u64, AskError> {

@@ -47,6 +47,16 @@ impl Steady {
     }
 }
 
+/// What is to be handed on.
+enum Next<M: Machine> {
+    /// This one; so many are behind it.
+    Batch(OpenBatch<M>, u32),
+    /// Nothing now.
+    None,
+    /// Nothing any more.
+    Never,
+}
+
 impl<M: Machine> Shard<M> {
     /// Hands on batches as long as the shard runs.
     pub(crate) async fn drive(self) {
@@ -55,15 +65,15 @@ impl<M: Machine> Shard<M> {
         // Ids only tell this process's batches apart from those of other nodes, and of processes before it.
         let mut id = xxh3_64(&[self.0.me.bits().to_le_bytes(), (self.0.node.clock)().to_le_bytes()].concat());
         loop {
-            let paused = self.0.paused.load(Ordering::Relaxed);
-            let (next, behind) = if paused { (None, 0) } else { self.next_batch() };
-            let Some(OpenBatch { builder, waiters, .. }) = next else {
-                if self.0.stopping.load(Ordering::Relaxed) {
-                    return;
+            let (next, behind) = match self.next_batch() {
+                Next::Batch(batch, behind) => (batch, behind),
+                Next::None => {
+                    self.0.ready.notified().await;
+                    continue;
                 }
-                self.0.ready.notified().await;
-                continue;
+                Next::Never => return,
             };
+            let OpenBatch { builder, waiters, .. } = next;
             self.0.waiting_commands.fetch_sub(waiters.len() as u64, Ordering::Relaxed);
             let (now_ms, jumped) = steady.look((self.0.node.clock)(), alone);
             if jumped && !alone {
@@ -98,10 +108,13 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    /// The batch whose turn it is, and how many there are behind it.
-    fn next_batch(&self) -> (Option<OpenBatch<M>>, u32) {
+    fn next_batch(&self) -> Next<M> {
         let mut open = lock(&self.0.open);
-        (open.pop_front(), open.len() as u32)
+        if open.is_empty() {
+            return if self.0.stopping.load(Ordering::Relaxed) { Next::Never } else { Next::None };
+        }
+        let next = if self.0.paused.load(Ordering::Relaxed) { None } else { open.pop_front() };
+        next.map_or(Next::None, |batch| Next::Batch(batch, open.len() as u32))
     }
 
     fn abandon(&self, id: u64, error: &ProposeError) {
@@ -131,8 +144,11 @@ impl<M: Machine> Shard<M> {
 
     /// Refuses new commands, and returns when those accepted are applied; or when that takes too long, because the
     /// other replicas do not answer: what becomes of them is then not known.
-    pub(crate) async fn drain(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
+    pub(crate) async fn drain(self) {
+        {
+            let _open = lock(&self.0.open);
+            self.0.stopping.store(true, Ordering::Relaxed);
+        }
         self.0.ready.notify_one();
         self.0.outbox_ready.notify_one();
         let deadline = tokio::time::Instant::now() + DRAIN_MAX;

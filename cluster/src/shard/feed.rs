@@ -347,8 +347,8 @@ impl<M: Machine> Shard<M> {
     }
 
     fn read<T>(&self, read: impl FnOnce(&mut Store) -> Result<T, StateError>) -> Result<T, AskError> {
-        self.lead()?;
         let mut core = lock(&self.0.core);
+        self.lead()?;
         self.0.check(&core)?;
         let found = read(&mut core.store);
         drop(core);

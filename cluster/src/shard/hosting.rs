@@ -108,9 +108,10 @@ impl<M: Machine> Shard<M> {
             pace: self.0.node.pace.clone(),
             system: self.0.system.clone(),
         });
-        let group: Arc<dyn Consensus> = Arc::new(group.await?);
-        tokio::spawn(self.clone().watch_core(group.clone()));
-        *self.0.group.write().unwrap_or_else(PoisonError::into_inner) = Some(group);
+        let group = self.spawn(group).await.map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let group: Arc<dyn Consensus> = Arc::new(group?);
+        *self.0.group.write().unwrap_or_else(PoisonError::into_inner) = Some(group.clone());
+        self.spawn(self.clone().watch_core(group));
         Ok(())
     }
 
@@ -133,13 +134,16 @@ impl<M: Machine> Shard<M> {
         group.read_index().await.map(drop)
     }
 
-    /// Stops this node's replica, and leaves what is stored.
-    pub(crate) async fn end_group(&self) {
+    /// Stops this node's replica, and leaves what is stored. From this call on it holds none.
+    pub(crate) fn end_group(&self) -> impl Future<Output = ()> + use<M> {
         let group = self.0.group.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(group) = group {
-            group.stop().await;
+        let shard = self.clone();
+        async move {
+            if let Some(group) = group {
+                group.stop().await;
+            }
+            shard.0.leadership.send_replace(Leadership::default());
         }
-        self.0.leadership.send_replace(Leadership::default());
     }
 
     /// Stops this node's replica and lets go of all of it: the group goes on without it.
@@ -193,6 +197,11 @@ impl<M: Machine> Shard<M> {
 
     /// Lets another replica lead: nothing is proposed until it has all that there is, and then it stands for election.
     pub(crate) async fn hand_over(&self, router: &Router<M>, to: NodeId) -> Result<(), AskError> {
+        let (shard, router) = (self.clone(), router.clone());
+        self.spawn(async move { shard.hand_on_lead(&router, to).await }).await.unwrap_or(Err(AskError::Unknown))
+    }
+
+    async fn hand_on_lead(&self, router: &Router<M>, to: NodeId) -> Result<(), AskError> {
         let group = self.group().ok_or(AskError::Unavailable)?;
         if !self.is_elected() {
             return Err(AskError::NotLeader { leader: None });

@@ -7,7 +7,7 @@ use std::{mem, sync::Mutex, time::Duration};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{Shard, lock};
+use super::{Core, Shard, lock};
 use crate::{AskError, consensus::ProposeError, machine::Machine};
 
 /// Reads that wait for a round.
@@ -25,6 +25,31 @@ impl<M: Machine> Shard<M> {
         lock(&self.0.reading.reads).push(done);
         self.0.reading.ready.notify_one();
         fresh.await.unwrap_or(Err(AskError::Unavailable))
+    }
+
+    /// Answers a read from the leader's applied state.
+    pub fn query(&self, query: M::Query) -> Result<M::View, AskError> {
+        self.look_if(query, || self.lead().map(drop))
+    }
+
+    /// Answers a read from what this replica has applied, which may lag behind the leader.
+    pub fn look(&self, query: M::Query) -> Result<M::View, AskError> {
+        self.look_if(query, || Ok(()))
+    }
+
+    fn look_if(&self, query: M::Query, may: impl FnOnce() -> Result<(), AskError>) -> Result<M::View, AskError> {
+        let mut core = lock(&self.0.core);
+        // Not before: the lock may have been waited for.
+        may()?;
+        self.0.check(&core)?;
+        let Core { store, machine, .. } = &mut *core;
+        let view = machine.query(store, query);
+        let fault = core.store.fault().map(ToString::to_string);
+        drop(core);
+        match fault {
+            Some(fault) => Err(self.0.state_failed(&fault)),
+            None => Ok(view),
+        }
     }
 
     /// Whether this read must be fresh, and that is not so by itself.

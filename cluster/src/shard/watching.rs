@@ -1,27 +1,35 @@
 //! Which nodes watch which timelines of the shard, on its leader.
 
+use std::sync::MutexGuard;
+
 use magpie_protocol::{NodeId, TimelineId};
 
-use super::{Shard, lock};
+use super::{Core, Shard, lock};
 use crate::{AskError, machine::Machine, watch::Signal};
 
 impl<M: Machine> Shard<M> {
     /// Registers a node's watch of these timelines; a query that is answered after it misses no entry.
     pub fn watch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
-        let term = self.lead()?;
+        self.register(node, timelines).map(drop)
+    }
+
+    fn register(&self, node: NodeId, timelines: &[TimelineId]) -> Result<MutexGuard<'_, Core<M>>, AskError> {
         let mut core = lock(&self.0.core);
-        core.watches.lead(term);
+        // What is registered where it does not lead any more, its next beat forgets.
+        core.watches.lead(self.lead()?);
         for timeline in timelines {
             core.watches.watch(node, *timeline);
         }
-        Ok(())
+        Ok(core)
     }
 
     /// The same for all that it watches, after something went wrong: what it is told from here on is counted from here.
     pub fn rewatch(&self, node: NodeId, timelines: &[TimelineId]) -> Result<(), AskError> {
-        self.watch(node, timelines)?;
-        let count = lock(&self.0.core).watches.count(node, 0);
+        // Under one lock: what it is told is of a table that knows these, and comes before every later count.
+        let mut core = self.register(node, timelines)?;
+        let count = core.watches.count(node, 0);
         self.0.sinks.of(node).on_beat(self.0.id, count);
+        drop(core);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Entries in few pieces of memory: one for each would be a good part of what a message costs.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// Entries that follow each other, one behind the other.
 #[derive(Default)]
 pub(super) struct Row {
@@ -70,13 +72,36 @@ pub(super) struct Place {
 const PIECE_BYTES_MIN: usize = 4 * 1024;
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
+/// Pieces of heaps that are gone, for the next ones of whichever shard: memory that the allocator had given back to the
+/// system would come anew page by page, each with a fault.
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// So many are kept: what the layer of a shard holds when it is written, twice.
+const SPARE_MAX: usize = 256;
+
+fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        self.0.retain(|piece| piece.capacity() == PIECE_BYTES_MAX);
+        self.0.iter_mut().for_each(Vec::clear);
+        let mut spare = spare();
+        let kept = self.0.len().min(SPARE_MAX.saturating_sub(spare.len()));
+        spare.extend(self.0.drain(..kept));
+        // The rest goes when others need not wait for it.
+        drop(spare);
+    }
+}
+
 impl Heap {
     /// Adds one.
     pub(super) fn add(&mut self, entry: &[u8]) -> Place {
         let (room, last) = self.0.last().map_or((0, 0), |last| (last.capacity() - last.len(), last.capacity()));
         if self.0.is_empty() || room < entry.len() {
-            let next = (2 * last).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
-            self.0.push(Vec::with_capacity(next.max(entry.len())));
+            let next = (2 * last).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX).max(entry.len());
+            let used = if next == PIECE_BYTES_MAX { spare().pop() } else { None };
+            self.0.push(used.unwrap_or_else(|| Vec::with_capacity(next)));
         }
         let at = self.0.len() - 1;
         let piece = &mut self.0[at];
@@ -142,6 +167,15 @@ mod tests {
             lens.iter().zip(1u8..).map(|(len, byte)| vec![byte; *len]).map(|entry| (heap.add(&entry), entry)).collect();
         for (place, entry) in added {
             assert_eq!(heap.get(place), entry);
+        }
+    }
+
+    #[test]
+    fn a_piece_that_is_used_again_has_nothing_of_before() {
+        for round in 1..4u8 {
+            let mut heap = Heap::default();
+            let added: Vec<Place> = (0..3_000).map(|_| heap.add(&[round; 100])).collect();
+            assert!(added.iter().all(|place| heap.get(*place) == [round; 100]));
         }
     }
 }

@@ -165,6 +165,7 @@ impl Cluster {
                 kind.lock().unwrap().get_or_insert(ending);
             }),
             transport: Some(transport.clone()),
+            loops: Vec::new(),
         };
         let storage = Storage::open(&config, outside, || Counter { wrong: wrong.clone() }).await?;
         let heard = Arc::new(Heard::default());

@@ -12,8 +12,8 @@ use std::{
 
 use bincode::{Decode, Encode};
 use magpie_cluster::{
-    AskError, DiskId, EntityId, Fatal, Key, Machine, Outside, Part, Record, Storage, StorageConfig, StorageError,
-    Store, Tx,
+    AskError, DiskId, EntityId, Fatal, Key, Machine, Outside, Part, Record, Router, Storage, StorageConfig,
+    StorageError, Store, Tx,
     consensus::openraft::HEARD_WITHIN,
     disk::{Disk, memory::MemoryDisk},
     log::LogLimits,
@@ -22,6 +22,7 @@ use magpie_cluster::{
     system::{FIRST_LEVEL, LEVEL},
 };
 use magpie_protocol::{Body, Entry, NodeId, Slot, TimelineId, UserId};
+use tokio::runtime::Handle;
 
 #[derive(Clone, Debug, Encode, Decode)]
 pub enum Command {
@@ -155,6 +156,16 @@ pub struct Rig {
 
 impl Rig {
     pub async fn try_on(disk: Arc<dyn Disk>, dir: &Path, state_in_memory: bool) -> Result<Self, StorageError> {
+        Self::in_loops(disk, dir, state_in_memory, Vec::new()).await
+    }
+
+    /// The same with its shards in these loops.
+    pub async fn in_loops(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        state_in_memory: bool,
+        loops: Vec<Handle>,
+    ) -> Result<Self, StorageError> {
         let config = StorageConfig {
             dir: dir.to_owned(),
             node: NodeId::new(1, 1),
@@ -178,7 +189,7 @@ impl Rig {
         let fatal = Arc::new(Mutex::new(String::new()));
         let seen = fatal.clone();
         let end = Fatal::new(move |why| *seen.lock().unwrap() += why);
-        let outside = Outside { disk, clock, fatal: end, transport: None };
+        let outside = Outside { disk, clock, fatal: end, transport: None, loops };
         Ok(Self { storage: Storage::open(&config, outside, Counter::default).await?, fatal })
     }
 
@@ -188,6 +199,10 @@ impl Rig {
 
     pub async fn ask(&self, n: u64, command: Command) -> Result<Said, AskError> {
         self.storage.router().ask(EntityId::user(user(n)), command).await
+    }
+
+    pub fn router(&self) -> Router<Counter> {
+        self.storage.router().clone()
     }
 
     pub fn total(&self, n: u64) -> u64 {

@@ -91,12 +91,13 @@ struct Active {
 enum Held {
     /// Of two people.
     Bucket(Bucket),
-    Group(Addr<Actor>),
+    /// None only while it is being made.
+    Group(Option<Addr<Actor>>),
 }
 
 impl Active {
     fn stop(&self) {
-        if let Held::Group(address) = &self.held {
+        if let Held::Group(Some(address)) = &self.held {
             #[expect(clippy::disallowed_methods, reason = "a stop message")]
             address.do_send(Message::Stop);
         }
@@ -172,22 +173,25 @@ impl Conversations {
     fn pass(&self, shard: &Shard<Magpie>, entity: EntityId, message: Message, now_ms: u64) -> Option<Message> {
         let id = ConversationId::from_bits(entity.bits());
         let mut message = Some(message);
-        let mut pass = |address: &Addr<Actor>| match address.try_send(message.take()?) {
-            Ok(()) => None,
-            Err(SendError::Full(message) | SendError::Closed(message)) => Some(message),
-        };
-        let passed = self.active.change(&id, |active| {
+        let new = || Active { held: Held::Group(None), used_ms: now_ms };
+        // In one look: of two that begin at once, in different loops, both must find the same actor.
+        self.active.alter(id, new, |active| {
             active.used_ms = now_ms;
-            let Held::Group(address) = &active.held else { return None };
-            address.connected().then(|| pass(address))
+            let Held::Group(address) = &mut active.held else { return true };
+            if !address.as_ref().is_some_and(Addr::connected) {
+                *address = self.start(shard, entity, now_ms);
+            }
+            if let Some(address) = address
+                && let Some(it) = message.take()
+            {
+                message = match address.try_send(it) {
+                    Ok(()) => None,
+                    Err(SendError::Full(it) | SendError::Closed(it)) => Some(it),
+                };
+            }
+            address.is_some()
         });
-        if let Some(left) = passed.flatten() {
-            return left;
-        }
-        let Some(address) = self.start(shard, entity, now_ms) else { return message };
-        let left = pass(&address);
-        self.active.insert(id, Active { held: Held::Group(address), used_ms: now_ms });
-        left
+        message
     }
 
     /// Stops those in which nothing was said for a while. Called every few seconds.

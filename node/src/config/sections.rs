@@ -38,6 +38,9 @@ section! {
     pub struct Node {
         /// Folder of everything that this node keeps: log, snapshots, state, keys.
         data_dir: PathBuf = PathBuf::from("./magpie-data"),
+        /// Event loops: threads that each drive a socket for devices, their sessions, and a share of the shards. 0 for
+        /// one for every two cores, up to 16; the other cores are for what writes, searches and hashes passwords.
+        loops: usize = 0,
     }
 }
 

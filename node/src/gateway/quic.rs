@@ -4,6 +4,8 @@
 
 mod connection;
 mod driver;
+mod ids;
+mod shared;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -20,25 +22,36 @@ use magpie_cluster::transport::quic::Underlay;
 use magpie_protocol::{PROOF_LABEL, codec::CodecError};
 use quinn::{IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::{AckFrequencyConfig, Endpoint};
-use tokio::task::AbortHandle;
+use tokio::{runtime::Handle, task::AbortHandle};
 
-pub use self::streams::{FrameSink, FrameSource, MEDIA_STALL, MediaStream};
 use self::{
     connection::{Connection, Wait},
-    driver::{Driver, Shared},
+    driver::Driver,
+    ids::ConnectionIds,
+    shared::Shared,
+};
+pub use self::{
+    ids::PLACES_MAX,
+    streams::{FrameSink, FrameSource, MEDIA_STALL, MediaStream},
 };
 use crate::config::Gateway;
 
-/// The listening socket.
+/// The sockets that devices come in over, all on one address: one for each event loop.
 #[derive(Clone)]
 pub struct Listener {
-    shared: Arc<Shared>,
-    _running: Arc<Running>,
-    /// What the kernel gave the socket: bytes to receive and to send.
+    doors: Arc<[Door]>,
+    /// What the kernel gave each: bytes to receive and to send.
     pub buffers: (usize, usize),
 }
 
-/// The driver's task, which ends with the last listener.
+/// One of the sockets.
+#[derive(Clone)]
+pub struct Door {
+    shared: Arc<Shared>,
+    _running: Arc<Running>,
+}
+
+/// The driver's task, which ends with the last handle to its socket.
 struct Running(AbortHandle);
 
 /// Somebody who would like to connect.
@@ -81,6 +94,9 @@ const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// No more than a sign-in takes: in quinn 0.11 an acknowledgement within the handshake stops the timer of those after it,
 /// and nothing but this number or a probe of ours, 28 ms later, makes the device send the first of them.
 const UNACKNOWLEDGED_MAX: u32 = 4;
+/// Callers that may wait to be let in, and bytes that they may have sent.
+const CALLERS_MAX: usize = 4096;
+const CALLERS_BYTES_MAX: u64 = 16 << 20;
 /// What may be on its way to a device, in bytes; for each media stream as much again.
 const SEND_WINDOW: u32 = 256 * 1024;
 
@@ -104,59 +120,122 @@ fn transport(config: &Gateway) -> TransportConfig {
     transport
 }
 
-/// A socket of the system, and what the kernel gave it.
-fn open_socket(config: &Gateway) -> io::Result<(socket2::Socket, (usize, usize))> {
-    let domain = socket2::Domain::for_address(config.listen);
+/// A socket of the system, which shares its address with those that are there, or takes it alone.
+fn open_socket(config: &Gateway, listen: SocketAddr, shares: bool) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
     socket.set_send_buffer_size(config.socket_buffer_bytes)?;
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", config.listen));
-    socket.bind(&config.listen.into()).map_err(named)?;
+    socket.set_reuse_port(shares)?;
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}"));
+    socket.bind(&listen.into()).map_err(named)?;
+    Ok(socket)
+}
+
+/// So many sockets of the system, and what the kernel gave each.
+fn open_sockets(config: &Gateway, count: usize) -> io::Result<(Vec<socket2::Socket>, (usize, usize))> {
+    // Alone at first: of two nodes that would share an address neither would notice.
+    let first = open_socket(config, config.listen, false)?;
+    first.set_reuse_port(count > 1)?;
     // Linux reports twice what it was asked for.
-    let buffers = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
-    Ok((socket, buffers))
+    let buffers = (first.recv_buffer_size()? / 2, first.send_buffer_size()? / 2);
+    let listen = first.local_addr()?.as_socket().unwrap_or(config.listen);
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(open_socket(config, listen, true)?);
+    }
+    Ok((sockets, buffers))
 }
 
 impl Listener {
-    /// Binds the socket, unless another underlay is given. Must be called in a tokio runtime. With the same
-    /// `reset_key` as before a restart, devices learn at their next packet that their connection is gone.
+    /// Binds a socket for each of these loops, and drives it there; where another underlay is given, that, in the first.
+    /// With the same `reset_key` as before a restart, devices learn at their next packet that their connection is gone.
     pub fn bind(
         config: &Gateway,
         tls: Arc<rustls::ServerConfig>,
         reset_key: &[u8],
         underlay: Option<Underlay>,
+        loops: &[Handle],
     ) -> io::Result<Self> {
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(transport(config)));
-        server.migration(true).max_incoming(4096).incoming_buffer_size(16 * 1024).incoming_buffer_size_total(16 << 20);
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
-        let mut endpoint = quinn::EndpointConfig::new(Arc::new(key));
-        // Not the default, which draws from 2^24: with 1,000 connections of some ids each, one Retry in a few thousand
-        // would hand out an id that is taken, and its caller would wait in vain. Nor would it own an id from before a
-        // restart, and say nothing to the device that still uses it.
-        endpoint.cid_generator(|| Box::new(quinn_proto::RandomConnectionIdGenerator::default()));
-        let (socket, buffers) = match underlay {
+        // Of those who are not let in yet; over all sockets.
+        let sockets = if underlay.is_some() { 1 } else { loops.len().max(1) };
+        server
+            .migration(true)
+            .max_incoming(CALLERS_MAX / sockets)
+            .incoming_buffer_size(16 * 1024)
+            .incoming_buffer_size_total(CALLERS_BYTES_MAX / sockets as u64);
+        let server = Arc::new(server);
+        let key = Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key));
+        let (mut seed, mut sockets) = (None, Vec::new());
+        let buffers = match underlay {
             Some(underlay) => {
-                endpoint.rng_seed(underlay.seed);
-                (underlay.socket, (0, 0))
+                seed = underlay.seed;
+                sockets.push(underlay.socket);
+                (0, 0)
             }
             None => {
-                let (socket, buffers) = open_socket(config)?;
-                (TokioRuntime.wrap_udp_socket(socket.into())?, buffers)
+                let (opened, buffers) = open_sockets(config, loops.len())?;
+                for (socket, runtime) in opened.into_iter().zip(loops) {
+                    let _there = runtime.enter();
+                    sockets.push(TokioRuntime.wrap_udp_socket(socket.into())?);
+                }
+                buffers
             }
         };
-        let endpoint = Endpoint::new(Arc::new(endpoint), Some(Arc::new(server)), !socket.may_fragment(), None);
-        let shared = Shared::new(socket, endpoint);
-        let running = Running(tokio::spawn(Driver::new(shared.clone())).abort_handle());
-        Ok(Self { shared, _running: Arc::new(running), buffers })
+        let share = |(place, socket): (usize, Arc<dyn quinn::AsyncUdpSocket>)| {
+            let mut endpoint = quinn::EndpointConfig::new(key.clone());
+            endpoint.rng_seed(seed).cid_generator(move || Box::new(ConnectionIds::new(place)));
+            let fragments = socket.may_fragment();
+            Shared::new(socket, Endpoint::new(Arc::new(endpoint), Some(server.clone()), !fragments, None))
+        };
+        let all: Arc<[Arc<Shared>]> = sockets.into_iter().enumerate().map(share).collect();
+        let drive = |(place, runtime): (usize, &Handle)| {
+            let _there = runtime.enter();
+            let running = Running(runtime.spawn(Driver::new(all.clone(), place)).abort_handle());
+            Door { shared: all[place].clone(), _running: Arc::new(running) }
+        };
+        let doors = loops.iter().take(all.len()).enumerate().map(drive).collect();
+        Ok(Self { doors, buffers })
+    }
+
+    /// Each socket, in the order of the loops.
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.shared.socket().local_addr()
+        self.doors[0].shared.socket().local_addr()
     }
 
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.doors.iter().map(|door| door.shared.open()).sum()
+    }
+
+    /// Takes no more callers.
+    pub fn refuse_new(&self) {
+        self.doors.iter().for_each(|door| door.shared.table().endpoint.set_server_config(None));
+    }
+
+    /// Closes every connection and waits until their ends are told, no longer than this.
+    pub async fn close(&self, wait: Duration) {
+        self.doors.iter().for_each(|door| door.shared.close(b"stopping"));
+        let idle = async {
+            for door in self.doors.iter() {
+                door.idle().await;
+            }
+        };
+        if tokio::time::timeout(wait, idle).await.is_err() {
+            tracing::debug!("some connections did not hear that the node stops");
+        }
+    }
+}
+
+impl Door {
     /// The next caller; `None` when the listener is closed.
     pub async fn accept(&self) -> Option<Caller> {
         loop {
@@ -174,30 +253,14 @@ impl Listener {
         }
     }
 
-    /// Connections that are open.
-    pub fn open_connections(&self) -> usize {
-        self.shared.table().endpoint.open_connections()
-    }
-
-    /// Takes no more callers.
-    pub fn refuse_new(&self) {
-        self.shared.table().endpoint.set_server_config(None);
-    }
-
-    /// Closes every connection and waits until their ends are told, no longer than this.
-    pub async fn close(&self, wait: Duration) {
-        self.shared.close(b"stopping");
-        let idle = async {
-            loop {
-                let idle = self.shared.idle.notified();
-                if self.shared.table().is_idle() {
-                    return;
-                }
-                idle.await;
+    /// Returns when there are no connections.
+    async fn idle(&self) {
+        loop {
+            let idle = self.shared.idle.notified();
+            if self.shared.table().is_idle() {
+                return;
             }
-        };
-        if tokio::time::timeout(wait, idle).await.is_err() {
-            tracing::debug!("some connections did not hear that the node stops");
+            idle.await;
         }
     }
 }

@@ -94,6 +94,7 @@ impl Builder {
             system: SystemView::default(),
             snapshot: None,
             node,
+            runtime: tokio::runtime::Handle::current(),
         });
         (log, shard.unwrap())
     }

@@ -17,7 +17,7 @@ use quinn_proto::{
 };
 use smallvec::SmallVec;
 
-use super::{LinkError, driver::Shared, gone, now};
+use super::{LinkError, gone, now, shared::Shared};
 
 /// What may be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

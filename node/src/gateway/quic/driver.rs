@@ -5,28 +5,28 @@
 //! packet costs no wake-up of its own, and an idle connection holds neither a task, a channel nor a buffer.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     io::{self, IoSliceMut},
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll},
     time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
 use quinn::{
-    AsyncUdpSocket, UdpPoller,
-    udp::{self, BATCH_SIZE, EcnCodepoint, RecvMeta},
+    UdpPoller,
+    udp::{BATCH_SIZE, RecvMeta},
 };
-use quinn_proto::{ConnectionError, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit, VarInt};
+use quinn_proto::{ConnectionError, EndpointEvent, Transmit, VarInt};
 use smallvec::SmallVec;
-use tokio::{sync::Notify, time::Sleep};
+use tokio::time::Sleep;
 
 use super::{
     connection::{Connection, State},
     now,
+    shared::{Arrived, Shared, Table, datagram, of_another, take},
     timers::Timers,
 };
 
@@ -41,39 +41,11 @@ const SEGMENTS_MAX: usize = 10;
 /// Longest datagram that is taken.
 const DATAGRAM_LEN_MAX: usize = 64 * 1024;
 
-/// What the driver and those who use its connections share. Locks are taken in this order: table, a connection, ready.
-pub(super) struct Shared {
-    socket: Arc<dyn AsyncUdpSocket>,
-    table: Mutex<Table>,
-    ready: Mutex<Ready>,
-    pub(super) called: Notify,
-    pub(super) idle: Notify,
-}
-
-/// Who there is.
-pub(super) struct Table {
-    pub(super) endpoint: Endpoint,
-    /// By handle.
-    connections: Vec<Option<Arc<Connection>>>,
-    /// Those who wait to be let in.
-    pub(super) callers: VecDeque<Incoming>,
-    /// Nobody is let in any more.
-    pub(super) closed: bool,
-    /// The driver has ended.
-    pub(super) lost: bool,
-}
-
-/// Connections to be looked at.
-#[derive(Default)]
-struct Ready {
-    list: Vec<Arc<Connection>>,
-    /// Set while the driver sleeps.
-    driver: Option<Waker>,
-}
-
 /// See the module's documentation.
 pub(super) struct Driver {
     shared: Arc<Shared>,
+    /// Of every socket on the address, this one among them: their connections' ids name them by their place here.
+    all: Arc<[Arc<Shared>]>,
     poller: Pin<Box<dyn UdpPoller>>,
     received: Box<[u8]>,
     metas: Box<[RecvMeta]>,
@@ -97,136 +69,17 @@ enum Turn {
     Broken,
 }
 
-impl Shared {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, endpoint: Endpoint) -> Arc<Self> {
-        let table = Table { endpoint, connections: Vec::new(), callers: VecDeque::new(), closed: false, lost: false };
-        Arc::new(Self {
-            socket,
-            table: Mutex::new(table),
-            ready: Mutex::default(),
-            called: Notify::new(),
-            idle: Notify::new(),
-        })
-    }
-
-    pub(super) fn socket(&self) -> &dyn AsyncUdpSocket {
-        &*self.socket
-    }
-
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a connection on the list; the caller has marked it so.
-    pub(super) fn add(&self, connection: Arc<Connection>) {
-        let mut ready = self.ready();
-        ready.list.push(connection);
-        let driver = ready.driver.take();
-        drop(ready);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-    }
-
-    /// Sends what needs no connection. What the socket does not take is lost, as on the way.
-    pub(super) fn respond(&self, transmit: &Transmit, bytes: &[u8]) {
-        if let Err(error) = self.socket.try_send(&datagram(transmit, bytes)) {
-            tracing::debug!(%error, to = %transmit.destination, "a response was not sent");
-        }
-    }
-
-    /// Lets a caller in.
-    pub(super) fn accept(self: &Arc<Self>, caller: Incoming) -> Result<Arc<Connection>, ConnectionError> {
-        let mut bytes = Vec::new();
-        let mut table = self.table();
-        if table.lost {
-            table.endpoint.ignore(caller);
-            return Err(ConnectionError::LocallyClosed);
-        }
-        if table.closed {
-            let transmit = table.endpoint.refuse(caller, &mut bytes);
-            self.respond(&transmit, &bytes);
-            return Err(ConnectionError::LocallyClosed);
-        }
-        match table.endpoint.accept(caller, now(), &mut bytes, None) {
-            Ok((handle, quic)) => {
-                let connection = Connection::new(handle, quic, self.clone());
-                if table.connections.len() <= handle.0 {
-                    table.connections.resize(handle.0 + 1, None);
-                }
-                table.connections[handle.0] = Some(connection.clone());
-                connection.with(State::touch);
-                Ok(connection)
-            }
-            Err(error) => {
-                if let Some(transmit) = error.response {
-                    self.respond(&transmit, &bytes);
-                }
-                Err(error.cause)
-            }
-        }
-    }
-
-    /// Asks a caller for a proof of its address.
-    pub(super) fn retry(&self, caller: Incoming) {
-        let mut bytes = Vec::new();
-        let mut table = self.table();
-        let transmit = match table.endpoint.retry(caller, &mut bytes) {
-            Ok(transmit) => transmit,
-            Err(error) => table.endpoint.refuse(error.into_incoming(), &mut bytes),
-        };
-        self.respond(&transmit, &bytes);
-    }
-
-    /// Turns a caller away.
-    pub(super) fn refuse(&self, caller: Incoming) {
-        let mut bytes = Vec::new();
-        let transmit = self.table().endpoint.refuse(caller, &mut bytes);
-        self.respond(&transmit, &bytes);
-    }
-
-    /// Ends every connection, and lets nobody in any more.
-    pub(super) fn close(&self, reason: &[u8]) {
-        let mut table = self.table();
-        table.closed = true;
-        let callers = mem::take(&mut table.callers);
-        let open: Vec<_> = table.connections.iter().flatten().cloned().collect();
-        drop(table);
-        callers.into_iter().for_each(|caller| self.refuse(caller));
-        open.iter().for_each(|connection| connection.close(reason));
-        self.called.notify_waiters();
-    }
-}
-
-impl Table {
-    pub(super) fn is_idle(&self) -> bool {
-        self.lost || self.endpoint.open_connections() == 0
-    }
-}
-
-fn datagram<'a>(transmit: &Transmit, bytes: &'a [u8]) -> udp::Transmit<'a> {
-    udp::Transmit {
-        destination: transmit.destination,
-        ecn: transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
-        contents: &bytes[..transmit.size],
-        segment_size: transmit.segment_size,
-        src_ip: transmit.src_ip,
-    }
-}
-
 impl Driver {
-    /// Must be called in a tokio runtime.
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let socket = &shared.socket;
+    /// Of the socket in this place among all on the address. Must be called in the runtime that it will run in.
+    pub(super) fn new(all: Arc<[Arc<Shared>]>, place: usize) -> Self {
+        let shared = all[place].clone();
+        let socket = shared.socket();
         let longest = shared.table().endpoint.config().get_max_udp_payload_size().min(DATAGRAM_LEN_MAX as u64) as usize;
         let received = vec![0; longest * socket.max_receive_segments() * BATCH_SIZE].into();
-        let poller = socket.clone().create_io_poller();
+        let poller = shared.poller();
         Self {
             shared,
+            all,
             poller,
             received,
             metas: vec![RecvMeta::default(); BATCH_SIZE].into(),
@@ -245,7 +98,7 @@ impl Driver {
             self.received.chunks_mut(slice_len).map(IoSliceMut::new).collect();
         let mut received = 0;
         while received < RECEIVED_MAX {
-            let messages = match self.shared.socket.poll_recv(context, &mut slices, &mut self.metas) {
+            let messages = match self.shared.socket().poll_recv(context, &mut slices, &mut self.metas) {
                 Poll::Ready(Ok(messages)) => messages,
                 // Anybody could have sent that.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
@@ -257,7 +110,11 @@ impl Driver {
                 let mut bytes = BytesMut::from(&slice[..meta.len]);
                 while !bytes.is_empty() {
                     let datagram = bytes.split_to(meta.stride.min(bytes.len()));
-                    take(&self.shared, table, meta, datagram, now);
+                    let arrived = Arrived { from: meta.addr, to: meta.dst_ip, ecn: meta.ecn, bytes: datagram };
+                    match of_another(&self.all, &self.shared, &arrived.bytes) {
+                        Some(other) => other.pass(arrived),
+                        None => take(&self.shared, table, arrived, now),
+                    }
                 }
             }
         }
@@ -284,7 +141,7 @@ impl Driver {
     /// Sends what `bytes` holds. When the socket does not take it, it is kept, and the task woken when it does.
     fn send(&mut self, context: &mut Context<'_>, transmit: Transmit) -> bool {
         loop {
-            let error = match self.shared.socket.try_send(&datagram(&transmit, &self.bytes)) {
+            let error = match self.shared.socket().try_send(&datagram(&transmit, &self.bytes)) {
                 Ok(()) => return true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match self.poller.as_mut().poll_writable(context) {
@@ -334,6 +191,7 @@ impl Driver {
                     state.gone = true;
                     self.timers.remove(connection.handle, &mut state.timer);
                     table.connections[connection.handle.0] = None;
+                    self.shared.count(table);
                     if table.is_idle() {
                         self.shared.idle.notify_waiters();
                     }
@@ -363,7 +221,7 @@ impl Driver {
         let mut sent = 0;
         let mut turn = Turn::Done;
         // The socket learns by trying what its interface can do.
-        let segments = self.shared.socket.max_transmit_segments().min(SEGMENTS_MAX);
+        let segments = self.shared.socket().max_transmit_segments().min(SEGMENTS_MAX);
         if state.is_broken() {
             return Turn::Broken;
         }
@@ -415,32 +273,6 @@ impl Driver {
     }
 }
 
-/// Hands a datagram to whom it is for.
-fn take(shared: &Shared, table: &mut Table, meta: &RecvMeta, datagram: BytesMut, now: Instant) {
-    let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
-    let mut bytes = Vec::new();
-    match table.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut bytes) {
-        Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-            if let Some(connection) = table.connections.get(handle.0).and_then(Option::as_ref) {
-                connection.with(|state| {
-                    state.shield(|state| state.quic.handle_event(event));
-                    state.touch();
-                });
-            }
-        }
-        Some(DatagramEvent::NewConnection(caller)) if table.closed => {
-            let transmit = table.endpoint.refuse(caller, &mut bytes);
-            shared.respond(&transmit, &bytes);
-        }
-        Some(DatagramEvent::NewConnection(caller)) => {
-            table.callers.push_back(caller);
-            shared.called.notify_one();
-        }
-        Some(DatagramEvent::Response(transmit)) => shared.respond(&transmit, &bytes),
-        None => {}
-    }
-}
-
 impl Future for Driver {
     type Output = ();
 
@@ -448,10 +280,15 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let shared = this.shared.clone();
-        // It looks at the list before it sleeps again.
-        shared.ready().driver = None;
+        // It looks at what waits before it sleeps again.
+        let passed = {
+            let mut ready = shared.ready();
+            ready.driver = None;
+            mem::take(&mut ready.passed)
+        };
         let mut table = shared.table();
         let now = now();
+        passed.into_iter().for_each(|arrived| take(&shared, &mut table, arrived, now));
         let more = match this.receive(context, &mut table, now) {
             Ok(more) => more,
             Err(error) => {
@@ -464,7 +301,7 @@ impl Future for Driver {
         drop(table);
         let more = more || this.is_due(context);
         let mut ready = shared.ready();
-        if more || (this.blocked.is_none() && !ready.list.is_empty()) {
+        if more || !ready.passed.is_empty() || (this.blocked.is_none() && !ready.list.is_empty()) {
             context.waker().wake_by_ref();
         } else {
             ready.driver = Some(context.waker().clone());
@@ -487,7 +324,10 @@ impl Drop for Driver {
             state.quic.close(now(), VarInt::from_u32(0), Bytes::new());
             state.end(ConnectionError::LocallyClosed);
         }
-        self.shared.ready().list.clear();
+        let mut ready = self.shared.ready();
+        ready.list.clear();
+        ready.passed.clear();
+        drop(ready);
         self.shared.called.notify_waiters();
         self.shared.idle.notify_waiters();
     }

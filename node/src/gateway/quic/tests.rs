@@ -90,34 +90,24 @@ impl Gate {
         let socket = TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
         let socket = Arc::new(Narrow { socket, full: AtomicBool::new(false), waiting: Mutex::default() });
         let underlay = Underlay { socket: socket.clone(), seed: None };
-        let listener = Listener::bind(&Gateway::default(), server, &[7; 32], Some(underlay)).unwrap();
-
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = std::fs::read(&keys.devices_ca).unwrap();
-        for cert in rustls::pki_types::pem::PemObject::pem_slice_iter(&pem) {
-            roots.add(cert.unwrap()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut trust = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        trust.alpn_protocols = vec![magpie_protocol::ALPN.to_vec()];
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(trust).unwrap();
-        let mut client = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        client.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        Self { listener, socket, client }
+        let loops = [Handle::current()];
+        let listener = Listener::bind(&Gateway::default(), server, &[7; 32], Some(underlay), &loops).unwrap();
+        Self { listener, socket, client: client_of(&keys) }
     }
 
     fn dial(&self) -> quinn::Connecting {
         self.client.connect(self.listener.address().unwrap(), "localhost").unwrap()
     }
 
+    /// The next who calls.
+    async fn caller(&self) -> Option<Caller> {
+        self.listener.doors()[0].accept().await
+    }
+
     /// A connection, as both sides have it.
     async fn connect(&self) -> (quinn::Connection, Link) {
         let dialled = self.dial();
-        let (dialled, link) = tokio::join!(dialled, async { self.listener.accept().await.unwrap().accept().await });
+        let (dialled, link) = tokio::join!(dialled, async { self.caller().await.unwrap().accept().await });
         (dialled.unwrap(), link.unwrap())
     }
 
@@ -129,6 +119,26 @@ impl Gate {
         };
         tokio::time::timeout(SOON, open).await.unwrap();
     }
+}
+
+/// A client that trusts who has these keys.
+fn client_of(keys: &Keys) -> quinn::Endpoint {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = std::fs::read(&keys.devices_ca).unwrap();
+    for cert in rustls::pki_types::pem::PemObject::pem_slice_iter(&pem) {
+        roots.add(cert.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut trust = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    trust.alpn_protocols = vec![magpie_protocol::ALPN.to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(trust).unwrap();
+    let mut client = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    client.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    client
 }
 
 /// A stream that the device opens with a word, as both have it.
@@ -246,7 +256,7 @@ async fn nobody_is_left_waiting_for_a_stream_that_was_given_up() {
 #[tokio::test]
 async fn who_is_not_let_in_is_turned_away_at_once() {
     let gate = Gate::open();
-    let (dialled, ()) = tokio::join!(gate.dial(), async { drop(gate.listener.accept().await) });
+    let (dialled, ()) = tokio::join!(gate.dial(), async { drop(gate.caller().await) });
     let Err(quinn::ConnectionError::ConnectionClosed(close)) = dialled else { panic!("let in") };
     assert_eq!(close.error_code, quinn::TransportErrorCode::CONNECTION_REFUSED);
 }
@@ -278,6 +288,48 @@ async fn when_the_listener_closes_devices_hear_of_it_and_waiting_callers_are_ref
     assert!(late.is_err(), "let in");
     assert!(matches!(device.closed().await, quinn::ConnectionError::ApplicationClosed(c) if c.reason == "stopping"));
     assert!(link.media_stream().await.is_err());
-    assert!(gate.listener.accept().await.is_none());
+    assert!(gate.caller().await.is_none());
     assert_eq!(gate.listener.open_connections(), 0);
+}
+
+/// A device goes on from another address: its packets come to another of the sockets that share the node's.
+#[tokio::test]
+async fn a_device_that_comes_to_another_socket_keeps_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = Keys::in_folder(dir.path());
+    let server = tls::server_config(&keys, &[]).unwrap();
+    let config = Gateway { listen: ([127, 0, 0, 1], 0).into(), ..Gateway::default() };
+    let loops = vec![Handle::current(); 4];
+    let listener = Listener::bind(&config, server, &[7; 32], None, &loops).unwrap();
+    let client = client_of(&keys);
+    let dialled = client.connect(listener.address().unwrap(), "localhost").unwrap();
+    let called = futures_util::future::select_all(listener.doors().iter().map(|door| Box::pin(door.accept())));
+    let (device, link) = tokio::join!(dialled, async { called.await.0.unwrap().accept().await.unwrap() });
+    let device = device.unwrap();
+    let (_send, mut recv, mut written) = stream(&device, &link).await;
+    // That all of these come to the first socket has a chance of one in a million.
+    for _ in 0..10 {
+        client.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        written.write(Bytes::from_static(b"still here")).await.unwrap();
+        let read = tokio::time::timeout(SOON, recv.read_chunk(100, true)).await.unwrap();
+        assert_eq!(read.unwrap().unwrap().bytes, &b"still here"[..]);
+    }
+    assert_eq!(listener.open_connections(), 1);
+}
+
+/// Sockets that share their address would share it with another node's as well.
+#[tokio::test]
+async fn several_sockets_do_not_take_an_address_that_another_node_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = Keys::in_folder(dir.path());
+    let bind = |listen: SocketAddr| {
+        let server = tls::server_config(&keys, &[]).unwrap();
+        let config = Gateway { listen, ..Gateway::default() };
+        Listener::bind(&config, server, &[7; 32], None, &vec![Handle::current(); 2])
+    };
+    let first = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let taken = first.address().unwrap();
+    let Err(error) = bind(taken) else { panic!("both have {taken}") };
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&taken.to_string()), "{error}");
 }
