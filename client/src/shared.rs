@@ -96,6 +96,15 @@ impl State {
         identity.user.map(|user| Me { user, device: identity.device, handle: identity.handle.clone() })
     }
 
+    /// Why nothing is asked of a node; `None` while there is one to ask, or will be.
+    pub(crate) fn why_rest(&self) -> Option<Error> {
+        matches!(self.goal, Goal::Rest).then_some(match self.status {
+            Status::Replaced => Error::Replaced,
+            Status::SignedOut => Error::SignedOut,
+            _ => Error::NotSignedIn,
+        })
+    }
+
     /// Keeps the incarnation of lanes to come, if it changed.
     pub(crate) fn keep_base(&mut self) -> Result<(), Error> {
         if self.identity.incarnation != self.outgoing.base() {

@@ -278,6 +278,17 @@ async fn replaced_rests_until_told_and_signed_out_ends_the_token() {
 }
 
 #[tokio::test]
+async fn who_is_signed_out_before_the_answer_is_there_learns_so_at_once() {
+    let server = Server::start();
+    let (client, mut events) = signed_up(&server, config(&server), StorePlace::Memory).await;
+    until(&mut events, |event| *event == Event::Synced).await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), client.close_account("password")).await;
+    assert_eq!(closed, Ok(Ok(())), "it was closed: that is what signed the device out");
+    assert_eq!(client.status(), Status::SignedOut);
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_sign_up_whose_answer_was_lost_ends_signed_in() {
     let server = Server::start();
     server.with(|world| world.cut_after_sign_up = true);

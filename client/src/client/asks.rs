@@ -14,10 +14,7 @@ use magpie_protocol::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::Client;
-use crate::{
-    Error,
-    shared::{Ask, Goal},
-};
+use crate::{Error, shared::Ask};
 
 /// A group's title, owner and members, as of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +51,8 @@ impl Client {
             if state.closing {
                 return Err(Error::Closed);
             }
-            if matches!(state.goal, Goal::Rest) {
-                return Err(match state.status {
-                    super::Status::Replaced => Error::Replaced,
-                    super::Status::SignedOut => Error::SignedOut,
-                    _ => Error::NotSignedIn,
-                });
+            if let Some(why) = state.why_rest() {
+                return Err(why);
             }
             state.asks.push_back(Ask { request, attempts: 0, not_before: None, reply });
         }

@@ -96,9 +96,13 @@ pub(super) async fn serve(shared: &Shared, link: Link, attempt: &mut u32) -> End
     };
     online.link.close();
     let mut state = shared.lock();
+    let over = state.why_rest();
     for (_, flight) in online.flights.drain() {
-        if let What::Ask(ask) = flight.what {
-            state.asks.push_front(*ask);
+        let What::Ask(ask) = flight.what else { continue };
+        match &over {
+            // Nobody will ask again.
+            Some(why) => _ = ask.reply.send(Err(why.clone())),
+            None => state.asks.push_front(*ask),
         }
     }
     end

@@ -168,6 +168,12 @@ impl World {
                 }
                 answer.map_or_else(Answer::Refused, Answer::Posted)
             }
+            // The device is signed out before the answer is there.
+            Request::CloseAccount(_) => {
+                let (reason, reconnect_after_ms) = (hello::ClosingReason::SignedOut, 0);
+                self.push_all(Answer::Closing(hello::Closing { reason, reconnect_after_ms }));
+                Answer::Done(hello::Done)
+            }
             Request::Find(find) => Answer::Found(contact::Found { user: USER, handle: find.handle }),
             _ => Answer::Done(hello::Done),
         })

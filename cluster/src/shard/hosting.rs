@@ -119,7 +119,9 @@ impl<M: Machine> Shard<M> {
     async fn watch_core(self, group: Arc<dyn Consensus>) {
         let why = group.died().await;
         let mine = self.group().is_some_and(|now| Arc::ptr_eq(&now, &group));
-        if mine && !self.0.stopping.load(Ordering::Relaxed) {
+        // What ended the shard has been said, and is why its core ended.
+        let said = lock(&self.0.core).failed.is_some();
+        if mine && !said && !self.0.stopping.load(Ordering::Relaxed) {
             self.0.node.fatal.report(&format!("{}: the consensus core has ended: {why}", self.0.id));
         }
     }
