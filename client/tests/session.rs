@@ -285,6 +285,10 @@ async fn who_is_signed_out_before_the_answer_is_there_learns_so_at_once() {
     let closed = tokio::time::timeout(Duration::from_secs(5), client.close_account("password")).await;
     assert_eq!(closed, Ok(Ok(())), "it was closed: that is what signed the device out");
     assert_eq!(client.status(), Status::SignedOut);
+    client.sign_in("ann", "password").await.unwrap();
+    until(&mut events, |event| *event == Event::Synced).await;
+    let made = tokio::time::timeout(Duration::from_secs(5), client.create_group("team", Vec::new())).await;
+    assert_eq!(made, Ok(Err(Error::Unknown)), "it may have been made");
     client.close().await;
 }
 

@@ -96,12 +96,18 @@ pub(super) async fn serve(shared: &Shared, link: Link, attempt: &mut u32) -> End
     };
     online.link.close();
     let mut state = shared.lock();
-    let over = state.why_rest();
+    let (over, me) = (state.why_rest(), state.me().map(|me| me.device));
+    let signs_out = |request: &Request| match request {
+        Request::CloseAccount(_) => true,
+        Request::SignOut(out) => Some(out.device) == me,
+        _ => false,
+    };
     for (_, flight) in online.flights.drain() {
         let What::Ask(ask) = flight.what else { continue };
+        // Nobody will ask again. What was sent may have been done, and nobody knows; what signs out itself was.
         match &over {
-            // Nobody will ask again.
-            Some(why) => _ = ask.reply.send(Err(why.clone())),
+            Some(why) if signs_out(&ask.request) => _ = ask.reply.send(Err(why.clone())),
+            Some(_) => _ = ask.reply.send(Err(crate::Error::Unknown)),
             None => state.asks.push_front(*ask),
         }
     }

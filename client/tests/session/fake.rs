@@ -169,7 +169,7 @@ impl World {
                 answer.map_or_else(Answer::Refused, Answer::Posted)
             }
             // The device is signed out before the answer is there.
-            Request::CloseAccount(_) => {
+            Request::CloseAccount(_) | Request::CreateGroup(_) => {
                 let (reason, reconnect_after_ms) = (hello::ClosingReason::SignedOut, 0);
                 self.push_all(Answer::Closing(hello::Closing { reason, reconnect_after_ms }));
                 Answer::Done(hello::Done)
